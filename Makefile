@@ -1,0 +1,144 @@
+# Reproduction of Durrani, Sajjad & Dalvi (2021). `make` lists what there is; `make reproduce` is the whole study.
+# Needs GNU Make 4 (macOS: brew install make, then gmake) and Python 3.11 or later with venv and pip.
+ifneq ($(filter 3.%,$(MAKE_VERSION)),)
+$(error GNU Make 4.0 or later is needed, this is $(MAKE_VERSION); on macOS: brew install make, then gmake)
+endif
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+.SECONDARY:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+# Selectors ------------------------------------------------------------------------------------------------------
+SCALE ?= minilm
+STUDIES ?= $(sort $(basename $(notdir $(shell grep -lxE 'scale: *$(SCALE) *(#.*)?' params/*.yaml))))
+TASKS ?=
+PROPERTIES ?=
+SEEDS ?= 1
+DEVICE ?= auto
+KEEP ?=
+LAUNCH ?=
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+
+VENV := .venv
+PYTHON ?= $(VENV)/bin/python
+export PYTHON LAUNCH
+export PYTHONPATH := $(CURDIR)
+export OMP_NUM_THREADS := 1
+export TOKENIZERS_PARALLELISM := false
+export PYTHONUNBUFFERED := 1
+export JUPYTER_PLATFORM_DIRS := 1
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+quoted = [$(subst $(space),$(comma),$(foreach x,$1,"$x"))]
+OVERRIDES = {"device": "$(DEVICE)"$(if $(PROPERTIES),$(comma) "properties": $(call quoted,$(PROPERTIES)))}
+
+# The grid: studies × variants × steps ---------------------------------------------------------------------------
+tasks_of = $(or $(TASKS),$(shell sed -nE 's/^tasks: *\[(.*)\].*/\1/p' params/$1.yaml params/base.yaml 2>&1 | head -n 1 | tr -d ,))
+finetuned_of = $(foreach task,$(call tasks_of,$1),$(foreach seed,$(SEEDS),$(task)-s$(seed)))
+variants_of = pretrained random $(call finetuned_of,$1)
+
+FINETUNED := $(foreach S,$(STUDIES),$(foreach V,$(call finetuned_of,$S),runs/$S/$V))
+RUNS := $(foreach S,$(STUDIES),$(foreach V,$(call variants_of,$S),runs/$S/$V))
+OTHERS := $(filter-out %/random,$(RUNS))
+NOTEBOOKS := $(FINETUNED:%=%/01_finetune.ipynb) $(RUNS:%=%/02_extract.ipynb) \
+             $(RUNS:%=%/03_probe_layers.ipynb) $(RUNS:%=%/04_rank_neurons.ipynb)
+FIGURES := runs/figures/$(SCALE)/05_figures.ipynb
+VARIANTS = {$(subst $(space)|,$(comma),$(strip $(foreach S,$(STUDIES),|"$S": $(call quoted,$(call variants_of,$S)))))}
+variants_json = $(subst |,,$(VARIANTS))
+
+.PHONY: help doctor data plan reproduce grid keys test test-quick lint lab clean clean-runs clean-all env
+
+help: ## this list
+	@echo 'make TARGET [SELECTOR=value ...]'
+	@echo
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
+	@echo
+	@echo 'Selectors (in brackets: now)'
+	@printf '  %-12s%s\n' SCALE 'which studies and figures: the `scale` of params/*.yaml [$(SCALE)]' \
+	  STUDIES 'parameter files by name [$(STUDIES)]' \
+	  TASKS 'tasks to fine-tune on; default: those of each study [$(or $(TASKS),$(foreach S,$(STUDIES),$(call tasks_of,$S)))]' \
+	  PROPERTIES 'word-level properties to probe; default: those of each study [$(PROPERTIES)]' \
+	  SEEDS 'fine-tuning seeds, e.g. SEEDS="1 2 3" [$(SEEDS)]' \
+	  DEVICE 'auto, cpu, cuda, cuda:1, mps [$(DEVICE)]' \
+	  KEEP 'KEEP=1 keeps the activation stores after probing [$(KEEP)]' \
+	  LAUNCH 'put before every run, e.g. LAUNCH="srun --gpus=1 --time=4:00:00" [$(LAUNCH)]' \
+	  JOBS 'runs at a time [$(JOBS)]'
+
+env: $(if $(filter $(VENV)/%,$(PYTHON)),$(VENV)/installed) ## build .venv from requirements.lock (the other targets do it when needed)
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@echo "building $(VENV) from requirements.lock (one to five minutes, once) ..."
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed: python3 is' "$$(python3 -V)"; exit 1; }
+	@python3 -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@touch $@
+
+doctor: ## check Python, make, packages, device, disk, memory, data, hub; OK or FAIL with the fix
+	@$(if $(wildcard $(PYTHON)),$(PYTHON),python3) lib/doctor.py
+
+data: env ## fetch and verify the registry data and encoders (about 100 MB)
+	@$(PYTHON) -c 'from lib import sources; [print("OK", n, sources.fetch(n)) for n in sources.SOURCES]'
+
+keys: env
+	@$(PYTHON) -c 'import sys, json; from lib import runs; runs.write_keys(*map(json.loads, sys.argv[1:3]), sys.argv[3])' \
+	  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
+
+plan: keys ## show what `make reproduce` would run now
+	@$(MAKE) --no-print-directory -n grid | sed -nE 's/^lib.notebook.sh runs.([^ ]+)\.ipynb.*/  \1/p' \
+	  | { grep . || echo 'nothing to do: every result is there' ; }
+
+reproduce: data keys ## the whole study: fine-tune, extract, probe, rank, draw; resumes where it stopped
+	@echo "$(words $(NOTEBOOKS)) notebook runs, $(JOBS) at a time; logs are in runs/<study>/<variant>/"
+	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) grid
+	@$(PYTHON) -c 'import sys, json; from lib import results; results.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' \
+	  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
+
+grid: $(FINETUNED:%=%/01_finetune.ipynb) $(FIGURES) $(if $(KEEP),,$(RUNS:%=%/probed))
+
+part = $(word $1,$(subst /, ,$@))
+
+$(NOTEBOOKS):
+	@lib/notebook.sh $@ '{"study": "$(call part,2)", "variant": "$(call part,3)", "size": "full", "overrides": $(OVERRIDES)}'
+
+$(NOTEBOOKS:%.ipynb=%.key) $(FIGURES:%.ipynb=%.key): ;
+$(foreach n,$(NOTEBOOKS) $(FIGURES),$(eval $n: $(n:%.ipynb=%.key)))
+$(foreach r,$(FINETUNED),$(eval $r/02_extract.ipynb: $r/01_finetune.ipynb))
+$(foreach r,$(RUNS),$(eval $r/03_probe_layers.ipynb $r/04_rank_neurons.ipynb: $r/02_extract.ipynb))
+$(foreach r,$(OTHERS),$(eval $r/03_probe_layers.ipynb: $(dir $r)random/03_probe_layers.ipynb))
+
+$(FIGURES): $(RUNS:%=%/03_probe_layers.ipynb) $(RUNS:%=%/04_rank_neurons.ipynb)
+	@lib/notebook.sh $@ '{"variants": $(variants_json), "scale": "$(SCALE)", "size": "full", "overrides": $(OVERRIDES)}'
+
+$(RUNS:%=%/probed): %/probed: %/03_probe_layers.ipynb %/04_rank_neurons.ipynb
+	@rm -rf $*/activations; touch $@
+
+test: data lint ## everything that must hold: lint, unit tests, the notebooks under nbval
+	@$(PYTHON) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 tests notebooks
+
+test-quick: data lint ## the unit tests alone (under two minutes)
+	@$(PYTHON) -m pytest -n 2 -m 'not slow' tests
+
+lint: env
+	@$(PYTHON) -m ruff check lib tests
+	@$(PYTHON) -m ruff format --check --quiet lib tests
+
+lab: data ## open the notebooks in JupyterLab
+	@$(PYTHON) -m jupyter lab notebooks
+
+clean: ## delete caches, lesson-size runs and unfinished parts; results and models stay
+	@rm -rf runs/lesson runs/corpora .pytest_cache .ruff_cache .hypothesis
+	@find lib tests notebooks runs -name __pycache__ -o -name .ipynb_checkpoints -o -name '.*.part' -o -name '*.part.ipynb' 2>/dev/null | tr '\n' '\0' | xargs -0 rm -rf
+
+confirm = read -r -p 'delete $1? [y/N] ' answer; [ "$$answer" = y ] || { echo 'nothing deleted'; exit 1; }
+
+clean-runs: ## delete runs/ with its fine-tuned models and tables (asks)
+	@$(call confirm,runs/); rm -rf runs
+
+clean-all: ## delete runs/, data/ and .venv (asks)
+	@$(call confirm,runs/$(comma) data/ and $(VENV)/); rm -rf runs data $(VENV)

@@ -1,0 +1,229 @@
+"""Activations: the store of word vectors of every layer, and the extraction that fills it.
+
+A store is a folder of three files: ``activations.npy`` (float16 [layers, words, width]: one layer is contiguous),
+``words.parquet`` (text, sentence, position, word, one column per property; the rows are the words of the array) and
+``meta.json`` (shapes, key, dropped words with reasons), written last. Three lines of NumPy read it::
+
+    vectors = np.load("activations.npy", mmap_mode="r")  # layer 0 is the embedding output
+    words = pd.read_parquet("words.parquet")
+    layer = vectors[3]
+"""
+
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from lib import corpora, encoders, finetune, runs
+from lib.encoders import Alignment, Window
+from lib.runs import Run
+
+
+@dataclass(frozen=True)
+class Activations:
+    """One store, opened. ``vectors`` : [layers, words, width] float16, on disk. ``words`` : [words] table.
+    ``dropped`` : the words without a vector (sentence, position, word, reason)."""
+
+    vectors: np.ndarray
+    words: pd.DataFrame
+    dropped: pd.DataFrame
+
+    @property
+    def layers(self) -> int:
+        return self.vectors.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.vectors.shape[2]
+
+
+def load(run: Run) -> dict[str, Activations]:
+    """The stores of a run's three splits, extracted now where they are missing, unfinished or of other parameters.
+
+    Raises
+    ------
+    OSError : the disk is too small (checked before anything is computed).
+    FloatingPointError : the encoder gave a value that is not finite.
+    """
+    key = run.key("extract")
+    folders = {split: run.activations(split) for split in corpora.SPLITS}
+    with runs.lock(run.folder / "activations"):
+        todo = [split for split, folder in folders.items() if not _whole(folder, key)]
+        if todo:
+            _fill(run, {split: folders[split] for split in todo}, key)
+    return {split: read(folder) for split, folder in folders.items()}
+
+
+def read(folder: Path) -> Activations:
+    """Open a finished store. Raises StaleResult if it is unfinished or damaged."""
+    meta = runs.read_meta(folder)
+    if not meta or not _whole(folder, meta["key"]):
+        raise runs.StaleResult(f"{folder} is not a finished store: delete it and run the extraction again")
+    return Activations(
+        np.load(folder / "activations.npy", mmap_mode="r"),
+        pd.read_parquet(folder / "words.parquet"),
+        pd.DataFrame(meta["dropped"], columns=["sentence", "position", "word", "reason"]),
+    )
+
+
+def norms(store: Activations, words: int = 2000) -> pd.DataFrame:
+    """Length of the word vectors of each layer over the first ``words`` words: median, 5th and 95th percentile."""
+    length = np.linalg.norm(store.vectors[:, :words].astype(np.float32), axis=2)
+    low, middle, high = np.quantile(length, [0.05, 0.5, 0.95], axis=1)
+    return pd.DataFrame({"layer": np.arange(store.layers), "median": middle, "low": low, "high": high})
+
+
+def encoder(run: Run) -> PreTrainedModel:
+    """The encoder of a run: released, of random weights, or fine-tuned (now, if it is not yet)."""
+    if run.variant.name == "pretrained":
+        return encoders.pretrained(run.study)
+    if run.variant.name == "random":
+        return encoders.randomised(run.study)
+    return encoders.finetuned(finetune.load(run).folder)
+
+
+def extract(
+    model: PreTrainedModel,
+    alignments: list[Alignment],
+    pad_id: int,
+    batch_pieces: int,
+    pooling: str = "last",
+    title: str = "extraction",
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Word vectors of all layers, batch by batch, longest windows first.
+
+    Parameters
+    ----------
+    alignments : one per sentence (``encoders.align``).
+    batch_pieces : sub-words per forward pass, padding included.
+    pooling : ``last``, ``first`` or ``average`` sub-word of the word.
+
+    Yields
+    ------
+    rows : [n] numbers of the represented words, counted over all sentences in corpus order.
+    vectors : [layers, n, width] float32.
+    """
+    at = _first_rows(alignments)
+    windows = [(at[i], w) for i, a in enumerate(alignments) for w in a.windows]
+    windows.sort(key=lambda pair: -len(pair[1].ids))
+    with (
+        torch.inference_mode(),
+        tqdm(total=total, desc=title, unit="piece", unit_scale=True, leave=False) as bar,
+    ):
+        start = 0
+        while start < len(windows):
+            longest = len(windows[start][1].ids)
+            batch = windows[start : start + max(1, batch_pieces // longest)]
+            start += len(batch)
+            rows = np.concatenate([first[w.words] for first, w in batch])
+            yield rows, _forward(model, [w for _, w in batch], pad_id, pooling).cpu().numpy()
+            bar.update(sum(len(w.ids) for _, w in batch))
+
+
+def _first_rows(alignments: list[Alignment]) -> list[np.ndarray]:
+    """For each sentence: word number → row of the store (dropped words have none)."""
+    rows, total = [], 0
+    for alignment in alignments:
+        present = np.concatenate([w.words for w in alignment.windows] or [np.empty(0, int)])
+        row = np.full(int(present.max()) + 1 if len(present) else 0, -1)
+        row[np.sort(present)] = total + np.arange(len(present))
+        rows.append(row)
+        total += len(present)
+    return rows
+
+
+def _forward(model: PreTrainedModel, windows: list[Window], pad_id: int, pooling: str) -> torch.Tensor:
+    length = max(len(w.ids) for w in windows)
+    ids = torch.full((len(windows), length), pad_id)
+    mask = torch.zeros((len(windows), length), dtype=torch.long)
+    for i, window in enumerate(windows):
+        ids[i, : len(window.ids)] = torch.tensor(window.ids)
+        mask[i, : len(window.ids)] = 1
+    place = model.device
+    options = {"use_mems": False} if model.config.model_type == "xlnet" else {}
+    hidden = model(ids.to(place), attention_mask=mask.to(place), output_hidden_states=True, **options).hidden_states
+    spans = np.concatenate([w.spans + i * length for i, w in enumerate(windows)])  # positions in the flattened batch
+    first, last = (torch.from_numpy(np.ascontiguousarray(s)).to(place) for s in spans.T)
+    flat = [h.reshape(-1, h.shape[-1]) for h in hidden]
+    if pooling != "average":
+        where = last if pooling == "last" else first
+        return torch.stack([h.index_select(0, where).float() for h in flat])
+    lengths = last - first + 1
+    pieces = torch.repeat_interleave(first, lengths) + _ramp(lengths)
+    word = torch.repeat_interleave(torch.arange(len(first), device=place), lengths)
+    return torch.stack(
+        [
+            torch.zeros(len(first), h.shape[-1], device=place).index_add_(0, word, h[pieces].float()) / lengths[:, None]
+            for h in flat
+        ]
+    )
+
+
+def _ramp(lengths: torch.Tensor) -> torch.Tensor:
+    """0 … n-1 for each n of ``lengths``, one after another."""
+    ends = torch.cumsum(lengths, 0)
+    return torch.arange(int(ends[-1]), device=lengths.device) - torch.repeat_interleave(ends - lengths, lengths)
+
+
+def _whole(folder: Path, key: str) -> bool:
+    """Whether the store is finished, of this key, and has the bytes that it should have."""
+    meta, array = runs.read_meta(folder), folder / "activations.npy"
+    return meta.get("key") == key and array.exists() and array.stat().st_size == meta["bytes"]
+
+
+def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
+    study = run.study
+    place = encoders.device(study)
+    tables = corpora.load(study)
+    tok, model = encoders.tokenizer(study), encoder(run).to(place)
+    width, layers = model.config.hidden_size, model.config.num_hidden_layers + 1
+    longest = encoders.limit(study, tok, model)
+    size = {split: 2.0 * layers * width * len(tables[split]) for split in folders}
+    runs.need_space(run.folder, sum(size.values()))
+    for split, folder in folders.items():
+        table = tables[split]
+        sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]
+        alignments = encoders.align(tok, sentences, longest)
+        kept, dropped = _kept(table, alignments)
+        with runs.being_made(folder) as part:
+            part.mkdir()
+            array = np.lib.format.open_memmap(
+                part / "activations.npy", mode="w+", dtype=np.float16, shape=(layers, len(kept), width)
+            )
+            options = (tok.pad_token_id or 0, study.encoder.batch_pieces, study.encoder.pooling, f"extract {split}")
+            for rows, vectors in extract(model, alignments, *options):
+                if not np.isfinite(vectors).all() or np.abs(vectors).max() > 65504:
+                    raise FloatingPointError(f"{run.folder.name}, {split}: the encoder's output does not fit float16")
+                array[:, rows] = vectors
+            array.flush()
+            del array
+            pq.write_table(pa.Table.from_pandas(kept, preserve_index=False), part / "words.parquet")
+            runs.write_meta(part, {
+                "key": key, "encoder": study.encoder.checkpoint, "variant": run.variant.name,
+                "shape": [layers, len(kept), width], "dtype": "float16", "dropped": dropped,
+                "windows": sum(len(a.windows) for a in alignments), "sentences": len(sentences),
+                "bytes": (part / "activations.npy").stat().st_size,
+            })  # fmt: skip
+    del model
+    gc.collect()
+
+
+def _kept(table: pd.DataFrame, alignments: list[Alignment]) -> tuple[pd.DataFrame, list[tuple[int, int, str, str]]]:
+    starts = np.flatnonzero(table["position"].to_numpy() == 0)
+    dropped = [
+        (number, position, str(table["word"].iloc[starts[number] + position]), reason)
+        for number, alignment in enumerate(alignments)
+        for position, reason in sorted(alignment.dropped.items())
+    ]
+    kept = table.drop(index=[int(starts[n] + p) for n, p, *_ in dropped]).reset_index(drop=True)
+    if kept.empty:
+        raise encoders.EncoderError("the tokenizer represents none of the corpus's words")
+    return kept, dropped

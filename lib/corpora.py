@@ -1,0 +1,316 @@
+"""Corpus: word-labelled sentences in three splits, as tables with one row per word.
+
+A split is a DataFrame with the columns ``text`` (document id, or '' where unknown), ``sentence`` (number within the
+split), ``position`` (of the word in its sentence), ``word``, and one column per property. Labels that people assigned
+are *gold*; labels that a rule computed from gold tags or from word types are *silver*.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import nltk
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lib import runs, sources
+from lib.params import ROOT, Corpus, Study
+
+SPLITS = ("train", "dev", "test")
+
+GENRES = dict(zip("abcdefghjklmnpr", [
+    "press reportage", "press editorial", "press reviews", "religion", "skills and hobbies", "popular lore",
+    "belles lettres", "miscellaneous", "learned", "general fiction", "mystery", "science fiction", "adventure",
+    "romance", "humour",
+], strict=True))  # fmt: skip
+"""Brown's genres by the second letter of the file name."""
+
+CHUNK_GRAMMAR = r"""
+NP: {<abn|abl|abx>?<at|dt|dti|dts|dtx|pp\$|wp\$|wdt>?<ap|cd|od|ql|jj|jjr|jjt|jjs|vbn|vbg|(nn|np|nns|nps|nr)\$>*<nn|nns|np|nps|nr|nrs>+}
+    {<pn|ppo|pps|ppss|ppl|ppls|pp\$\$|wps|wpo|ex|dt|dts|dti>}
+VP: {<to|md|rb|\*>*<md|be.*|hv.*|do.*|\*|rb>*<vb.*|be.*|hv.*|do.*>+<\*>?}
+PP: {<in>}
+"""  # noqa: E501
+"""Chunks over Brown's tags, in the spirit of CoNLL-2000; the first rule that matches a word keeps it."""
+
+LEXNAMES = (
+    "adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition "
+    "noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person "
+    "noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state "
+    "noun.substance noun.time verb.body verb.change verb.cognition verb.communication verb.competition "
+    "verb.consumption verb.contact verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social "
+    "verb.stative verb.weather adj.ppl"
+).split()
+"""WordNet's lexicographer files in the order of their numbers."""
+
+SUFFIXES = {
+    "noun": [("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
+             ("men", "man"), ("ies", "y")],
+    "verb": [("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
+             ("ied", "y")],
+    "adj": [("er", ""), ("est", ""), ("er", "e"), ("est", "e")],
+    "adv": [],
+}  # fmt: skip
+"""WordNet's rules of detachment (morphy); its lists of irregular forms are not in the package."""
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used; the message says what, where (file:line) and what to do."""
+
+
+class Sentence(NamedTuple):
+    text: str
+    words: list[str]
+    labels: dict[str, list[str]]
+
+
+def load(study: Study) -> dict[str, pd.DataFrame]:
+    """The three splits of a study's corpus; made once per set of parameters and kept in ``runs/corpora``.
+
+    Duplicate sentences within a split are dropped, directional quotes become plain ones, and each split is cut after
+    the sentence that reaches the number of words asked for.
+
+    Raises
+    ------
+    CorpusError : a malformed line (file:line), an empty corpus or split.
+    """
+    key = runs.corpus_key(study)
+    folder = runs.home() / "corpora" / f"{study.corpus.name}-{key}"
+    with runs.lock(folder):
+        if runs.read_meta(folder).get("key") != key:
+            tables = {split: _table(s, study.properties) for split, s in _splits(study).items()}
+            with runs.being_made(folder) as part:
+                part.mkdir()
+                for split, table in tables.items():
+                    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), part / f"{split}.parquet")
+                runs.write_meta(part, {"key": key})
+    return {split: pd.read_parquet(folder / f"{split}.parquet") for split in SPLITS}
+
+
+def gold(study: Study, name: str) -> bool:
+    """Whether people assigned the labels of this property."""
+    return name in study.corpus.gold
+
+
+def label_name(study: Study, name: str) -> str:
+    """The property as figures and tables name it: silver labels are marked wherever they are shown."""
+    return name if gold(study, name) else f"{name} (silver)"
+
+
+def _splits(study: Study) -> dict[str, list[Sentence]]:
+    corpus = study.corpus
+    splits = _brown_splits(study) if corpus.format == "brown" else _file_splits(corpus)
+    out = {}
+    for split in SPLITS:
+        seen: set[tuple[str, ...]] = set()
+        kept, words, limit = [], 0, getattr(corpus, f"{split}_words")
+        for sentence in splits[split]:
+            plain = sentence._replace(words=[plain_quotes(w) for w in sentence.words])
+            form = tuple(plain.words)
+            if words < limit and form not in seen:
+                seen.add(form)
+                kept.append(plain)
+                words += len(form)
+        if not kept:
+            raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
+        out[split] = kept
+    if corpus.format == "brown":
+        for name, label in (("chunk", chunks), ("supersense", supersenses)):
+            if name in study.properties:
+                for split in SPLITS:
+                    labelled = label([list(zip(s.words, s.labels["pos"], strict=True)) for s in out[split]])
+                    for sentence, labels in zip(out[split], labelled, strict=True):
+                        sentence.labels[name] = labels
+    return out
+
+
+def _table(sentences: list[Sentence], properties: list[str]) -> pd.DataFrame:
+    lengths = np.array([len(s.words) for s in sentences])
+    table = pd.DataFrame(
+        {
+            "text": np.repeat([s.text for s in sentences], lengths),
+            "sentence": np.repeat(np.arange(len(sentences), dtype=np.int32), lengths),
+            "position": np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
+            "word": [w for s in sentences for w in s.words],
+        }
+    )
+    for name in properties:
+        labels = [label for s in sentences for label in s.labels[name]]
+        if len(labels) != len(table):
+            raise CorpusError(f"property '{name}' has {len(labels)} labels for {len(table)} words")
+        table[name] = pd.Categorical(labels)
+    return table
+
+
+def plain_quotes(word: str) -> str:
+    """Directional quotes as plain ones: the encoders saw plain text."""
+    return {"``": '"', "''": '"', "“": '"', "”": '"', "‘": "'", "’": "'", "`": "'"}.get(word, word)
+
+
+# Brown -----------------------------------------------------------------------------------------------------------
+
+
+def brown_tag(tag: str) -> str:
+    """A Brown tag without its marks of foreign words, titles, headlines, negation and contraction: 92 tags remain."""
+    tag = re.sub(r"^fw-|(-(tl|hl|nc))+$", "", tag.lower()).split("+")[0]
+    return tag.replace("*", "") or tag
+
+
+def read_brown(folder: Path) -> Iterator[Sentence]:
+    """The sentences of the Brown corpus (files ``ca01`` … ``cr09`` of ``word/tag``), text by text."""
+    files = sorted(p for p in folder.iterdir() if re.fullmatch(r"c[a-hj-npr]\d\d", p.name))
+    if not files:
+        raise CorpusError(f"{folder} holds no Brown text (ca01 … cr09)")
+    for file in files:
+        for number, line in enumerate(file.read_text(encoding="latin-1").splitlines(), 1):
+            pairs = [token.rpartition("/") for token in line.split()]
+            if any(not word or not tag for word, _, tag in pairs):
+                raise CorpusError(f"{file}:{number}: a token is not of the form word/tag")
+            if pairs:
+                yield Sentence(file.name, [w for w, _, _ in pairs], {"pos": [brown_tag(t) for _, _, t in pairs]})
+
+
+def _brown_splits(study: Study) -> dict[str, Iterator[Sentence]]:
+    """Whole texts go to one split: per genre 10 % dev, 20 % test, 70 % train. Each split reads the same number of words
+    from the start of each of its texts, so that a small sample still covers all genres and many authors."""
+    assert study.corpus.source
+    sentences = list(read_brown(sources.fetch(study.corpus.source)))
+    texts = {name: list(group) for name, group in groupby(sentences, key=lambda s: s.text)}
+    rng = np.random.default_rng(study.seed)
+    chosen: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for genre in GENRES:
+        names = rng.permutation(sorted(n for n in texts if n[1] == genre))
+        dev, test = max(1, len(names) // 10), max(2, len(names) // 5)
+        for split, part in zip(SPLITS, (names[dev + test :], names[:dev], names[dev : dev + test]), strict=True):
+            chosen[split].extend(sorted(part))
+    return {split: _spread(study, split, [texts[n] for n in names]) for split, names in chosen.items()}
+
+
+def _spread(study: Study, split: str, texts: list[list[Sentence]]) -> Iterator[Sentence]:
+    share = getattr(study.corpus, f"{split}_words") / len(texts)
+    for text in texts:
+        words = 0
+        for sentence in text:
+            if words >= share:
+                break
+            words += len(sentence.words)
+            yield sentence
+
+
+# Column files ----------------------------------------------------------------------------------------------------
+
+
+def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespace") -> Iterator[Sentence]:
+    """The sentences of a file with one word per line, its labels in columns, and an empty line after each sentence.
+
+    Reads CoNLL-2000, CoNLL-U and the Parallel Meaning Bank as well as a user's own two columns. Lines with ``#`` and
+    no tab are comments in tab-separated files (``# newdoc id = X`` names the text); CoNLL-U's word ranges and empty
+    nodes are skipped.
+
+    Raises
+    ------
+    CorpusError : no such file, not UTF-8, a line with too few columns or other columns than the first, an empty word
+        or label; always with file:line.
+    """
+    tab = separator == "tab"
+    word, need = columns["word"], max(columns.values()) + 1
+    text, rows, width = "", [], None
+
+    def sentence() -> Sentence:
+        return Sentence(
+            text, [r[word] for r in rows], {n: [r[c] for r in rows] for n, c in columns.items() if n != "word"}
+        )
+
+    for number, line in _lines(file):
+        if tab and line.startswith("#") and "\t" not in line:
+            if found := re.match(r"#\s*newdoc id\s*=\s*(\S+)", line):
+                text = found[1]
+            continue
+        if not line.strip():
+            if rows:
+                yield sentence()
+            rows = []
+            continue
+        cells = line.split("\t") if tab else line.split()
+        if tab and word > 0 and re.fullmatch(r"\d+[-.]\d+", cells[0]):
+            continue
+        if len(cells) < need:
+            raise CorpusError(f"{file}:{number}: {len(cells)} columns, but column {need - 1} (from 0) is asked for")
+        if len(cells) != (width := width or len(cells)):
+            raise CorpusError(f"{file}:{number}: {len(cells)} columns where the lines before have {width}")
+        for name, column in columns.items():
+            if not cells[column].strip():
+                raise CorpusError(f"{file}:{number}: empty {name if name == 'word' else f'label for {name!r}'}")
+        rows.append(cells)
+    if rows:
+        yield sentence()
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, 1):
+                yield number, line.rstrip("\r\n")
+    except FileNotFoundError as error:
+        raise CorpusError(f"there is no corpus file {file}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{file}:{number + 1}: not UTF-8 ({error.reason}); convert the file") from error
+
+
+def _file_splits(corpus: Corpus) -> dict[str, list[Sentence]]:
+    splits = {
+        split: list(read_columns(ROOT / name, corpus.columns, corpus.separator)) for split, name in corpus.files.items()
+    }
+    if "dev" not in splits:
+        train = splits["train"]
+        splits |= {"dev": train[9::10], "train": [s for i, s in enumerate(train) if i % 10 != 9]}
+    return splits
+
+
+# Silver labels ---------------------------------------------------------------------------------------------------
+
+
+def chunks(sentences: list[list[tuple[str, str]]]) -> list[list[str]]:
+    """BIO labels of noun, verb and prepositional chunks, computed from gold Brown tags by ``CHUNK_GRAMMAR``."""
+    parser = nltk.RegexpParser(CHUNK_GRAMMAR)
+    return [[tag for _, _, tag in nltk.chunk.tree2conlltags(parser.parse(s))] for s in sentences]
+
+
+def supersenses(sentences: list[list[tuple[str, str]]]) -> list[list[str]]:
+    """The lexicographer file of each word's most frequent WordNet sense in its part of speech; ``O`` for all others."""
+    folder = sources.fetch("wordnet")
+    classes = {"nn": "noun", "np": "noun", "nr": "noun", "vb": "verb", "be": "verb", "hv": "verb", "do": "verb"}
+    classes |= {"jj": "adj", "rb": "adv"}
+    senses = {pos: _first_senses(folder, pos) for pos in SUFFIXES}
+    known: dict[tuple[str, str], str] = {}
+
+    def label(word: str, tag: str) -> str:
+        pos = classes.get(tag[:2])
+        if pos is None:
+            return "O"
+        if (word, pos) not in known:
+            lemma = word.lower().removesuffix("'s").removesuffix("'")
+            forms = [lemma] + [lemma.removesuffix(a) + b for a, b in SUFFIXES[pos] if lemma.endswith(a)]
+            known[word, pos] = next((LEXNAMES[senses[pos][f]] for f in forms if f in senses[pos]), "O")
+        return known[word, pos]
+
+    return [[label(word, tag) for word, tag in s] for s in sentences]
+
+
+def _first_senses(folder: Path, pos: str) -> dict[str, int]:
+    """Lemma → number of the lexicographer file of its first (most frequent) sense."""
+    files = {}
+    for line in (folder / f"data.{pos}").read_text(encoding="utf-8").splitlines():
+        if line[0] != " ":
+            files[line[:8]] = int(line[9:11])
+    first = {}
+    for line in (folder / f"index.{pos}").read_text(encoding="utf-8").splitlines():
+        if line[0] != " ":
+            cells = line.split()
+            first[cells[0]] = files[cells[-int(cells[2])]]
+    return first

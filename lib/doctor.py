@@ -1,0 +1,105 @@
+"""What this machine has and lacks: one OK or FAIL line per requirement, with the fix. Run by ``make doctor``.
+
+Needs the standard library only, so that it works before anything is installed.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+Line = tuple[bool | None, str, str]
+"""Whether it holds (None: for information), what was found, the fix."""
+
+
+def python() -> Line:
+    return sys.version_info >= (3, 11), f"Python {platform.python_version()}", "install Python 3.11 or later"
+
+
+def make() -> Line:
+    try:
+        first = subprocess.run(["make", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+    except (OSError, IndexError):
+        return False, "no make", "install GNU Make 4 or later"
+    number = re.search(r"\d+\.\d+", first)
+    good = "GNU" in first and number is not None and float(number[0]) >= 4
+    return good, first, "install GNU Make 4 or later (macOS: brew install make, then gmake)"
+
+
+def packages() -> Line:
+    wrong = []
+    pins = re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.M)
+    for name, version in pins:
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found = "missing"
+        if found.split("+")[0] != version:
+            wrong.append(f"{name} {found} (lock: {version})")
+    text = f"{len(pins)} packages as in requirements.lock" if not wrong else "; ".join(wrong[:5])
+    return not wrong, text + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""), "make env"
+
+
+def device() -> Line:
+    if importlib.util.find_spec("torch") is None:
+        return None, "device unknown before the packages are installed", ""
+    import torch
+
+    if torch.cuda.is_available():
+        return True, f"device: {torch.cuda.get_device_name(0)}, {torch.cuda.mem_get_info()[1] / 1e9:.0f} GB", ""
+    if torch.backends.mps.is_available():
+        return True, "device: Apple GPU (mps)", ""
+    return True, f"device: CPU, {os.cpu_count()} cores (a GPU is needed at the paper's scale only)", ""
+
+
+def disk() -> Line:
+    free = shutil.disk_usage(ROOT).free / 1e9
+    return free > 6, f"{free:.0f} GB of disk free", "free 6 GB, or set RUNS and DATA to folders on a larger disk"
+
+
+def memory() -> Line:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (ValueError, OSError, AttributeError):
+        return None, "memory unknown on this system", ""
+    return size > 3.5 * 2, f"{size:.0f} GB of memory", "two runs at a time take about 6 GB: make reproduce JOBS=1"
+
+
+def data() -> Line:
+    if importlib.util.find_spec("filelock") is None:
+        return False, "data not looked for before the packages are installed", "make env, then make data"
+    sys.path.insert(0, str(ROOT))
+    from lib import sources
+
+    lacking = sources.missing()
+    return not lacking, "data: " + (f"lacking {', '.join(lacking)}" if lacking else "all sources here"), "make data"
+
+
+def hub() -> Line:
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return None, "model hub: offline (HF_HUB_OFFLINE=1)", ""
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=3).close()
+    except OSError:
+        return None, "model hub: not reachable; only studies with hub ids (the paper's scale) need it", ""
+    return True, "model hub: reachable", ""
+
+
+def report() -> Iterator[bool]:
+    """Print one line per requirement; yield whether each holds."""
+    for check in (python, make, packages, device, disk, memory, data, hub):
+        good, text, fix = check()
+        print({True: "OK   ", False: "FAIL ", None: "-    "}[good] + text + (f"  ->  {fix}" if good is False else ""))
+        yield good is not False
+
+
+if __name__ == "__main__":
+    sys.exit(not all([*report()]))

@@ -1,0 +1,238 @@
+"""Figures: one function per figure, each drawn from one tidy table. The only module that imports seaborn."""
+
+import zlib
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from lib import runs
+from lib.results import pick
+
+TASKS = ["sentiment", "acceptability", "shuffled", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"]
+COLOURS = sns.color_palette("colorblind", 10).as_hex()
+MARKERS = "osD^vP*Xhd"
+RANDOM, PRETRAINED, PLAIN = "#8a8a8a", "#000000", "#4c72b0"
+
+sns.set_theme("notebook", "ticks", rc={
+    "axes.grid": True, "grid.color": "#e6e6e6", "axes.spines.top": False, "axes.spines.right": False,
+    "figure.dpi": 100, "savefig.dpi": 150, "legend.frameon": False, "pdf.fonttype": 42,
+    "figure.constrained_layout.use": True,
+})  # fmt: skip
+
+
+def colour(variant: str) -> str:
+    """The colour of a variant: black before fine-tuning, grey for random weights, the same for a task everywhere."""
+    if variant in ("pretrained", "random"):
+        return {"pretrained": PRETRAINED, "random": RANDOM}[variant]
+    return COLOURS[_number(variant) % len(COLOURS)]
+
+
+def _number(variant: str) -> int:
+    task = variant.split("-")[0]
+    return TASKS.index(task) if task in TASKS else zlib.crc32(task.encode())
+
+
+def _style(variant: str) -> dict:
+    line = {"pretrained": "-", "random": ":"}.get(variant, "--" if "-" in variant else "-")
+    marker = {"pretrained": "o", "random": ""}.get(variant, MARKERS[(_number(variant) + 1) % len(MARKERS)])
+    return {"color": colour(variant), "linestyle": line, "marker": marker, "markersize": 5, "linewidth": 1.8}
+
+
+def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
+    """Write a figure as PDF and PNG beside the CSV that it is drawn from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix in ("pdf", "png"):
+        with runs.being_made(folder / f"{name}.{suffix}") as part:
+            figure.savefig(part, format=suffix, metadata={"CreationDate": None} if suffix == "pdf" else None)
+    save_table(folder, name, table)
+
+
+def save_table(folder: Path, name: str, table: pd.DataFrame) -> None:
+    """Write a table as CSV, in four digits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with runs.being_made(folder / f"{name}.csv") as part:
+        table.to_csv(part, index=False, float_format="%.4f")
+
+
+def _panels(count: int, width: float = 4.2, height: float = 3.6) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False)
+    return figure, axes[0]
+
+
+def _line(ax: Axes, table: pd.DataFrame, y: str, variant: str, label: str | None = None, x: str = "layer") -> None:
+    table = table.sort_values(x)
+    ax.plot(table[x], table[y] * 100, label=label or variant, **_style(variant))
+    if {"low", "high"} <= set(table.columns):
+        ax.fill_between(table[x], table["low"] * 100, table["high"] * 100, color=colour(variant), alpha=0.15, lw=0)
+
+
+def _layers_axis(ax: Axes) -> None:
+    ax.set_xlabel("layer (0 = embedding output)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _one_legend(figure: Figure, axes: np.ndarray) -> None:
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6))
+
+
+# 01 --------------------------------------------------------------------------------------------------------------
+
+
+def learning_curve(curve: pd.DataFrame, metric: str, majority: float) -> Figure:
+    """Loss and score over the updates, against the majority class."""
+    figure, (left, right) = _panels(2)
+    for name, style in (("train_loss", "-"), ("dev_loss", "--")):
+        left.plot(curve["step"], curve[name], style, marker="o", color=PLAIN, label=name.replace("_", " "))
+    left.set(xlabel="updates", ylabel="loss", ylim=(0, None))
+    left.legend()
+    right.plot(curve["step"], curve[f"dev_{metric}"], marker="o", color=PLAIN, label=f"dev {metric}")
+    right.axhline(majority, color=RANDOM, linestyle=":", label="majority class")
+    right.set(xlabel="updates", ylabel=metric, ylim=(min(0, curve[f"dev_{metric}"].min()), 1))
+    right.legend(loc="lower right")
+    return figure
+
+
+def confusion(predictions: pd.DataFrame, labels: list[str]) -> Figure:
+    """Gold against predicted test labels (counts); for a regression, gold against predicted values."""
+    figure, (ax,) = _panels(1, 4.4, 3.8)
+    if labels:
+        counts = pd.crosstab(predictions["gold"], predictions["predicted"])
+        counts = counts.reindex(index=range(len(labels)), columns=range(len(labels)), fill_value=0)
+        sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=ax,
+                    xticklabels=labels, yticklabels=labels)  # fmt: skip
+    else:
+        ax.scatter(predictions["gold"], predictions["predicted"], s=8, alpha=0.5)
+    ax.set(xlabel="predicted", ylabel="gold")
+    return figure
+
+
+# 02 --------------------------------------------------------------------------------------------------------------
+
+
+def norms(table: pd.DataFrame) -> Figure:
+    """Length of the word vectors per layer: median and the middle 90 %. ``table`` : layer, median, low, high."""
+    figure, (ax,) = _panels(1, 5.2)
+    ax.plot(table["layer"], table["median"], marker="o", color=PLAIN)
+    ax.fill_between(table["layer"], table["low"], table["high"], color=PLAIN, alpha=0.2, lw=0)
+    ax.set(ylabel="length of the word vector", ylim=(0, None))
+    _layers_axis(ax)
+    return figure
+
+
+# 03 --------------------------------------------------------------------------------------------------------------
+
+
+def accuracy_per_layer(accuracy: pd.DataFrame, names: dict[str, str], words: str = "all") -> Figure:
+    """Probe accuracy per layer: one panel per property, one line per variant, baselines across.
+
+    ``accuracy`` : as ``results.accuracies`` gives it, of one study. ``names`` : property → title of its panel.
+    """
+    figure, axes = _panels(len(names))
+    mine = accuracy[accuracy["words"] == words]
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
+        here = mine[mine["property"] == name]
+        for variant in _ordered(here["variant"].unique()):
+            _line(ax, here[(here["variant"] == variant) & (here["labels"] == "real")], "accuracy", variant)
+        for kind, style in (("lookup", (0, (5, 1))), ("majority", (0, (1, 1)))):
+            flat = here[here["labels"] == kind]["accuracy"]
+            if len(flat):
+                ax.axhline(flat.iloc[0] * 100, color="#c44e52", linestyle=style, lw=1.2, label=BASELINES[kind])
+        ax.set_title(title)
+        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        _layers_axis(ax)
+    axes[0].set_ylabel(f"accuracy, {words} words")
+    _one_legend(figure, axes)
+    return figure
+
+
+BASELINES = {"lookup": "most frequent tag of the word type", "majority": "majority tag"}
+
+
+def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
+    """One variant's accuracy on all, ambiguous and unseen words, and of the control task, per layer."""
+    figure, axes = _panels(len(names))
+    kinds = {("all", "real"): "all words", ("ambiguous", "real"): "ambiguous words", ("unseen", "real"): "unseen words",
+             ("all", "control"): "control task"}  # fmt: skip
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
+        for i, ((words, labels), label) in enumerate(kinds.items()):
+            here = pick(accuracy, property=name, words=words, labels=labels).sort_values("layer")
+            look = {"color": RANDOM, "linestyle": "--"} if labels == "control" else {"color": COLOURS[i]}
+            ax.plot(here["layer"], here["accuracy"] * 100, marker=MARKERS[i], markersize=5, label=label, **look)
+            ax.fill_between(here["layer"], here["low"] * 100, here["high"] * 100, color=look["color"], alpha=0.15, lw=0)
+        ax.set_title(title)
+        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        _layers_axis(ax)
+    axes[0].set_ylabel("accuracy")
+    _one_legend(figure, axes)
+    return figure
+
+
+# 04 --------------------------------------------------------------------------------------------------------------
+
+
+def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
+    """How many of the top neurons lie in each layer: one panel per property, bars side by side per variant."""
+    figure, axes = _panels(len(names))
+    mine = tests[tests["kind"] == "layer"]
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
+        here = mine[mine["property"] == name]
+        order = _ordered(here["variant"].unique())
+        sns.barplot(here, x="layer", y="neurons", hue="variant", hue_order=order, ax=ax, native_scale=True,
+                    palette={v: colour(v) for v in order}, legend=ax is axes[0])  # fmt: skip
+        ax.set(title=title, ylabel="")
+        _layers_axis(ax)
+    axes[0].set_ylabel("top neurons")
+    if axes[0].get_legend():
+        axes[0].get_legend().remove()
+    _one_legend(figure, axes)
+    return figure
+
+
+def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str = "test") -> Figure:
+    """Accuracy with n neurons: a probe retrained on the first n, and the all-neuron probe with all but n zeroed."""
+    figure, axes = _panels(len(names))
+    kinds = {"retrain": ("retrained on the first n", COLOURS[0], "-", "o"),
+             "keep-top": ("all but the first n zeroed", COLOURS[2], "--", "s"),
+             "keep-random": ("all but n random ones zeroed", RANDOM, ":", "D"),
+             "keep-bottom": ("all but the last n zeroed", COLOURS[3], "-.", "v")}  # fmt: skip
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
+        for kind, (label, shade, line, marker) in kinds.items():
+            here = pick(tests, property=name, kind=kind, split=split).sort_values("neurons")
+            ax.plot(here["neurons"], here["accuracy"] * 100, color=shade, linestyle=line, marker=marker, label=label)
+        ax.set(title=title, xscale="log", xlabel="neurons")
+        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes[0].set_ylabel("accuracy")
+    _one_legend(figure, axes)
+    return figure
+
+
+# 05 --------------------------------------------------------------------------------------------------------------
+
+
+def drop_per_layer(drop: pd.DataFrame, names: dict[str, str], words: str = "all") -> Figure:
+    """Accuracy lost by fine-tuning, per layer: one panel per property, one line per fine-tuned variant."""
+    figure, axes = _panels(len(names))
+    mine = drop[drop["words"] == words]
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
+        here = mine[mine["property"] == name]
+        ax.axhline(0, color=PRETRAINED, lw=1)
+        for variant in _ordered(here["variant"].unique()):
+            _line(ax, here[here["variant"] == variant], "drop", variant)
+        ax.set_title(title)
+        ax.invert_yaxis()
+        _layers_axis(ax)
+    axes[0].set_ylabel("points of accuracy lost ↓")
+    _one_legend(figure, axes)
+    return figure
+
+
+def _ordered(variants: np.ndarray) -> list[str]:
+    """Before fine-tuning first, then the tasks, random weights last."""
+    return sorted(variants, key=lambda v: ({"pretrained": 0, "random": 2}.get(v, 1), _number(v), v))

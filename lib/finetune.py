@@ -1,0 +1,149 @@
+"""Fine-tuning: ``transformers.Trainer`` on a Task, resumable. The only module that imports Trainer."""
+
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from lib import encoders, runs, tasks
+from lib.params import ParameterError
+from lib.runs import Run
+from lib.tasks import Task
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A fine-tuned encoder on disk and how its training went.
+
+    ``curve`` : one row per evaluation (step, epoch, train_loss, dev_loss, dev scores). ``predictions`` : the test
+    examples (gold, predicted). ``meta`` : scores, majority baseline, sizes, seconds.
+    """
+
+    folder: Path
+    curve: pd.DataFrame
+    predictions: pd.DataFrame
+    meta: dict[str, Any]
+
+
+def load(run: Run) -> Finetuned:
+    """The fine-tuned encoder of a run, trained now if it is missing or of other parameters.
+
+    A killed training goes on from its last checkpoint.
+
+    Raises
+    ------
+    ParameterError : the variant names no task. OSError : too little disk for the checkpoints.
+    """
+    if not run.variant.task:
+        raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
+    key = run.key("finetune")
+    with runs.lock(run.model):
+        if runs.read_meta(run.model).get("key") != key or not (run.model / "model.safetensors").exists():
+            _train(run, key)
+    return Finetuned(
+        run.model, pd.read_csv(run.model / "curve.csv"), pd.read_csv(run.model / "predictions.csv"),
+        runs.read_meta(run.model),
+    )  # fmt: skip
+
+
+def majority(described: Task, gold: np.ndarray, train: np.ndarray) -> float:
+    """The main score of always giving the most frequent training label (a regression: of any constant, 0)."""
+    if not described.labels or described.metric != "accuracy":
+        return 0.0
+    return float((gold == Counter(train.tolist()).most_common(1)[0][0]).mean())
+
+
+def _train(run: Run, key: str) -> None:
+    study, variant = run.study, run.variant
+    settings, seed = study.finetune, variant.seed
+    assert seed is not None and variant.task
+    described = tasks.task(study, variant.task)
+    data = tasks.load(study, variant)
+    place = encoders.device(study)
+    tok = encoders.tokenizer(study)
+    set_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        encoders.checkpoint(study), revision=study.encoder.revision, trust_remote_code=False,
+        num_labels=len(described.labels) or 1, **encoders.safe_weights(study),
+    )  # fmt: skip
+    parameters = sum(p.numel() for p in model.parameters())
+    runs.need_space(run.folder, 4.0 * parameters * (2 * 3 + 1))  # two checkpoints of weights and Adam's moments
+    encoded = data.map(_encode, batched=True, remove_columns=_texts(data), fn_kwargs={
+        "tok": tok, "longest": min(settings.max_pieces, encoders.limit(study, tok, model)),
+    })  # fmt: skip
+    steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
+    every = max(1, steps // settings.evaluations)
+    checkpoints = run.folder / f".checkpoints-{key}"
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints), max_steps=steps, learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay, per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=64, lr_scheduler_type="linear", max_grad_norm=1.0, seed=seed,
+        eval_strategy="steps", eval_steps=every, logging_strategy="steps", logging_steps=every,
+        save_strategy="steps", save_steps=every, save_total_limit=2, report_to="none",
+        use_cpu=place.type == "cpu", dataloader_pin_memory=place.type == "cuda",
+    )  # fmt: skip
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=encoded["train"], eval_dataset=encoded["dev"],
+        data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(described),
+    )  # fmt: skip
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+    output = trainer.predict(encoded["test"])
+    gold, guess = np.asarray(output.label_ids), np.asarray(output.predictions)
+    guess = guess.argmax(-1) if described.labels else guess.reshape(-1)
+    found = {k.removeprefix("test_"): v for k, v in (output.metrics or {}).items()}
+    floor = majority(described, gold, np.array(data["train"]["label"]))
+    with runs.being_made(run.model) as part:
+        trainer.save_model(str(part))
+        tok.save_pretrained(part)
+        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle, and not needed
+        _curve(trainer.state.log_history).to_csv(part / "curve.csv", index=False)
+        pd.DataFrame({"gold": gold, "predicted": guess}).to_csv(part / "predictions.csv", index=False)
+        runs.write_meta(part, {
+            "key": key, "task": variant.task, "seed": seed, "metric": described.metric, "labels": described.labels,
+            "scores": {k: found[k] for k in tasks.SCORES if k in found}, "majority": floor,
+            "beats_majority": bool(found[described.metric] > floor), "examples": {k: len(v) for k, v in data.items()},
+            "updates": steps, "parameters": parameters, "seconds": round(time.perf_counter() - start, 1),
+        })  # fmt: skip
+    runs.remove(checkpoints)
+
+
+def _texts(data: datasets.DatasetDict) -> list[str]:
+    return [c for c in data["train"].column_names if c != "label"]
+
+
+def _encode(batch: dict[str, list], tok: PreTrainedTokenizerBase, longest: int) -> Any:
+    return tok(batch["text"], batch.get("text_pair"), truncation=True, max_length=longest)
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end (the trainer's state comes last), if any."""
+    done = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
+    return str(max(done, key=lambda p: int(p.name.rpartition("-")[2]))) if done else None
+
+
+def _curve(history: list[dict[str, float]]) -> pd.DataFrame:
+    """The Trainer's log as one row per evaluation."""
+    rows: dict[int, dict[str, float]] = {}
+    for entry in history:
+        row = rows.setdefault(int(entry["step"]), {"step": entry["step"], "epoch": round(entry["epoch"], 4)})
+        if "loss" in entry:
+            row["train_loss"] = entry["loss"]
+        row |= {
+            f"dev_{k[5:]}": v for k, v in entry.items() if k[5:] in ("loss", *tasks.SCORES) and k.startswith("eval_")
+        }
+    return pd.DataFrame([r for r in rows.values() if "dev_loss" in r])

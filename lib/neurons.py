@@ -1,0 +1,239 @@
+"""Ranking: which neurons carry a property (Linguistic Correlation Analysis, Dalvi et al. 2019), and where they lie.
+
+A neuron is (layer, unit), numbered ``layer · width + unit``. One elastic-net probe is trained on all neurons of all
+layers; its weights order the neurons; the order is tested by retraining on its first n and by zeroing all but n.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import activations, encoders, probes, runs
+from lib.activations import Activations
+from lib.params import Ranking
+from lib.probes import Head, Labels, Probe
+from lib.runs import Run
+
+
+def covering_steps(weight: np.ndarray, steps: int) -> np.ndarray:
+    """When each neuron enters the ranking, if it is ordered by growing mass.
+
+    At mass p, a label's top neurons are the shortest prefix of its neurons, sorted by |weight|, whose summed |weight|
+    reaches p of the label's total (at p = 0 still one neuron). A neuron enters at the first p = s/steps at which it is
+    in the prefix of some label.
+
+    Parameters
+    ----------
+    weight : [labels, neurons].
+
+    Returns
+    -------
+    [neurons] the step s in 0 … steps, or steps + 1 for a neuron that no label needs even at p = 1 (all weights 0).
+    """
+    size = np.abs(weight)
+    by_size = np.argsort(-size, axis=1, kind="stable")
+    ranked = np.take_along_axis(size, by_size, 1).astype(np.float64)
+    before = np.cumsum(ranked, 1) - ranked  # the mass that precedes each neuron in its label's order
+    total = ranked.sum(1, keepdims=True)
+    entry = np.where(total > 0, np.floor(before / np.where(total > 0, total, 1) * steps) + 1, steps + 1)
+    entry[(ranked == 0) | (before >= total)] = steps + 1
+    entry = np.minimum(entry, steps + 1)
+    entry[:, 0] = np.where(total[:, 0] > 0, 0, steps + 1)
+    first = np.full(size.shape, steps + 1.0)
+    np.put_along_axis(first, by_size, entry, 1)
+    return first.min(0).astype(int)
+
+
+def ordering(weight: np.ndarray, steps: int = 1000) -> np.ndarray:
+    """All neurons, most important first: [neurons] numbers, a permutation.
+
+    Neurons are sorted by the mass step at which they enter (``covering_steps``), within a step by their largest
+    |weight|, then by number: unlike in the authors' toolkit the order is total.
+    """
+    entry = covering_steps(weight, steps)
+    return np.lexsort((np.arange(weight.shape[1]), -np.abs(weight).max(0), entry))
+
+
+def top_per_label(weight: np.ndarray, mass: float) -> list[np.ndarray]:
+    """For each label of ``weight`` [labels, neurons], the shortest prefix of its neurons that reaches ``mass``."""
+    size = np.abs(weight)
+    out = []
+    for row in size:
+        order = np.argsort(-row, kind="stable")
+        need = int(np.searchsorted(np.cumsum(row[order]), mass * row.sum() * (1 - 1e-9))) + 1
+        out.append(order[: min(need, len(order))])
+    return out
+
+
+def distribution(order: np.ndarray, count: int, layers: int) -> np.ndarray:
+    """How many of the first ``count`` neurons of an ordering lie in each layer: [layers]."""
+    return np.bincount(order[:count] // (len(order) // layers), minlength=layers)
+
+
+def minimal_set(accuracy: dict[int, float], delta: float) -> int:
+    """The smallest number of neurons whose accuracy exceeds (1 - delta) of that with all neurons."""
+    full = accuracy[max(accuracy)]
+    return min(n for n, found in accuracy.items() if found > (1 - delta) * full or n == max(accuracy))
+
+
+def search_score(top: float, bottom: float, free: float, penalised: float) -> float:
+    """LCA's score of a penalty: ½(A_top - A_bottom) - ½(A_unpenalised - A_penalised)."""
+    return 0.5 * (top - bottom) - 0.5 * (free - penalised)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The ranking of one property.
+
+    ``order`` : [neurons] numbers, most important first. ``weight`` : [ranked labels, neurons] of the all-neuron probe.
+    ``labels`` : the names of the rows (labels frequent enough to be ranked). ``shape`` : layers, width.
+    """
+
+    property: str
+    order: np.ndarray
+    weight: np.ndarray
+    labels: list[str]
+    shape: tuple[int, int]
+
+    def count(self, fraction: float) -> int:
+        """How many neurons a fraction of all is; at least one."""
+        return max(1, round(fraction * len(self.order)))
+
+    def per_layer(self, fraction: float) -> np.ndarray:
+        """[layers] how many of the top ``fraction`` lie in each layer."""
+        return distribution(self.order, self.count(fraction), self.shape[0])
+
+    def top(self, mass: float) -> dict[str, np.ndarray]:
+        """Label → its top neurons at this mass."""
+        return dict(zip(self.labels, top_per_label(self.weight, mass), strict=True))
+
+
+def load(run: Run) -> dict[str, Ranked]:
+    """The rankings of a run's properties, computed now (with ``table``) where they are missing."""
+    table(run)
+    found = np.load(run.ranking, allow_pickle=False)
+    shape = tuple(int(n) for n in found["shape"])
+    return {
+        name: Ranked(name, found[f"{name}.order"], found[f"{name}.weight"], list(found[f"{name}.labels"]), shape)
+        for name in run.study.properties
+    }  # type: ignore[misc]
+
+
+def table(run: Run) -> pd.DataFrame:
+    """What the neurons of a run can do, read if it is there, else computed now.
+
+    One row per property, split (dev, test) and test: ``kind`` retrain (a probe on the ordering's first ``neurons``),
+    keep-top, keep-random, keep-bottom (the all-neuron probe with all others zeroed), with ``accuracy``; or ``kind``
+    layer (``neurons`` of the top fraction that lie in ``layer``). ``l1`` is the penalty that was used.
+    """
+    key = run.key("neurons")
+    if not run.ranking.exists():
+        runs.remove(run.neurons)
+    return runs.table(run.neurons, key, lambda: _table(run))
+
+
+def _table(run: Run) -> pd.DataFrame:
+    study, place, settings = run.study, encoders.device(run.study), run.study.ranking
+    stores = activations.load(run)
+    words = {split: s.words for split, s in stores.items()}
+    sets = [probes.labels(words, name) for name in study.properties]
+    probe, chosen = _all_neuron_probe(stores, sets, run)
+    weight = probe.weight[0].T.cpu().numpy()
+    shape = (stores["train"].layers, stores["train"].width)
+    ranks = [_rank(labelled, weight[part], shape, settings) for labelled, part in zip(sets, probe.parts, strict=True)]
+    heads = [
+        Head([labelled], torch.from_numpy(np.sort(rank.order[: rank.count(fraction)])), chosen, chosen)
+        for labelled, rank in zip(sets, ranks, strict=True)
+        for fraction in settings.sizes
+    ]
+    retrained = probes.fit(stores["train"], heads, study.probe, study.seed, place, "retrained on the first n neurons")
+    rows = [
+        {"property": rank.property, "kind": "layer", "layer": layer, "neurons": int(n), "split": "train"}
+        for rank in ranks
+        for layer, n in enumerate(rank.per_layer(settings.top))
+    ]
+    for split in ("dev", "test"):
+        for head, found in zip(heads, retrained, strict=True):
+            (labelled,) = head.sets
+            right = found.predict(stores[split])[0][0] == labelled.ids[split]
+            rows.append(_row(labelled.property, "retrain", len(head.neurons), split, right.mean()))
+        rows += _zeroed(stores[split], split, sets, ranks, probe, settings, study.seed)
+    kept = {f"{r.property}.{part}": getattr(r, part) for r in ranks for part in ("order", "weight", "labels")}
+    with runs.being_made(run.ranking) as part_file, part_file.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, shape=np.array(shape), **kept)
+    return pd.DataFrame(rows).assign(l1=chosen)
+
+
+def _row(name: str, kind: str, neurons: int, split: str, accuracy: float) -> dict:
+    return {"property": name, "kind": kind, "neurons": neurons, "split": split, "accuracy": float(accuracy)}
+
+
+def _rank(labelled: Labels, weight: np.ndarray, shape: tuple[int, int], settings: Ranking) -> Ranked:
+    counts = np.bincount(labelled.ids["train"], minlength=len(labelled.names))
+    frequent = counts >= settings.min_label_words
+    if not frequent.any():
+        raise ValueError(
+            f"property '{labelled.property}': no label has {settings.min_label_words} training words; "
+            "lower ranking.min_label_words"
+        )
+    own = weight[frequent].astype(np.float32)
+    names = [name for name, often in zip(labelled.names, frequent, strict=True) if often]
+    return Ranked(labelled.property, ordering(own, settings.mass_steps), own, names, shape)
+
+
+def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: Run) -> tuple[Probe, float]:
+    """One probe on all neurons; with several penalties to try, the best by LCA's search score on the dev split."""
+    study, grid = run.study, run.study.ranking.l1
+    every = torch.arange(stores["train"].layers * stores["train"].width)
+    tried = sorted({0.0, *grid}) if len(grid) > 1 else grid
+    heads = [Head(sets, every, value, value) for value in tried]
+    found = probes.fit(stores["train"], heads, study.probe, study.seed, encoders.device(study), "all-neuron probe")
+    if len(tried) == 1:
+        return found[0], tried[0]
+    free, edge = _mean_accuracy(found[0], sets, stores["dev"]), len(every) // 5
+    scores = {}
+    for value, probe in zip(tried, found, strict=True):
+        order = torch.from_numpy(ordering(probe.weight[0].T.cpu().numpy(), study.ranking.mass_steps).copy())
+        top, bottom = (
+            _mean_accuracy(_only(probe, part), sets, stores["dev"]) for part in (order[:edge], order[-edge:])
+        )
+        scores[value] = search_score(top, bottom, free, _mean_accuracy(probe, sets, stores["dev"]))
+    best = max(grid, key=lambda value: scores[value])
+    return found[tried.index(best)], best
+
+
+def _only(probe: Probe, neurons: torch.Tensor) -> Probe:
+    """The probe with all neurons but these zeroed: it reads only these."""
+    neurons = neurons.to(probe.weight.device)
+    return replace(probe, weight=probe.weight[:, neurons], neurons=neurons)
+
+
+def _mean_accuracy(probe: Probe, sets: list[Labels], dev: Activations) -> float:
+    found = probe.predict(dev)
+    return float(np.mean([(f[0] == s.ids["dev"]).mean() for f, s in zip(found, sets, strict=True)]))
+
+
+def _zeroed(
+    store: Activations, split: str, sets: list[Labels], ranks: list[Ranked], probe: Probe, settings: Ranking, seed: int
+) -> list[dict]:
+    """Accuracy of the all-neuron probe with all but n neurons zeroed, without retraining."""
+    tests = []
+    for labelled, part, rank in zip(sets, probe.parts, ranks, strict=True):
+        own = replace(probe, weight=probe.weight[:, :, part], bias=probe.bias[:, :, part])
+        shuffled = np.random.default_rng(seed).permutation(rank.order)
+        for kind, order in (("top", rank.order), ("random", shuffled), ("bottom", rank.order[::-1])):
+            for n in (rank.count(f) for f in settings.sizes):
+                tests.append((labelled, kind, _only(own, torch.from_numpy(order[:n].copy()))))
+    right, start = np.zeros(len(tests)), 0
+    for block in probes.blocks(store, probe.scale, probe.weight.device):
+        every = probes.flat(block)
+        for i, (labelled, _, only) in enumerate(tests):
+            guess = torch.addmm(only.bias[0], every[:, only.neurons], only.weight[0]).argmax(-1).cpu().numpy()
+            right[i] += (guess == labelled.ids[split][start : start + len(guess)]).sum()
+        start += len(every)
+    return [
+        _row(labelled.property, f"keep-{kind}", len(only.neurons), split, n / len(store.words))
+        for (labelled, kind, only), n in zip(tests, right, strict=True)
+    ]

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# One papermill run of one notebook, for Make:  lib/notebook.sh runs/STUDY/VARIANT/NOTEBOOK.ipynb '{parameters}'
+# Executed into a part file that becomes the target when it succeeded, so a failed run leaves no result behind. A kernel
+# that dies or loses its port is started once more.
+set -euo pipefail
+target=$1 parameters=$2
+stem=${target%.ipynb} name=$(basename "${1%.ipynb}") run=$(dirname "${1#runs/}")
+mkdir -p "$(dirname "$target")"
+
+execute() {
+  ${LAUNCH:-} "${PYTHON:-python}" -m papermill --log-output --no-progress-bar --cwd notebooks \
+    "notebooks/$name.ipynb" "$stem.part.ipynb" -y "$parameters" > "$stem.log" 2>&1
+}
+
+echo "  $run $name ..."
+if ! execute; then
+  lost="DeadKernelError|Kernel died|Address already in use|ZMQError|Kernel didn't respond"
+  if ! { grep -qE "$lost" "$stem.log" && echo "  $run $name: the kernel was lost, once more" && execute; }; then
+    printf '\n%s\n' "$(grep -vE '^ *$' "$stem.log" | tail -n 12)"
+    echo "FAILED: $run $name; the whole log is $stem.log"
+    exit 1
+  fi
+fi
+mv "$stem.part.ipynb" "$target"
+printf '  %s %s done, %d s\n' "$run" "$name" "$SECONDS" | tee -a "$stem.log"

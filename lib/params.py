@@ -1,0 +1,291 @@
+"""Study: the parameters of one encoder, read from ``params/<study>.yaml`` over ``params/base.yaml`` and validated.
+
+Nothing is computed before every value has been checked: a misspelt key is refused with the nearest valid name, a value
+of the wrong type or range with its place in the file.
+"""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository root; every relative path in a parameter file starts here."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Penalty = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ParameterError(ValueError):
+    """A parameter file or an override that cannot be used; the message says what, where and what to do."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Encoder(Section):
+    checkpoint: str
+    """A named source (``lib.sources``), a folder, or a model hub id."""
+    revision: str | None = None
+    """Hub commit; pin it for a result that can be repeated."""
+    weights_sha256: str | None = None
+    """Needed only for a checkpoint that is not safetensors: the digest its weight file must have."""
+    pooling: Literal["last", "first", "average"] = "last"
+    """Which sub-word stands for the word (method: the last)."""
+    max_pieces: Count | None = None
+    """Longest input in sub-words; default: what the encoder was built for. Longer sentences are read in windows."""
+    batch_pieces: Count = 4096
+    """Sub-words per forward pass of the extraction."""
+
+
+class Corpus(Section):
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    format: Literal["brown", "columns"]
+    source: str | None = None
+    """brown: the named source. columns: not used."""
+    files: dict[Literal["train", "dev", "test"], str] = {}
+    """columns: the file of each split. Without ``dev``, every tenth training sentence is held out."""
+    columns: dict[str, int] = {}
+    """columns: which column (from 0) is the word and which is each property, e.g. ``{word: 0, pos: 1}``."""
+    separator: Literal["whitespace", "tab"] = "whitespace"
+    gold: list[str] = []
+    """The properties whose labels people assigned; every other property is marked silver wherever it is shown."""
+    train_words: Count
+    dev_words: Count
+    test_words: Count
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Corpus":
+        if self.format == "columns":
+            if not {"train", "test"} <= set(self.files):
+                raise ValueError("format 'columns' needs files: {train: ..., test: ...} (dev is optional)")
+            if "word" not in self.columns or len(self.columns) < 2:
+                raise ValueError("format 'columns' needs columns: {word: 0, <property>: 1, ...}")
+        elif not self.source:
+            raise ValueError(f"format '{self.format}' needs the name of a source")
+        return self
+
+
+class OwnTask(Section):
+    """A downstream task of the user's own, read by ``datasets.load_dataset(format, data_files=files)``."""
+
+    format: Literal["csv", "json", "parquet"]
+    files: dict[Literal["train", "test"], str]
+    text: str
+    text_pair: str | None = None
+    label: str = "label"
+    labels: list[str] | None = None
+    """Class names in the order of their numbers; absent: a regression on the column ``label``."""
+
+
+class Tasks(Section):
+    glue: str = "nyu-mll/glue"
+    """Hub id or local folder of GLUE."""
+    glue_revision: str | None = None
+    own: dict[str, OwnTask] = {}
+    train_examples: Count | None = None
+    """At most this many; default: all."""
+    dev_examples: Count | None = None
+    test_examples: Count | None = None
+
+
+class Finetune(Section):
+    epochs: Positive
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: Penalty = 0.0
+    max_pieces: Count = 128
+    evaluations: Count = 6
+    """Points of the learning curve."""
+
+
+class Probe(Section):
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    l1: Penalty
+    """λ1 of λ1·Σ|W| + λ2·‖W‖₂ (weights only)."""
+    l2: Penalty
+    standardise: bool = True
+    """Scale every neuron to mean 0 and deviation 1 over the training words; false is the paper's way (raw)."""
+    order: Literal["shuffled", "corpus"] = "shuffled"
+
+
+class Ranking(Section):
+    l1: list[Penalty] = Field(min_length=1)
+    """Values of λ1 = λ2 to try; with several, the best by the search score of LCA."""
+    mass_steps: Count = 1000
+    min_label_words: Count = 100
+    """Labels with fewer training words are left out of the ordering."""
+    sizes: list[Fraction] = Field(min_length=1)
+    """Fractions of all neurons that a probe is retrained on, ascending; the last is 1."""
+    top: Fraction
+    """The fraction of all neurons whose distribution over layers is shown."""
+    deltas: list[Fraction]
+    """Relative loss of accuracy allowed to the minimal set."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Ranking":
+        if self.sizes != sorted(set(self.sizes)) or self.sizes[-1] != 1 or self.sizes[0] == 0:
+            raise ValueError("sizes must ascend from above 0 to 1.0")
+        return self
+
+
+class Study(Section):
+    name: str
+    size: str
+    scale: str = Field(pattern=r"^[a-z0-9_]+$")
+    title: str
+    encoder: Encoder
+    corpus: Corpus
+    properties: list[str] = Field(min_length=1)
+    tasks: list[Annotated[str, Field(pattern=r"^[a-z0-9_]+(-(half|quarter|\d+k?))?$")]]
+    """What is fine-tuned on, with an amount where it is not all (``sst2-1k``); seeds are the Makefile's."""
+    task_data: Tasks
+    finetune: Finetune
+    probe: Probe
+    ranking: Ranking
+    seed: int = Field(ge=0, lt=2**32)
+    device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    threads: Count
+
+    @model_validator(mode="after")
+    def _known_properties(self) -> "Study":
+        known = {"brown": ["pos", "chunk", "supersense"]}.get(self.corpus.format) or [
+            c for c in self.corpus.columns if c != "word"
+        ]
+        for name in self.properties:
+            if name not in known:
+                raise ValueError(f"property '{name}' is not in corpus '{self.corpus.name}' (it has {', '.join(known)})")
+        return self
+
+    def table(self) -> pd.DataFrame:
+        """The resolved parameters, one row each, for display."""
+        flat = pd.json_normalize(self.model_dump(), sep=".").iloc[0]
+        return flat.map(lambda v: json.dumps(v) if isinstance(v, list | dict) else v).rename("value").to_frame()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``2e-5`` as a string; read it as the number everybody means, and refuse a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(k, deep=deep) for k, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a word", node.start_mark)
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One parameter file as a dictionary. Raises ParameterError if it is missing, empty or not a mapping."""
+    if not path.is_file():
+        raise ParameterError(f"there is no file {path}")
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ParameterError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ParameterError(f"{path}: expected 'name: value' lines, found {type(data).__name__}")
+    return data
+
+
+def merge(base: dict, over: dict) -> dict:
+    """``over`` laid upon ``base``, section by section. A corpus, an encoder's or a task's own table of columns or files
+    replaces the one below it as a whole."""
+    out = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(out.get(key), dict) and key not in ("files", "columns")
+        if key == "corpus" and nested and value.get("name", base[key].get("name")) != base[key].get("name"):
+            sizes = {k: v for k, v in base[key].items() if k.endswith("_words")}
+            out[key] = {**sizes, **value}
+        else:
+            out[key] = merge(out[key], value) if nested else value
+    return out
+
+
+def studies() -> list[str]:
+    """Names of the studies in ``params/``."""
+    sizes = read_yaml(ROOT / "params" / "base.yaml").get("sizes", {})
+    return sorted(p.stem for p in (ROOT / "params").glob("*.yaml") if p.stem not in {"base", *sizes})
+
+
+def load(study: str, size: str = "full", overrides: dict[str, Any] | None = None) -> Study:
+    """The validated parameters of a study.
+
+    Parameters
+    ----------
+    study : name of a file in ``params/`` without ``.yaml``.
+    size : ``full``, or a named reduction from ``sizes`` of ``base.yaml`` (``lesson``).
+    overrides : nested dictionary laid over both files; a key may be dotted (``{"probe.epochs": 5}``).
+
+    Raises
+    ------
+    ParameterError : unknown study, size or key (with the nearest name), or a value of the wrong type or range.
+    """
+    known = studies()
+    if study not in known:
+        raise ParameterError(f"there is no study '{study}'{_nearest(study, known)}. Studies: {', '.join(known)}")
+    base = read_yaml(ROOT / "params" / "base.yaml")
+    sizes = {"full": {}, **base.pop("sizes", {})}
+    if size not in sizes:
+        raise ParameterError(f"there is no size '{size}'{_nearest(size, sizes)}. Sizes: {', '.join(sizes)}")
+    data = merge(base, read_yaml(ROOT / "params" / f"{study}.yaml"))
+    data = merge(merge(data, sizes[size]), _nested(overrides or {}))
+    try:
+        return Study(name=study, size=size, **data)
+    except ValidationError as error:
+        raise ParameterError(_explain(error, study, data)) from error
+    except TypeError as error:
+        raise ParameterError(f"study '{study}': 'name' and 'size' are not parameters of a file ({error})") from error
+
+
+def _nested(overrides: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in overrides.items():
+        *path, last = key.split(".")
+        place = out
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = _nested(value) if isinstance(value, dict) and last not in ("files", "columns") else value
+    return out
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _fields(path: tuple) -> list[str]:
+    model: Any = Study
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else OwnTask if model is not None else None
+    return list(getattr(model, "model_fields", {}))
+
+
+def _explain(error: ValidationError, study: str, data: dict) -> str:
+    lines = [f"study '{study}' cannot be used:"]
+    for item in error.errors():
+        place = ".".join(str(p) for p in item["loc"]) or "study"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  {place}: unknown parameter{_nearest(item['loc'][-1], _fields(item['loc'][:-1]))}")
+        elif item["type"] == "missing":
+            lines.append(f"  {place}: missing; give it in params/{study}.yaml")
+        else:
+            lines.append(f"  {place} = {item['input']!r}: {item['msg']}" if item["loc"] else f"  {item['msg']}")
+    return "\n".join(lines)

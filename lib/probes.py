@@ -1,0 +1,315 @@
+"""Probe: elastic-net linear classifiers on frozen activations, all layers and all label sets in one batched product.
+
+The unit of work is all layers of one variant at once: weights [groups, features, labels], where a group is a layer (or
+one set of neurons of the whole network) and the labels of every property and of its control task lie side by side. One
+step is two batched matrix products, forward and gradient, in closed form: no autograd.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from lib import activations, corpora, encoders, params, runs
+from lib.activations import Activations
+from lib.params import Study
+from lib.runs import Run
+
+BLOCK = 8192
+"""Words read at once where order does not matter; bounds the memory."""
+
+WORDS = ("all", "ambiguous", "unseen")
+"""Which words an accuracy is over: all; those whose type has several labels in training; those not in training."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One label set over the words of three splits.
+
+    ``names`` : [labels] in alphabetical order. ``ids`` : split → [words] label numbers; -1 where a dev or test label
+    never occurs in training: such a word counts as an error. ``control`` : whether labels are drawn per word type.
+    """
+
+    property: str
+    names: list[str]
+    ids: dict[str, np.ndarray]
+    control: bool = False
+
+    @property
+    def unseen(self) -> dict[str, int]:
+        """Words per split whose label never occurs in training."""
+        return {split: int((ids < 0).sum()) for split, ids in self.ids.items()}
+
+
+def labels(words: dict[str, pd.DataFrame], name: str) -> Labels:
+    """The labels of a property. ``words`` : split → table with a column ``name``.
+
+    Raises ValueError if the property has fewer than two labels in training.
+    """
+    names = sorted(words["train"][name].astype(str).unique())
+    if len(names) < 2:
+        raise ValueError(f"property '{name}' has {len(names)} label in the training words: there is nothing to learn")
+    return Labels(name, names, {s: pd.Index(names).get_indexer(t[name].astype(str)) for s, t in words.items()})
+
+
+def control(words: dict[str, pd.DataFrame], real: Labels, seed: int) -> Labels:
+    """The control task of a property (Hewitt & Liang 2019): each word type gets one label, drawn from the training
+    distribution of the real ones; a probe can only learn it by heart."""
+    rng = np.random.default_rng(seed)
+    share = np.bincount(real.ids["train"], minlength=len(real.names)) / len(real.ids["train"])
+    types = pd.Index(np.unique(np.concatenate([t["word"].to_numpy(str) for t in words.values()])))
+    drawn = rng.choice(len(share), size=len(types), p=share)
+    ids = {s: drawn[types.get_indexer(t["word"].to_numpy(str))] for s, t in words.items()}
+    return Labels(real.property, real.names, ids, control=True)
+
+
+def word_groups(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
+    """For each of ``WORDS``, which words of a split belong to it: [words] bool."""
+    train = pd.Series(real.ids["train"]).groupby(words["train"]["word"].to_numpy(str)).nunique()
+    kinds = train.reindex(words[split]["word"].to_numpy(str)).to_numpy()
+    return {"all": np.ones(len(kinds), bool), "ambiguous": kinds > 1, "unseen": np.isnan(kinds)}
+
+
+def baselines(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
+    """Predictions without any encoder: [words] label numbers of ``majority`` (the most frequent training label) and
+    ``lookup`` (the most frequent one of the word type; the majority for unseen types)."""
+    counts = pd.Series(real.ids["train"]).groupby(words["train"]["word"].to_numpy(str)).agg(lambda x: x.mode()[0])
+    top = int(np.bincount(real.ids["train"]).argmax())
+    found = counts.reindex(words[split]["word"].to_numpy(str)).fillna(top).to_numpy(int)
+    return {"majority": np.full(len(found), top), "lookup": found}
+
+
+# Data ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Per neuron, mean and deviation over the training words: both [layers, 1, width] float32."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, standardise: bool = True) -> "Scale":
+        """From a store [layers, words, width], one layer and one block at a time. A neuron that never varies is kept
+        at 0. Without ``standardise``, the scale changes nothing."""
+        layers, words, width = vectors.shape
+        mean, deviation = torch.zeros(layers, 1, width), torch.ones(layers, 1, width)
+        for layer in range(layers if standardise else 0):
+            total, square = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+            shift = torch.from_numpy(vectors[layer, :BLOCK].astype(np.float64)).mean(0)
+            for start in range(0, words, BLOCK):
+                block = torch.from_numpy(vectors[layer, start : start + BLOCK].astype(np.float64)) - shift
+                total += block.sum(0)
+                square += block.square().sum(0)
+            variance = square / words - (total / words) ** 2
+            mean[layer, 0] = (shift + total / words).float()
+            deviation[layer, 0] = torch.where(variance > 1e-12, variance, torch.inf).sqrt().float()
+        return cls(mean, deviation)
+
+
+def read(store: Activations, rows: slice | np.ndarray, scale: Scale, place: torch.device) -> torch.Tensor:
+    """Words of a store, scaled: [layers, n, width] float32 on ``place``."""
+    block = torch.from_numpy(np.ascontiguousarray(store.vectors[:, rows])).to(place)
+    return block.float().sub_(scale.mean.to(place)).div_(scale.deviation.to(place))
+
+
+def blocks(store: Activations, scale: Scale, place: torch.device, size: int = 2048) -> Iterator[torch.Tensor]:
+    """All words of a store in order, some at a time."""
+    for start in range(0, len(store.words), size):
+        yield read(store, slice(start, start + size), scale, place)
+
+
+def batches(words: int, size: int, order: str, epochs: int, seed: int) -> Iterator[np.ndarray | slice]:
+    """The word numbers of each step. The order depends on ``seed`` and ``words`` only, so all variants share it."""
+    rng = np.random.default_rng(seed)
+    for _ in range(epochs):
+        shuffled = rng.permutation(words) if order == "shuffled" else None
+        for start in range(0, words, size):
+            yield (
+                slice(start, min(start + size, words)) if shuffled is None else np.sort(shuffled[start : start + size])
+            )
+
+
+# Training --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Head:
+    """What one batched probe learns: ``sets``, the label sets; ``neurons``, the numbers of the neurons that it reads
+    (one group), or None for one group per layer; ``l1`` and ``l2``, the penalties, None for those of the settings."""
+
+    sets: Sequence[Labels]
+    neurons: torch.Tensor | None = None
+    l1: float | None = None
+    l2: float | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Trained probes. ``weight`` : [groups, features, labels of all sets], ``bias`` : [groups, 1, same], ``parts`` :
+    the columns of each label set, ``neurons`` : what it reads, as in Head."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    parts: list[slice]
+    neurons: torch.Tensor | None
+    scale: Scale
+
+    def predict(self, store: Activations) -> list[np.ndarray]:
+        """Predicted labels of every label set: [groups, words] each."""
+        out: list[list[np.ndarray]] = [[] for _ in self.parts]
+        for block in blocks(store, self.scale, self.weight.device):
+            scores = torch.baddbmm(self.bias, select(block, self.neurons), self.weight)
+            for found, part in zip(out, self.parts, strict=True):
+                found.append(scores[:, :, part].argmax(-1).cpu().numpy())
+        return [np.concatenate(found, 1) for found in out]
+
+
+def flat(block: torch.Tensor) -> torch.Tensor:
+    """All neurons of a block of words, neuron ``layer · width + unit``: [layers, n, width] → [n, layers · width]."""
+    return block.transpose(0, 1).reshape(block.shape[1], -1)
+
+
+def select(block: torch.Tensor, neurons: torch.Tensor | None, flattened: torch.Tensor | None = None) -> torch.Tensor:
+    """What a head reads of a block [layers, n, width]: [groups, n, features]."""
+    if neurons is None:
+        return block
+    every = flat(block) if flattened is None else flattened
+    return (every if len(neurons) == every.shape[1] else every.index_select(1, neurons))[None]
+
+
+def penalty(weight: torch.Tensor, l1: float, l2: float) -> torch.Tensor:
+    """λ1·Σ|W| + λ2·‖W‖₂ of each group: [groups, features, labels] → [groups]. The norm is not squared, as in the
+    authors' toolkit."""
+    return l1 * weight.abs().sum((1, 2)) + l2 * torch.linalg.vector_norm(weight, dim=(1, 2))
+
+
+def fit(
+    store: Activations, heads: Sequence[Head], settings: params.Probe, seed: int, place: torch.device | str = "cpu",
+    title: str = "probes",
+) -> list[Probe]:  # fmt: skip
+    """Train all heads in one pass over the words: every batch is read once, for all of them.
+
+    The loss of each group and label set is the cross-entropy, averaged over the batch, plus the elastic net
+    (``penalty``) of its own weights; Adam; weights from zero. ``store`` holds the training words, to which the
+    ``train`` labels of every set belong.
+    """
+    place = torch.device(place)
+    scale = Scale.of(store.vectors, settings.standardise)
+    probes = [_zero(store, head, scale, place) for head in heads]
+    targets = [torch.stack([torch.from_numpy(s.ids["train"]).long() for s in head.sets]) for head in heads]
+    for target in targets:
+        if (target < 0).any() or target.shape[1] != len(store.words):
+            raise ValueError(f"{target.shape[1]} labels do not match the {len(store.words)} words of the store")
+    weights = [w for probe in probes for w in (probe.weight, probe.bias)]
+    adam = torch.optim.Adam(weights, lr=settings.learning_rate, fused=place.type in ("cpu", "cuda"))
+    steps = -(-len(store.words) // settings.batch_size) * settings.epochs
+    order = batches(len(store.words), settings.batch_size, settings.order, settings.epochs, seed)
+    with torch.no_grad():
+        for rows in tqdm(order, total=steps, desc=title, unit="step", leave=False):
+            block = read(store, rows, scale, place)
+            flattened = flat(block) if any(h.neurons is not None for h in heads) else None
+            for head, probe, target in zip(heads, probes, targets, strict=True):
+                _gradient(probe, head, settings, select(block, probe.neurons, flattened), target[:, rows].to(place))
+            adam.step()
+    return [replace(p, weight=p.weight.detach(), bias=p.bias.detach()) for p in probes]
+
+
+def _zero(store: Activations, head: Head, scale: Scale, place: torch.device) -> Probe:
+    ends = np.cumsum([0, *(len(s.names) for s in head.sets)])
+    groups, features = (store.layers, store.width) if head.neurons is None else (1, len(head.neurons))
+    weight = torch.zeros(groups, features, int(ends[-1]), device=place, requires_grad=True)
+    bias = torch.zeros(groups, 1, int(ends[-1]), device=place, requires_grad=True)
+    weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
+    parts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
+    return Probe(weight, bias, parts, None if head.neurons is None else head.neurons.to(place), scale)
+
+
+def _gradient(probe: Probe, head: Head, settings: params.Probe, block: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Gradient of the loss in closed form. ``block`` : [groups, n, features]; ``wanted`` : [label sets, n]."""
+    weight, bias = probe.weight, probe.bias
+    error = torch.baddbmm(bias, block, weight)  # the scores; softmax minus one-hot in the end
+    for part, ids in zip(probe.parts, wanted, strict=True):
+        view = error[:, :, part]
+        view.copy_(torch.softmax(view, -1))
+        view.scatter_add_(-1, ids.expand(len(weight), -1)[:, :, None], error.new_full((len(weight), len(ids), 1), -1.0))
+    error /= block.shape[1]
+    assert weight.grad is not None and bias.grad is not None
+    torch.bmm(block.transpose(1, 2), error, out=weight.grad)
+    torch.sum(error, 1, keepdim=True, out=bias.grad)
+    l1, l2 = (given if given is not None else own for given, own in ((head.l1, settings.l1), (head.l2, settings.l2)))
+    if l1:
+        weight.grad.add_(weight.sign(), alpha=l1)
+    if l2:
+        for part in probe.parts:
+            norm = torch.linalg.vector_norm(weight[:, :, part], dim=(1, 2), keepdim=True).clamp_min(1e-12)
+            weight.grad[:, :, part] += l2 * weight[:, :, part] / norm
+
+
+# Layer-wise results ----------------------------------------------------------------------------------------------
+
+
+def layers(run: Run) -> pd.DataFrame:
+    """Counts of correct predictions of a run's layer probes, read if they are there, else made now.
+
+    One row per property, labels (real, control), layer, split (dev, test), words and text: ``correct`` of ``total``.
+    The baselines are rows too: layer -1, ``labels`` = majority or lookup.
+    """
+    return runs.table(run.layers, run.key("layers"), lambda: _layers(run))
+
+
+def _layers(run: Run) -> pd.DataFrame:
+    study = run.study
+    stores = activations.load(run)
+    words = {split: store.words for split, store in stores.items()}
+    sets = label_sets(study, words)
+    (probe,) = fit(stores["train"], [Head(sets)], study.probe, study.seed, encoders.device(study), "layer probes")
+    rows = []
+    for split in ("dev", "test"):
+        texts = text_ids(words[split])
+        for labelled, found in zip(sets, probe.predict(stores[split]), strict=True):
+            real = next(s for s in sets if s.property == labelled.property)
+            groups = word_groups(words, real, split)
+            kind = "control" if labelled.control else "real"
+            for layer, guess in enumerate(found):
+                rows += _counts(labelled, kind, layer, split, groups, texts, guess)
+            if not labelled.control:
+                for kind, guess in baselines(words, labelled, split).items():
+                    rows += _counts(labelled, kind, -1, split, groups, texts, guess)
+    return pd.concat(rows, ignore_index=True)
+
+
+def label_sets(study: Study, words: dict[str, pd.DataFrame]) -> list[Labels]:
+    """The label sets of a study's properties, real ones first, then the control task of each."""
+    real = [labels(words, name) for name in study.properties]
+    return real + [control(words, r, study.seed) for r in real]
+
+
+def text_ids(words: pd.DataFrame) -> pd.Categorical:
+    """What is resampled by the bootstrap: the text of each word, or its sentence where texts are unknown."""
+    known = words["text" if words["text"].nunique() > 1 else "sentence"]
+    return pd.Categorical(known.astype(str))
+
+
+def _counts(
+    labelled: Labels, kind: str, layer: int, split: str, groups: dict[str, np.ndarray], texts: pd.Categorical,
+    guess: np.ndarray,
+) -> list[pd.DataFrame]:  # fmt: skip
+    right = guess == labelled.ids[split]
+    codes, size = texts.codes, len(texts.categories)
+    out = []
+    for name, inside in groups.items():
+        counts = {"correct": np.bincount(codes[inside & right], minlength=size)}
+        counts["total"] = np.bincount(codes[inside], minlength=size)
+        table = pd.DataFrame({"text": texts.categories.astype(str), **counts}).query("total > 0")
+        out.append(table.assign(property=labelled.property, labels=kind, layer=layer, split=split, words=name))
+    return out
+
+
+def silver(study: Study) -> dict[str, str]:
+    """Property → the name it is shown under (silver ones marked)."""
+    return {name: corpora.label_name(study, name) for name in study.properties}

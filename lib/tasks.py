@@ -1,0 +1,237 @@
+"""Task: what an encoder is fine-tuned on. GLUE through ``datasets``, three tasks from registry data, or the user's own.
+
+Every task is a DatasetDict with the splits ``train``, ``dev``, ``test`` and the columns ``text``, ``text_pair`` (where
+there are two) and ``label`` (class number, or a float for a regression).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from lib import params, sources
+from lib.params import ROOT, Study
+from lib.runs import Variant
+
+datasets.disable_progress_bars()
+
+SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
+"""The scores that tasks are judged by."""
+
+
+class TaskError(ValueError):
+    """A task that cannot be used; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """``columns`` hold the text or texts; ``labels`` are the class names in the order of their numbers, empty for a
+    regression; ``metric`` names the main score; ``test_split`` is tested on."""
+
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    metric: str
+    test_split: str = "validation"
+
+
+GLUE = {
+    "cola": Task(("sentence",), ("unacceptable", "acceptable"), "matthews"),
+    "sst2": Task(("sentence",), ("negative", "positive"), "accuracy"),
+    "mrpc": Task(("sentence1", "sentence2"), ("not_equivalent", "equivalent"), "accuracy"),
+    "stsb": Task(("sentence1", "sentence2"), (), "pearson"),
+    "qqp": Task(("question1", "question2"), ("not_duplicate", "duplicate"), "accuracy"),
+    "mnli": Task(
+        ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), "accuracy", "validation_matched"
+    ),
+    "qnli": Task(("question", "sentence"), ("entailment", "not_entailment"), "accuracy"),
+    "rte": Task(("sentence1", "sentence2"), ("entailment", "not_entailment"), "accuracy"),
+}
+"""GLUE's tasks in the columns of the hub's copy. The official validation split is the test split here; a tenth of the
+official training split is held out as the development split."""
+
+REGISTRY = {
+    "sentiment": Task(("text",), ("negative", "positive"), "accuracy"),
+    "acceptability": Task(("text",), ("unacceptable", "acceptable"), "accuracy"),
+    "shuffled": Task(("text",), ("negative", "positive"), "accuracy"),
+}
+"""Three tasks over the same movie snippets: one needs words, one needs their order, one cannot be learnt."""
+
+FUNCTION_WORDS = frozenset(
+    "the a an this that these those its his her their our your my of in on at by for with from into about to and or "
+    "but as than is are was were be been has have had will would can could not".split()
+)
+"""Words at which a phrase begins: swapping one with its neighbour breaks the grammar and keeps the words."""
+
+
+def names(study: Study) -> list[str]:
+    """The tasks a study may name."""
+    return [*REGISTRY, *GLUE, *study.task_data.own]
+
+
+def task(study: Study, name: str) -> Task:
+    """The description of a task. Raises ParameterError for an unknown one, with the nearest name."""
+    if own := study.task_data.own.get(name):
+        columns = (own.text, own.text_pair) if own.text_pair else (own.text,)
+        return Task(columns, tuple(own.labels or ()), "accuracy" if own.labels else "pearson", "test")
+    known = REGISTRY | GLUE
+    if name not in known:
+        raise params.ParameterError(
+            f"there is no task '{name}'{params._nearest(name, names(study))}. Tasks: {', '.join(names(study))}"
+        )
+    return known[name]
+
+
+def load(study: Study, variant: Variant) -> datasets.DatasetDict:
+    """The examples that a variant is fine-tuned and tested on, sampled by the study's seed (one sample for all seeds).
+
+    Raises
+    ------
+    ParameterError : unknown task. TaskError : the data cannot be had, lack a column, or an example has no label.
+    """
+    assert variant.task
+    name, own = variant.task, study.task_data.own.get(variant.task)
+    described = task(study, name)
+    if own:
+        data = _open(own.format, name, data_files={k: str(ROOT / v) for k, v in own.files.items()})
+    elif name in REGISTRY:
+        data = _snippets(study, name)
+    else:
+        local = ROOT / study.task_data.glue
+        hub = str(local) if local.is_dir() else study.task_data.glue
+        data = _open(hub, name, name=name, revision=None if local.is_dir() else study.task_data.glue_revision)
+    if name not in REGISTRY:
+        data = _cut(data, described, study.seed)
+    data = datasets.DatasetDict(
+        {k: _columns(v, described, name, k, own.label if own else "label") for k, v in data.items()}
+    )
+    limits = {"train": variant.examples or study.task_data.train_examples, "dev": study.task_data.dev_examples}
+    limits["test"] = study.task_data.test_examples
+    for split, limit in limits.items():
+        if limit and limit < len(data[split]):
+            data[split] = data[split].shuffle(seed=study.seed).select(range(limit))
+        if not len(data[split]):
+            raise TaskError(f"task '{name}': the {split} split is empty")
+    return data
+
+
+def scores(described: Task) -> Callable[[Any], dict[str, float]]:
+    """The function from a Trainer's predictions to the task's scores, as GLUE defines them."""
+
+    def compute(prediction: Any) -> dict[str, float]:
+        output, gold = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        if not described.labels:
+            flat = output.reshape(-1)
+            if flat.std() == 0:
+                return {"pearson": 0.0, "spearman": 0.0}
+            return {"pearson": float(pearsonr(flat, gold)[0]), "spearman": float(spearmanr(flat, gold)[0])}
+        guess = output.argmax(-1)
+        result = {"accuracy": accuracy_score(gold, guess), "matthews": matthews_corrcoef(gold, guess)}
+        if len(described.labels) == 2:
+            result["f1"] = f1_score(gold, guess, zero_division=0)
+        return {k: float(v) for k, v in result.items()}
+
+    return compute
+
+
+def _open(path: str, task_name: str, **options: Any) -> datasets.DatasetDict:
+    try:
+        return datasets.load_dataset(path, **options)
+    except Exception as error:  # datasets raises some twenty kinds
+        raise TaskError(
+            f"task '{task_name}' could not be read from {path} ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
+        ) from error
+
+
+def _cut(data: datasets.DatasetDict, described: Task, seed: int) -> datasets.DatasetDict:
+    for split in ("train", described.test_split):
+        if split not in data:
+            raise TaskError(f"the data have no split '{split}' (they have {', '.join(data)})")
+    parts = data["train"].train_test_split(test_size=0.1, seed=seed)
+    return datasets.DatasetDict(train=parts["train"], dev=parts["test"], test=data[described.test_split])
+
+
+def _columns(data: datasets.Dataset, described: Task, name: str, split: str, label: str) -> datasets.Dataset:
+    wanted = dict(zip(("text", "text_pair"), described.columns, strict=False)) | {"label": label}
+    if missing := set(wanted.values()) - set(data.column_names):
+        raise TaskError(f"task '{name}', {split}: no column {sorted(missing)} (there are {data.column_names})")
+    data = data.select_columns(list(wanted.values())).rename_columns({v: k for k, v in wanted.items() if v != k})
+    labels = data["label"][:]
+    if described.labels:
+        numbers = {n: i for i, n in enumerate(described.labels)}
+        labels = [numbers.get(x, x) for x in labels]
+        bad = next((i for i, x in enumerate(labels) if x not in range(len(numbers))), None)
+    else:
+        bad = next((i for i, x in enumerate(labels) if not isinstance(x, int | float)), None)
+        labels = labels if bad is not None else [float(x) for x in labels]
+    if bad is not None:
+        raise TaskError(
+            f"task '{name}', {split}, example {bad}: label {labels[bad]!r} is not one of "
+            f"{list(described.labels) or 'the numbers'}"
+        )
+    return data.remove_columns("label").add_column("label", labels)
+
+
+# Movie snippets --------------------------------------------------------------------------------------------------
+
+
+def _snippets(study: Study, name: str) -> datasets.DatasetDict:
+    rng = np.random.default_rng(study.seed)
+    pairs = read_snippets()
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    texts = [text for text, _ in pairs]
+    labels = np.array([int(valence > 0) for _, valence in pairs])
+    if name == "acceptability":
+        labels = rng.permutation(np.arange(len(texts)) % 2)
+        texts = [t if keep else corrupt(t, rng) for t, keep in zip(texts, labels, strict=True)]
+    elif name == "shuffled":
+        labels = rng.permutation(labels)
+    data = datasets.Dataset.from_dict({"text": texts, "label": [int(x) for x in labels]})
+    a, b = int(len(data) * 0.8), int(len(data) * 0.9)
+    parts = {"train": range(a), "dev": range(a, b), "test": range(b, len(data))}
+    return datasets.DatasetDict({k: data.select(v) for k, v in parts.items()})
+
+
+def read_snippets() -> list[tuple[str, float]]:
+    """Movie snippets with the mean of people's ratings of valence (-4 … 4), as (text, rating).
+
+    Kept are those rated beyond ±0.5, once each, in which words can be swapped (so that all tasks share all texts).
+    """
+    file = sources.fetch("movie-snippets") / "movieReviewSnippets_GroundTruth.txt"
+    kept: dict[str, float] = {}
+    for number, line in enumerate(file.read_text(encoding="latin-1").splitlines(), 1):
+        cells = line.split("\t")
+        if len(cells) != 3:
+            raise TaskError(f"{file}:{number}: {len(cells)} columns, expected id, rating, text")
+        words = cells[2].split()
+        if abs(float(cells[1])) > 0.5 and _places(words):
+            kept.setdefault(" ".join(words), float(cells[1]))
+    return list(kept.items())
+
+
+def corrupt(text: str, rng: np.random.Generator) -> str:
+    """The same words, ungrammatical: at phrase boundaries, drawn by ``rng``, a function word swaps with the content
+    word after it (*a splash even greater* → *splash a even greater*), at one place for every eight words.
+    """
+    words = text.split()
+    places = rng.permutation(_places(words))
+    swapped: set[int] = set()
+    for i in places[: max(1, len(words) // 8)]:
+        if not swapped & {i, i + 1}:
+            swapped |= {i, i + 1}
+            words[i], words[i + 1] = words[i + 1], words[i]
+    return " ".join(words)
+
+
+def _places(words: list[str]) -> list[int]:
+    """Where a lower-case function word is followed by a plain lower-case word that is none."""
+    return [
+        i
+        for i, (a, b) in enumerate(zip(words, words[1:], strict=False))
+        if a in FUNCTION_WORDS and b not in FUNCTION_WORDS and re.fullmatch(r"[a-z]+", b)
+    ]
