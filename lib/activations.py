@@ -114,10 +114,8 @@ def extract(
     at = _first_rows(alignments)
     windows = [(at[i], w) for i, a in enumerate(alignments) for w in a.windows]
     windows.sort(key=lambda pair: -len(pair[1].ids))
-    with (
-        torch.inference_mode(),
-        tqdm(total=total, desc=title, unit="piece", unit_scale=True, leave=False) as bar,
-    ):
+    total = sum(len(w.ids) for _, w in windows)
+    with torch.inference_mode(), tqdm(total=total, desc=title, unit="piece", unit_scale=True, leave=False) as bar:
         start = 0
         while start < len(windows):
             longest = len(windows[start][1].ids)
