@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     PreTrainedTokenizerBase,
+    ProgressCallback,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -60,6 +61,13 @@ def load(run: Run) -> Finetuned:
     )  # fmt: skip
 
 
+class _Bar(ProgressCallback):
+    """Trainer's bar without its lines of numbers: the learning curve shows them."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+
 def majority(described: Task, gold: np.ndarray, train: np.ndarray) -> float:
     """The main score of always giving the most frequent training label (a regression: of any constant, 0)."""
     if not described.labels or described.metric != "accuracy":
@@ -100,6 +108,8 @@ def _train(run: Run, key: str) -> None:
         model=model, args=arguments, train_dataset=encoded["train"], eval_dataset=encoded["dev"],
         data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(described),
     )  # fmt: skip
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(_Bar)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
     output = trainer.predict(encoded["test"])

@@ -144,7 +144,7 @@ def _table(run: Run) -> pd.DataFrame:
     shape = (stores["train"].layers, stores["train"].width)
     ranks = [_rank(labelled, weight[part], shape, settings) for labelled, part in zip(sets, probe.parts, strict=True)]
     heads = [
-        Head([labelled], torch.from_numpy(np.sort(rank.order[: rank.count(fraction)])), chosen, chosen)
+        Head([labelled], torch.from_numpy(np.sort(rank.order[: rank.count(fraction)])))
         for labelled, rank in zip(sets, ranks, strict=True)
         for fraction in settings.sizes
     ]

