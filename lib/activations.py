@@ -173,8 +173,12 @@ def _ramp(lengths: torch.Tensor) -> torch.Tensor:
 
 def _whole(folder: Path, key: str) -> bool:
     """Whether the store is finished, of this key, and has the bytes that it should have."""
-    meta, array = runs.read_meta(folder), folder / "activations.npy"
-    return meta.get("key") == key and array.exists() and array.stat().st_size == meta["bytes"]
+    meta = runs.read_meta(folder)
+    return meta.get("key") == key and meta["bytes"] == _sizes(folder)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.suffix in (".npy", ".parquet")}
 
 
 def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
@@ -208,7 +212,7 @@ def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
                 "key": key, "encoder": study.encoder.checkpoint, "variant": run.variant.name,
                 "shape": [layers, len(kept), width], "dtype": "float16", "dropped": dropped,
                 "windows": sum(len(a.windows) for a in alignments), "sentences": len(sentences),
-                "bytes": (part / "activations.npy").stat().st_size,
+                "bytes": _sizes(part),
             })  # fmt: skip
     del model
     gc.collect()

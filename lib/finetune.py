@@ -31,7 +31,7 @@ class Finetuned:
     """A fine-tuned encoder on disk and how its training went.
 
     ``curve`` : one row per evaluation (step, epoch, train_loss, dev_loss, dev scores). ``predictions`` : the test
-    examples (gold, predicted). ``meta`` : scores, majority baseline, sizes, seconds.
+    examples (gold, predicted). ``meta`` : scores, ``majority`` (the best constant answer on dev and test), sizes, seconds.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ def load(run: Run) -> Finetuned:
         raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
     key = run.key("finetune")
     with runs.lock(run.model):
-        if runs.read_meta(run.model).get("key") != key or not (run.model / "model.safetensors").exists():
+        if not _whole(run.model, key):
             _train(run, key)
     return Finetuned(
         run.model, pd.read_csv(run.model / "curve.csv"), pd.read_csv(run.model / "predictions.csv"),
@@ -68,11 +68,16 @@ class _Bar(ProgressCallback):
         pass
 
 
-def majority(described: Task, gold: np.ndarray, train: np.ndarray) -> float:
-    """The main score of always giving the most frequent training label (a regression: of any constant, 0)."""
-    if not described.labels or described.metric != "accuracy":
-        return 0.0
-    return float((gold == Counter(train.tolist()).most_common(1)[0][0]).mean())
+def constant(described: Task, gold: np.ndarray) -> float:
+    """The main score of the best constant answer: the share of the most frequent label; 0 where the score is a
+    correlation."""
+    return max(Counter(gold.tolist()).values()) / len(gold) if described.metric == "accuracy" else 0.0
+
+
+def _whole(folder: Path, key: str) -> bool:
+    """Whether the model is finished, of this key, and has the bytes that it should have."""
+    meta, weights = runs.read_meta(folder), folder / "model.safetensors"
+    return meta.get("key") == key and weights.exists() and weights.stat().st_size == meta["bytes"]
 
 
 def _train(run: Run, key: str) -> None:
@@ -116,7 +121,7 @@ def _train(run: Run, key: str) -> None:
     gold, guess = np.asarray(output.label_ids), np.asarray(output.predictions)
     guess = guess.argmax(-1) if described.labels else guess.reshape(-1)
     found = {k.removeprefix("test_"): v for k, v in (output.metrics or {}).items()}
-    floor = majority(described, gold, np.array(data["train"]["label"]))
+    floor = {split: constant(described, np.array(data[split]["label"])) for split in ("dev", "test")}
     with runs.being_made(run.model) as part:
         trainer.save_model(str(part))
         tok.save_pretrained(part)
@@ -125,9 +130,8 @@ def _train(run: Run, key: str) -> None:
         pd.DataFrame({"gold": gold, "predicted": guess}).to_csv(part / "predictions.csv", index=False)
         runs.write_meta(part, {
             "key": key, "task": variant.task, "seed": seed, "metric": described.metric, "labels": described.labels,
-            "scores": {k: found[k] for k in tasks.SCORES if k in found}, "majority": floor,
-            "beats_majority": bool(found[described.metric] > floor), "examples": {k: len(v) for k, v in data.items()},
-            "updates": steps, "parameters": parameters, "seconds": round(time.perf_counter() - start, 1),
+            "scores": {k: found[k] for k in tasks.SCORES if k in found}, "majority": floor, "examples": {k: len(v) for k, v in data.items()},
+            "updates": steps, "parameters": parameters, "bytes": (part / "model.safetensors").stat().st_size, "seconds": round(time.perf_counter() - start, 1),
         })  # fmt: skip
     runs.remove(checkpoints)
 

@@ -4,6 +4,7 @@ A neuron is (layer, unit), numbered ``layer · width + unit``. One elastic-net p
 layers; its weights order the neurons; the order is tested by retraining on its first n and by zeroing all but n.
 """
 
+import zipfile
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -129,9 +130,18 @@ def table(run: Run) -> pd.DataFrame:
     layer (``neurons`` of the top fraction that lie in ``layer``). ``l1`` is the penalty that was used.
     """
     key = run.key("neurons")
-    if not run.ranking.exists():
+    if _ranking_key(run) != key:
         runs.remove(run.neurons)
     return runs.table(run.neurons, key, lambda: _table(run))
+
+
+def _ranking_key(run: Run) -> str | None:
+    """The key that the ranking was made under; None if it is missing or damaged."""
+    try:
+        with np.load(run.ranking, allow_pickle=False) as found:
+            return str(found["key"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def _table(run: Run) -> pd.DataFrame:
@@ -162,7 +172,7 @@ def _table(run: Run) -> pd.DataFrame:
         rows += _zeroed(stores[split], split, sets, ranks, probe, settings, study.seed)
     kept = {f"{r.property}.{part}": getattr(r, part) for r in ranks for part in ("order", "weight", "labels")}
     with runs.being_made(run.ranking) as part_file, part_file.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, shape=np.array(shape), **kept)
+        np.savez_compressed(stream, allow_pickle=False, key=run.key("neurons"), shape=np.array(shape), **kept)
     return pd.DataFrame(rows).assign(l1=chosen)
 
 

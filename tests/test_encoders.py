@@ -1,0 +1,376 @@
+"""Every word gets the vector of its own sub-words, whatever the tokenizer does around them, or is reported."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import KINDS, SENTENCES, _byte_level
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel
+
+from lib import encoders, sources
+from lib.encoders import Alignment, EncoderError, align
+
+TRICKY = [s.split() for s in SENTENCES] + [["unbelievable", "x-ray", "don't", "...", "bread", ",", "bird"], ["the"]]
+
+
+@pytest.fixture(scope="module")
+def toks(encoder_folder):
+    """Kind → its tokenizer, loaded as the library does."""
+    made = {}
+
+    def tok(kind: str):
+        if kind not in made:
+            made[kind] = encoders._load(encoders.AutoTokenizer, str(encoder_folder(kind)), None, add_prefix_space=True)
+        return made[kind]
+
+    return tok
+
+
+def surface(tok, ids: list[int]) -> str:
+    """What sub-words spell, without the marks of word beginnings."""
+    return tok.convert_tokens_to_string(tok.convert_ids_to_tokens(ids)).replace("▁", "").replace(" ", "").strip()
+
+
+def represented(alignment: Alignment) -> list[int]:
+    return sorted(int(i) for w in alignment.windows for i in w.words)
+
+
+def check_spans(tok, words: list[str], alignment: Alignment, longest: int) -> None:
+    """Every word once, in one window that fits, its span on no special token and not overlapping its neighbours."""
+    assert sorted(represented(alignment) + [*alignment.dropped]) == list(range(len(words)))
+    special = set(tok.all_special_ids) - {tok.unk_token_id}
+    for window in alignment.windows:
+        assert len(window.ids) <= longest
+        assert len(window.words) == len(window.spans) > 0
+        assert (np.diff(window.words) > 0).all()
+        assert (window.spans[:, 0] <= window.spans[:, 1]).all()
+        assert (window.spans[1:, 0] > window.spans[:-1, 1]).all()
+        assert 0 <= window.spans.min() <= window.spans.max() < len(window.ids)
+        for first, last in window.spans:
+            assert not special & set(window.ids[first : last + 1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_span_of_a_word_spells_the_word(toks, kind: str) -> None:
+    tok = toks(kind)
+    assert {k: tok.num_special_tokens_to_add() for k in [kind]} == {kind: 0 if kind == "plain" else 2}
+    for words, alignment in zip(TRICKY, align(tok, TRICKY, 64), strict=True):
+        check_spans(tok, words, alignment, 64)
+        assert alignment.dropped == {}
+        (window,) = alignment.windows
+        if tok.unk_token_id in window.ids:
+            continue
+        spelt = [surface(tok, window.ids[a : b + 1]) for a, b in window.spans]
+        assert spelt == words
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spans_agree_with_each_word_tokenized_alone(toks, kind: str) -> None:
+    tok = toks(kind)
+    words = TRICKY[3]
+    (window,) = align(tok, [words], 64)[0].windows
+    for word, (first, last) in zip(words, window.spans, strict=True):
+        alone = tok([[word]], is_split_into_words=True, add_special_tokens=False)["input_ids"][0]
+        assert window.ids[first : last + 1] == alone, word
+    assert max(len(window.ids[a : b + 1]) for a, b in window.spans) > 1, "some word has several sub-words"
+
+
+@pytest.mark.parametrize(
+    ("kind", "front", "back"),
+    [("bert", ["[CLS]"], ["[SEP]"]), ("roberta", ["<s>"], ["</s>"]), ("xlnet", [], ["<sep>", "<cls>"]), ("plain", [], [])],
+)
+def test_special_tokens_stand_where_the_tokenizer_puts_them(toks, kind, front, back) -> None:
+    tok = toks(kind)
+    (window,) = align(tok, [["dog", "tree"]], 64)[0].windows
+    tokens = tok.convert_ids_to_tokens(window.ids)
+    assert tokens[: len(front)] == front
+    assert tokens[len(tokens) - len(back) :] == back
+    assert window.spans[0, 0] == len(front)
+    assert window.spans[-1, 1] == len(window.ids) - len(back) - 1
+
+
+def test_every_word_of_a_byte_level_tokenizer_begins_with_a_space(encoder_folder, tmp_path, make_study) -> None:
+    folder = shutil.copytree(encoder_folder("roberta"), tmp_path / "encoder")
+    _byte_level(prefix=False).save_pretrained(folder)
+    tok = encoders.tokenizer(make_study(encoder={"checkpoint": str(folder)}))
+    words = ["the", "dog", "the"]
+    (window,) = align(tok, [words], 64)[0].windows
+    firsts = tok.convert_ids_to_tokens([window.ids[a] for a, _ in window.spans])
+    assert all(t.startswith("Ġ") for t in firsts), firsts
+
+
+ZERO = "\u200b"
+
+
+@pytest.mark.parametrize("kind", ["bert", "plain"])
+def test_a_word_of_nothing_is_dropped_with_a_reason_and_shifts_no_neighbour(toks, kind: str) -> None:
+    tok = toks(kind)
+    nothing = ["\u0000", ""] if kind == "bert" else [ZERO, "日本", ""]
+    plain = align(tok, [["the", "dog", "sings"]], 64)[0].windows[0]
+    for word in nothing:
+        alignment = align(tok, [["the", word, "dog", word, "sings"]], 64)[0]
+        assert alignment.dropped == {1: "no sub-word", 3: "no sub-word"}, repr(word)
+        (window,) = alignment.windows
+        assert window.words.tolist() == [0, 2, 4]
+        assert window.ids == plain.ids
+        assert window.spans.tolist() == plain.spans.tolist()
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlnet"])
+def test_a_word_of_unknown_script_keeps_its_place(toks, kind: str) -> None:
+    (alignment,) = align(toks(kind), [["the", "日本語", "dog"]], 64)
+    assert alignment.dropped == {}
+    (window,) = alignment.windows
+    assert window.words.tolist() == [0, 1, 2]
+    assert surface(toks(kind), window.ids[slice(*(window.spans[2] + [0, 1]))]) == "dog"
+
+
+def test_a_sentence_of_nothing_but_dropped_words_has_no_window(toks) -> None:
+    (alignment,) = align(toks("plain"), [[ZERO, "日本"]], 64)
+    assert alignment.windows == []
+    assert [*alignment.dropped] == [0, 1]
+
+
+@pytest.mark.parametrize(("kind", "special"), [("bert", "[SEP]"), ("roberta", "</s>"), ("xlnet", "<cls>")])
+def test_a_word_that_looks_like_a_special_token_shifts_no_neighbour(toks, kind: str, special: str) -> None:
+    tok = toks(kind)
+    (alignment,) = align(tok, [["the", special, "dog"]], 64)
+    assert sorted(represented(alignment) + [*alignment.dropped]) == [0, 1, 2]
+    (window,) = alignment.windows
+    where = dict(zip(window.words.tolist(), window.spans.tolist(), strict=True))
+    for number, word in ((0, "the"), (2, "dog")):
+        first, last = where[number]
+        assert surface(tok, window.ids[first : last + 1]) == word
+
+
+# Windows ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("longest", [8, 13, 24])
+def test_a_long_sentence_is_read_in_windows_without_losing_a_word(toks, kind: str, longest: int) -> None:
+    tok = toks(kind)
+    words = ("the old dog sleeps under the tree and a bird sings , do we eat bread " * 4).split()
+    room = longest - tok.num_special_tokens_to_add()
+    (alignment,) = align(tok, [words], longest)
+    check_spans(tok, words, alignment, longest)
+    assert len(alignment.windows) > 2
+    for word, reason in alignment.dropped.items():
+        pieces = len(tok([[words[word]]], is_split_into_words=True, add_special_tokens=False)["input_ids"][0])
+        assert reason == f"{pieces} sub-words, more than the {room} that fit"
+        assert pieces > room
+    for window in alignment.windows:
+        for number, (first, last) in zip(window.words, window.spans, strict=True):
+            alone = tok([[words[number]]], is_split_into_words=True, add_special_tokens=False)["input_ids"][0]
+            assert window.ids[first : last + 1] == alone
+
+
+def test_a_word_of_a_long_sentence_has_context_on_both_sides(toks) -> None:
+    tok, words = toks("bert"), ["the"] * 200
+    (alignment,) = align(tok, [words], 22)
+    ends = [(w, len(w.ids)) for w in alignment.windows]
+    for window, length in ends:
+        inner = window.spans[(window.words > 20) & (window.words < 179)]
+        assert (inner[:, 0] >= 1 + 4).all(), "special token and a quarter of the window before"
+        assert (inner[:, 1] <= length - 2 - 4).all()
+
+
+def test_a_word_longer_than_the_window_is_reported_and_the_others_stay(toks) -> None:
+    tok = toks("roberta")
+    words = ["the", "complications" * 5, "dog"]
+    (alignment,) = align(tok, [words], 12)
+    assert [*alignment.dropped] == [1]
+    assert "sub-words, more than the 10 that fit" in alignment.dropped[1]
+    assert represented(alignment) == [0, 2]
+
+
+def test_a_sentence_that_just_fits_is_one_window(toks) -> None:
+    tok = toks("bert")
+    words = ["the"] * 20
+    assert len(align(tok, [words], 22)[0].windows) == 1
+    assert len(align(tok, [words], 21)[0].windows) > 1
+
+
+def test_windows_too_short_for_a_word_are_refused(toks) -> None:
+    with pytest.raises(EncoderError, match="max_pieces = 2 leaves no room"):
+        align(toks("bert"), [["dog"]], 2)
+
+
+WORD = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["the", "dog", "unbelievable", "日", ZERO])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=st.lists(WORD, min_size=1, max_size=14), longest=st.integers(6, 20))
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_word_is_represented_once_or_dropped_with_a_reason(toks, kind: str, words, longest) -> None:
+    (alignment,) = align(toks(kind), [words], longest)
+    check_spans(toks(kind), words, alignment, longest)
+    assert all(alignment.dropped.values())
+
+
+def test_sentences_are_aligned_in_their_order_across_blocks(toks) -> None:
+    sentences = [["dog"] * (1 + i % 5) for i in range(1203)]
+    assert [len(a.windows[0].words) for a in align(toks("plain"), sentences, 64)] == [len(s) for s in sentences]
+
+
+def test_the_shown_pieces_are_those_of_the_alignment(toks) -> None:
+    tok, words = toks("bert"), ["the", "\u0000", "unbelievable"]
+    table = encoders.pieces(tok, words)
+    (window,) = align(tok, [words], 64)[0].windows
+    assert table["word"].tolist() == words
+    assert table.loc[[0, 2], ["first", "last"]].to_numpy().tolist() == window.spans.tolist()
+    assert table["sub-words"].map(len).tolist()[1] == 0
+
+
+# Loading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(encoder_folder, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(encoder_folder("bert"), tmp_path / "encoder"))
+
+
+@pytest.fixture
+def study_of(make_study):
+    return lambda folder, **encoder: make_study(encoder={"checkpoint": str(folder), **encoder})
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_the_released_encoder_is_loaded_as_saved_and_without_dropout(make_study, encoder_folder) -> None:
+    model = encoders.pretrained(make_study())
+    assert not model.training
+    assert same(weights(model), weights(AutoModel.from_pretrained(encoder_folder("bert"))))
+
+
+def test_the_random_encoder_is_drawn_by_the_seed(make_study) -> None:
+    first, again = weights(encoders.randomised(make_study())), weights(encoders.randomised(make_study()))
+    other, released = weights(encoders.randomised(make_study(seed=5))), weights(encoders.pretrained(make_study()))
+    assert same(first, again)
+    assert first.keys() == released.keys()
+    matrices = [k for k, v in first.items() if v.dim() > 1 and "norm" not in k.lower()]
+    assert matrices
+    for name in matrices:
+        assert not torch.equal(first[name], other[name]), name
+        assert not torch.equal(first[name], released[name]), name
+
+
+def pickled(folder: Path) -> Path:
+    """The checkpoint with its weights as a pickle."""
+    state = AutoModel.from_pretrained(folder).state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    return folder / "pytorch_model.bin"
+
+
+def test_pickled_weights_are_refused(copied: Path, study_of) -> None:
+    pickled(copied)
+    with pytest.raises(EncoderError, match="not safetensors"):
+        encoders.pretrained(study_of(copied))
+
+
+def test_pickled_weights_with_another_digest_than_pinned_are_refused(copied: Path, study_of) -> None:
+    file = pickled(copied)
+    with pytest.raises((EncoderError, sources.SourceError), match=r"pytorch_model\.bin.* SHA-256"):
+        encoders.pretrained(study_of(copied, weights_sha256="0" * 64))
+    assert file.exists()
+
+
+def test_pickled_weights_with_the_pinned_digest_are_loaded(copied: Path, study_of, encoder_folder) -> None:
+    pinned = hashlib.sha256(pickled(copied).read_bytes()).hexdigest()
+    model = encoders.pretrained(study_of(copied, weights_sha256=pinned))
+    assert same(weights(model), weights(AutoModel.from_pretrained(encoder_folder("bert"))))
+
+
+def test_a_folder_without_weights_is_refused(copied: Path, study_of) -> None:
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(EncoderError, match="holds no weights"):
+        encoders.pretrained(study_of(copied))
+
+
+def test_truncated_weights_are_refused(copied: Path, study_of) -> None:
+    file = copied / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(EncoderError, match="cannot be loaded"):
+        encoders.pretrained(study_of(copied))
+
+
+def test_a_missing_folder_is_refused_without_asking_the_hub(study_of, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="there is no folder"):
+        encoders.pretrained(study_of(tmp_path / "none"))
+
+
+def test_a_hub_id_that_cannot_be_reached_is_one_clear_error(study_of) -> None:
+    with pytest.raises(EncoderError, match="'no-such-organisation/none' cannot be loaded"):
+        encoders.pretrained(study_of("no-such-organisation/none"))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not json"])
+def test_a_damaged_configuration_is_refused(copied: Path, study_of, content: str) -> None:
+    (copied / "config.json").write_text(content)
+    with pytest.raises(EncoderError, match="cannot be loaded"):
+        encoders.pretrained(study_of(copied))
+
+
+def test_a_folder_without_a_tokenizer_is_refused(copied: Path, study_of) -> None:
+    (copied / "tokenizer.json").unlink()
+    (copied / "tokenizer_config.json").unlink()
+    with pytest.raises(EncoderError):
+        encoders.tokenizer(study_of(copied))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not json"])
+def test_a_damaged_tokenizer_is_refused(copied: Path, study_of, content: str) -> None:
+    (copied / "tokenizer.json").write_text(content)
+    with pytest.raises(EncoderError):
+        encoders.tokenizer(study_of(copied))
+
+
+def test_a_slow_tokenizer_is_refused(copied: Path, study_of) -> None:
+    (copied / "tokenizer.json").unlink()
+    (copied / "vocab.json").write_text(json.dumps({"<pad>": 0, "<unk>": 1, "a": 2}))
+    (copied / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CanineTokenizer"}))
+    with pytest.raises(EncoderError, match="is not a fast one"):
+        encoders.tokenizer(study_of(copied))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_longest_input_is_what_the_encoder_was_built_for(make_study, kind: str) -> None:
+    study = make_study(kind)
+    tok, model = encoders.tokenizer(study), encoders.pretrained(study)
+    longest = encoders.limit(study, tok, model)
+    assert longest == 64
+    with torch.inference_mode():
+        assert torch.isfinite(model(torch.full((1, longest), 9)).last_hidden_state).all()
+    tok.model_max_length = 10**30
+    assert encoders.limit(study, tok, model) == (512 if kind == "xlnet" else 64)
+
+
+def test_a_study_may_ask_for_shorter_inputs(make_study) -> None:
+    study = make_study(encoder__max_pieces=20)
+    assert encoders.limit(study, encoders.tokenizer(study), encoders.pretrained(study)) == 20
+
+
+def test_a_device_that_is_not_here_is_refused(make_study) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(EncoderError, match="sees no CUDA device here; use device: auto"):
+        encoders.device(make_study(device="cuda"))
+
+
+def test_the_device_sets_the_threads_of_the_study(make_study) -> None:
+    torch.set_num_threads(1)
+    encoders.device(make_study(threads=2))
+    assert torch.get_num_threads() == 2
