@@ -31,7 +31,8 @@ class Finetuned:
     """A fine-tuned encoder on disk and how its training went.
 
     ``curve`` : one row per evaluation (step, epoch, train_loss, dev_loss, dev scores). ``predictions`` : the test
-    examples (gold, predicted). ``meta`` : scores, ``majority`` (the best constant answer on dev and test), sizes, seconds.
+    examples (gold, predicted). ``meta`` : scores, ``majority`` (the best constant answer on dev and test), sizes,
+    seconds.
     """
 
     folder: Path
@@ -130,8 +131,9 @@ def _train(run: Run, key: str) -> None:
         pd.DataFrame({"gold": gold, "predicted": guess}).to_csv(part / "predictions.csv", index=False)
         runs.write_meta(part, {
             "key": key, "task": variant.task, "seed": seed, "metric": described.metric, "labels": described.labels,
-            "scores": {k: found[k] for k in tasks.SCORES if k in found}, "majority": floor, "examples": {k: len(v) for k, v in data.items()},
-            "updates": steps, "parameters": parameters, "bytes": (part / "model.safetensors").stat().st_size, "seconds": round(time.perf_counter() - start, 1),
+            "scores": {k: found[k] for k in tasks.SCORES if k in found}, "majority": floor,
+            "examples": {k: len(v) for k, v in data.items()}, "updates": steps, "parameters": parameters,
+            "bytes": (part / "model.safetensors").stat().st_size, "seconds": round(time.perf_counter() - start, 1),
         })  # fmt: skip
     runs.remove(checkpoints)
 

@@ -51,8 +51,8 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
             meta = finetune.load(run).meta
             rows.append(
                 {"study": run.study.name, "variant": run.variant.name, "metric": meta["metric"],
-                 "score": meta["scores"][meta["metric"]], "majority": meta["majority"]["test"], "updates": meta["updates"],
-                 "train": meta["examples"]["train"], "test": meta["examples"]["test"]}
+                 "score": meta["scores"][meta["metric"]], "majority": meta["majority"]["test"],
+                 "updates": meta["updates"], "train": meta["examples"]["train"], "test": meta["examples"]["test"]}
             )  # fmt: skip
     columns = ["study", "variant", "metric", "score", "majority", "updates", "train", "test"]
     return pd.DataFrame(rows, columns=columns)

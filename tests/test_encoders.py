@@ -83,7 +83,12 @@ def test_spans_agree_with_each_word_tokenized_alone(toks, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "front", "back"),
-    [("bert", ["[CLS]"], ["[SEP]"]), ("roberta", ["<s>"], ["</s>"]), ("xlnet", [], ["<sep>", "<cls>"]), ("plain", [], [])],
+    [
+        ("bert", ["[CLS]"], ["[SEP]"]),
+        ("roberta", ["<s>"], ["</s>"]),
+        ("xlnet", [], ["<sep>", "<cls>"]),
+        ("plain", [], []),
+    ],
 )
 def test_special_tokens_stand_where_the_tokenizer_puts_them(toks, kind, front, back) -> None:
     tok = toks(kind)

@@ -249,7 +249,9 @@ def test_columns_and_files_replace_those_below_as_a_whole(folder: Path) -> None:
         "scale: mine\ntitle: A\nencoder: {checkpoint: x}\nproperties: [a]\ncorpus: {name: other, format: columns, "
         "files: {train: a, dev: b, test: c}, columns: {word: 0, a: 1, b: 2}}\n"
     )
-    study = params.load("mine", overrides={"corpus": {"files": {"train": "d", "test": "e"}, "columns": {"word": 1, "a": 0}}})
+    study = params.load(
+        "mine", overrides={"corpus": {"files": {"train": "d", "test": "e"}, "columns": {"word": 1, "a": 0}}}
+    )
     assert study.corpus.files == {"train": "d", "test": "e"}
     assert study.corpus.columns == {"word": 1, "a": 0}
 
