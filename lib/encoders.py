@@ -78,19 +78,19 @@ def tokenizer(study: Study) -> PreTrainedTokenizerBase:
 
 def pretrained(study: Study) -> PreTrainedModel:
     """The encoder as it was released, without a head."""
-    return _quiet(_load(AutoModel, checkpoint(study), study, **safe_weights(study)))
+    return _load(AutoModel, checkpoint(study), study, **safe_weights(study)).eval()
 
 
 def randomised(study: Study) -> PreTrainedModel:
     """The same architecture with fresh weights, drawn by the study's seed: what probes read without any training."""
     config = _load(AutoConfig, checkpoint(study), study)
     torch.manual_seed(study.seed)
-    return _quiet(AutoModel.from_config(config))
+    return AutoModel.from_config(config).eval()
 
 
 def finetuned(folder: Path) -> PreTrainedModel:
     """The encoder inside a fine-tuned model of ours, without its head."""
-    return _quiet(AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+    return AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
 
 
 def safe_weights(study: Study) -> dict[str, bool]:
@@ -214,10 +214,3 @@ def _load(kind: type, place: str, study: Study, **options: object):
             "A hub id needs the network once (unset HF_HUB_OFFLINE), a folder needs config.json, tokenizer.json and "
             "model.safetensors"
         ) from error
-
-
-def _quiet(model: PreTrainedModel) -> PreTrainedModel:
-    """In evaluation mode, without XLNet's memory of earlier batches."""
-    if hasattr(model.config, "use_mems_eval"):
-        model.config.use_mems_eval = False
-    return model.eval()

@@ -11,13 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lib import runs
-from lib.results import pick
+from lib import results, runs
 
 TASKS = ["sentiment", "acceptability", "shuffled", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"]
 COLOURS = sns.color_palette("colorblind", 10).as_hex()
 MARKERS = "osD^vP*Xhd"
-RANDOM, PRETRAINED, PLAIN = "#8a8a8a", "#000000", "#4c72b0"
+RANDOM, PRETRAINED, PLAIN, BASELINE = "#8a8a8a", "#000000", "#4c72b0", "#b5473c"
 
 sns.set_theme("notebook", "ticks", rc={
     "axes.grid": True, "grid.color": "#e6e6e6", "axes.spines.top": False, "axes.spines.right": False,
@@ -39,7 +38,7 @@ def _number(variant: str) -> int:
 
 
 def _style(variant: str) -> dict:
-    line = {"pretrained": "-", "random": ":"}.get(variant, "--" if "-" in variant else "-")
+    line = ":" if variant == "random" else "-"
     marker = {"pretrained": "o", "random": ""}.get(variant, MARKERS[(_number(variant) + 1) % len(MARKERS)])
     return {"color": colour(variant), "linestyle": line, "marker": marker, "markersize": 5, "linewidth": 1.8}
 
@@ -135,24 +134,28 @@ def accuracy_per_layer(accuracy: pd.DataFrame, names: dict[str, str], words: str
     ``accuracy`` : as ``results.accuracies`` gives it, of one study. ``names`` : property → title of its panel.
     """
     figure, axes = _panels(len(names))
-    mine = accuracy[accuracy["words"] == words]
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        here = mine[mine["property"] == name]
-        for variant in _ordered(here["variant"].unique()):
-            _line(ax, here[(here["variant"] == variant) & (here["labels"] == "real")], "accuracy", variant)
-        for kind, style in (("lookup", (0, (5, 1))), ("majority", (0, (1, 1)))):
-            flat = here[here["labels"] == kind]["accuracy"]
-            if len(flat):
-                ax.axhline(flat.iloc[0] * 100, color="#c44e52", linestyle=style, lw=1.2, label=BASELINES[kind])
+        _accuracy_panel(ax, results.pick(accuracy, property=name, words=words))
         ax.set_title(title)
-        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-        _layers_axis(ax)
     axes[0].set_ylabel(f"accuracy, {words} words")
     _one_legend(figure, axes)
     return figure
 
 
-BASELINES = {"lookup": "most frequent tag of the word type", "majority": "majority tag"}
+def _accuracy_panel(ax: Axes, here: pd.DataFrame) -> None:
+    for variant in _ordered(here["variant"].unique()):
+        _line(ax, here[(here["variant"] == variant) & (here["labels"] == "real")], "accuracy", variant)
+    lookup, majority = (here[here["labels"] == kind]["accuracy"] * 100 for kind in ("lookup", "majority"))
+    if len(lookup):
+        ax.axhline(lookup.iloc[0], color=BASELINE, linestyle="--", lw=1.2, label="most frequent tag of the word type")
+    low, high = ax.get_ylim()
+    if len(majority) and majority.iloc[0] > low - 10:
+        ax.axhline(majority.iloc[0], color=BASELINE, linestyle=":", lw=1.2)
+    elif len(majority):  # far below: named, not drawn, so that differences between lines stay visible
+        ax.set_ylim(low - 0.06 * (high - low), high)
+        ax.text(0.02, 0.02, f"majority tag: {majority.iloc[0]:.0f}%", color=BASELINE, transform=ax.transAxes, size=9)
+    ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    _layers_axis(ax)
 
 
 def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
@@ -162,7 +165,7 @@ def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
              ("all", "control"): "control task"}  # fmt: skip
     for ax, (name, title) in zip(axes, names.items(), strict=True):
         for i, ((words, labels), label) in enumerate(kinds.items()):
-            here = pick(accuracy, property=name, words=words, labels=labels).sort_values("layer")
+            here = results.pick(accuracy, property=name, words=words, labels=labels).sort_values("layer")
             look = {"color": RANDOM, "linestyle": "--"} if labels == "control" else {"color": COLOURS[i]}
             ax.plot(here["layer"], here["accuracy"] * 100, marker=MARKERS[i], markersize=5, label=label, **look)
             ax.fill_between(here["layer"], here["low"] * 100, here["high"] * 100, color=look["color"], alpha=0.15, lw=0)
@@ -204,7 +207,7 @@ def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str =
              "keep-bottom": ("all but the last n zeroed", COLOURS[3], "-.", "v")}  # fmt: skip
     for ax, (name, title) in zip(axes, names.items(), strict=True):
         for kind, (label, shade, line, marker) in kinds.items():
-            here = pick(tests, property=name, kind=kind, split=split).sort_values("neurons")
+            here = results.pick(tests, property=name, kind=kind, split=split).sort_values("neurons")
             ax.plot(here["neurons"], here["accuracy"] * 100, color=shade, linestyle=line, marker=marker, label=label)
         ax.set(title=title, xscale="log", xlabel="neurons")
         ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
@@ -217,20 +220,33 @@ def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str =
 
 
 def drop_per_layer(drop: pd.DataFrame, names: dict[str, str], words: str = "all") -> Figure:
-    """Accuracy lost by fine-tuning, per layer: one panel per property, one line per fine-tuned variant."""
+    """Accuracy after minus before fine-tuning, per layer: one panel per property, one line per variant."""
     figure, axes = _panels(len(names))
-    mine = drop[drop["words"] == words]
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        here = mine[mine["property"] == name]
-        ax.axhline(0, color=PRETRAINED, lw=1)
-        for variant in _ordered(here["variant"].unique()):
-            _line(ax, here[here["variant"] == variant], "drop", variant)
+        _drop_panel(ax, results.pick(drop, property=name, words=words))
         ax.set_title(title)
-        ax.invert_yaxis()
-        _layers_axis(ax)
-    axes[0].set_ylabel("points of accuracy lost ↓")
+    axes[0].set_ylabel("accuracy after − before, points")
     _one_legend(figure, axes)
     return figure
+
+
+def before_after(accuracy: pd.DataFrame, drop: pd.DataFrame, name: str, title: str) -> Figure:
+    """The main figure: accuracy of one property per layer before and after each fine-tuning, and the difference."""
+    figure, axes = _panels(2, 5.2, 4.0)
+    _accuracy_panel(axes[0], results.pick(accuracy, property=name, words="all"))
+    _drop_panel(axes[1], results.pick(drop, property=name, words="all"))
+    axes[0].set(title=f"{title}: accuracy of linear probes", ylabel="accuracy, all test words")
+    axes[1].set(title="after minus before fine-tuning", ylabel="accuracy after − before, points")
+    _one_legend(figure, axes)
+    return figure
+
+
+def _drop_panel(ax: Axes, here: pd.DataFrame) -> None:
+    ax.axhline(0, color=PRETRAINED, lw=1)
+    change = here.assign(change=-here["drop"], low=-here["high"], high=-here["low"])
+    for variant in _ordered(here["variant"].unique()):
+        _line(ax, change[change["variant"] == variant], "change", variant)
+    _layers_axis(ax)
 
 
 def _ordered(variants: np.ndarray) -> list[str]:

@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     ProgressCallback,
     Trainer,
     TrainingArguments,
@@ -99,22 +100,24 @@ def _train(run: Run, key: str) -> None:
     encoded = data.map(_encode, batched=True, remove_columns=_texts(data), fn_kwargs={
         "tok": tok, "longest": min(settings.max_pieces, encoders.limit(study, tok, model)),
     })  # fmt: skip
+    encoded |= {split: encoded[split].sort("length") for split in ("dev", "test")}  # little padding
     steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
-    every = max(1, steps // settings.evaluations)
+    every = math.ceil(steps / settings.evaluations)
     checkpoints = run.folder / f".checkpoints-{key}"
     arguments = TrainingArguments(
         output_dir=str(checkpoints), max_steps=steps, learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay, per_device_train_batch_size=settings.batch_size,
+        train_sampling_strategy="group_by_length", length_column_name="length",
         per_device_eval_batch_size=64, lr_scheduler_type="linear", max_grad_norm=1.0, seed=seed,
         eval_strategy="steps", eval_steps=every, logging_strategy="steps", logging_steps=every,
-        save_strategy="steps", save_steps=every, save_total_limit=2, report_to="none",
+        save_strategy="steps", save_steps=every, save_total_limit=2, report_to="none", disable_tqdm=True,
         use_cpu=place.type == "cpu", dataloader_pin_memory=place.type == "cuda",
     )  # fmt: skip
     trainer = Trainer(
         model=model, args=arguments, train_dataset=encoded["train"], eval_dataset=encoded["dev"],
         data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(described),
     )  # fmt: skip
-    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bar)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
@@ -143,7 +146,7 @@ def _texts(data: datasets.DatasetDict) -> list[str]:
 
 
 def _encode(batch: dict[str, list], tok: PreTrainedTokenizerBase, longest: int) -> Any:
-    return tok(batch["text"], batch.get("text_pair"), truncation=True, max_length=longest)
+    return tok(batch["text"], batch.get("text_pair"), truncation=True, max_length=longest, return_length=True)
 
 
 def _last_checkpoint(folder: Path) -> str | None:
