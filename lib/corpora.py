@@ -175,19 +175,21 @@ def read_brown(folder: Path) -> Iterator[Sentence]:
 
 
 def _brown_splits(study: Study) -> dict[str, Iterator[Sentence]]:
-    """Whole texts go to one split: per genre 10 % dev, 20 % test, 70 % train. Each split reads the same number of words
-    from the start of each of its texts, so that a small sample still covers all genres and many authors."""
+    """Whole texts go to one split: per genre 10 % dev, 20 % test, 70 % train. Each split reads about the same number of
+    words from the start of each of its texts. The texts are in an order of which every prefix is stratified, so that a
+    small sample, cut to its number of words, still covers all genres.
+    """
     assert study.corpus.source
     sentences = list(read_brown(sources.fetch(study.corpus.source)))
     texts = {name: list(group) for name, group in groupby(sentences, key=lambda s: s.text)}
     rng = np.random.default_rng(study.seed)
-    chosen: dict[str, list[str]] = {split: [] for split in SPLITS}
+    chosen: dict[str, list[tuple[float, str]]] = {split: [] for split in SPLITS}
     for genre in GENRES:
         names = rng.permutation(sorted(n for n in texts if n[1] == genre))
         dev, test = max(1, len(names) // 10), max(2, len(names) // 5)
         for split, part in zip(SPLITS, (names[dev + test :], names[:dev], names[dev : dev + test]), strict=True):
-            chosen[split].extend(sorted(part))
-    return {split: _spread(study, split, [texts[n] for n in names]) for split, names in chosen.items()}
+            chosen[split].extend(((i + 0.5) / len(part), name) for i, name in enumerate(sorted(part)))
+    return {split: _spread(study, split, [texts[n] for _, n in sorted(names)]) for split, names in chosen.items()}
 
 
 def _spread(study: Study, split: str, texts: list[list[Sentence]]) -> Iterator[Sentence]:
@@ -207,9 +209,9 @@ def _spread(study: Study, split: str, texts: list[list[Sentence]]) -> Iterator[S
 def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespace") -> Iterator[Sentence]:
     """The sentences of a file with one word per line, its labels in columns, and an empty line after each sentence.
 
-    Reads CoNLL-2000, CoNLL-U and the Parallel Meaning Bank as well as a user's own two columns. Lines with ``#`` and
-    no tab are comments in tab-separated files (``# newdoc id = X`` names the text); CoNLL-U's word ranges and empty
-    nodes are skipped.
+    Reads CoNLL-2000, CoNLL-U and the Parallel Meaning Bank as well as a user's own two columns. In tab-separated files,
+    lines that begin with ``# ``, or with ``#`` and have no tab, are comments (``# newdoc id = X`` names the text), and
+    CoNLL-U's word ranges and empty nodes are skipped.
 
     Raises
     ------
@@ -226,7 +228,7 @@ def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespa
         )
 
     for number, line in _lines(file):
-        if tab and line.startswith("#") and "\t" not in line:
+        if tab and (line.startswith("# ") or (line.startswith("#") and "\t" not in line)):
             if found := re.match(r"#\s*newdoc id\s*=\s*(\S+)", line):
                 text = found[1]
             continue
@@ -251,15 +253,14 @@ def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespa
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        with file.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, 1):
-                yield number, line.rstrip("\r\n")
-    except FileNotFoundError as error:
-        raise CorpusError(f"there is no corpus file {file}") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{file}:{number + 1}: not UTF-8 ({error.reason}); convert the file") from error
+    if not file.is_file():
+        raise CorpusError(f"there is no corpus file {file}")
+    with file.open("rb") as stream:
+        for number, raw in enumerate(stream, 1):
+            try:
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise CorpusError(f"{file}:{number}: not UTF-8 ({error.reason}); convert the file") from error
 
 
 def _file_splits(corpus: Corpus) -> dict[str, list[Sentence]]:

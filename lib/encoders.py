@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -73,6 +74,11 @@ def tokenizer(study: Study) -> PreTrainedTokenizerBase:
     found = _load(AutoTokenizer, place, study, add_prefix_space=True)
     if not found.is_fast:
         raise EncoderError(f"the tokenizer of {place} is not a fast one (tokenizer.json): words cannot be aligned")
+    if found.vocab_size <= len(found.all_special_tokens):
+        raise EncoderError(f"{place} holds no tokenizer (tokenizer.json)")
+    byte_level = found.backend_tokenizer.pre_tokenizer
+    if isinstance(byte_level, ByteLevel):  # a generic class ignores the option
+        byte_level.add_prefix_space = True
     return found
 
 
@@ -116,7 +122,9 @@ def safe_weights(study: Study) -> dict[str, bool]:
 def limit(study: Study, tok: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """Longest input in sub-words, special tokens included."""
     config = model.config
-    positions = getattr(config, "max_position_embeddings", None) or 10**9
+    positions = getattr(config, "max_position_embeddings", None) or -1
+    if positions < 1:  # relative positions (XLNet says -1): any length
+        positions = 10**9
     if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         positions -= config.pad_token_id + 1  # positions are counted from the padding id on
     return min(study.encoder.max_pieces or 512, positions, tok.model_max_length)
@@ -208,9 +216,9 @@ def _load(kind: type, place: str, study: Study, **options: object):
     revision = None if os.path.isdir(place) else study.encoder.revision
     try:
         return kind.from_pretrained(place, revision=revision, trust_remote_code=False, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # damaged files raise some ten kinds
         raise EncoderError(
-            f"the encoder '{place}' cannot be loaded: {str(error).splitlines()[0]}\n"
+            f"the encoder '{place}' cannot be loaded: {type(error).__name__}: {(str(error) or '-').splitlines()[0]}\n"
             "A hub id needs the network once (unset HF_HUB_OFFLINE), a folder needs config.json, tokenizer.json and "
             "model.safetensors"
         ) from error

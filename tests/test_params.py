@@ -222,7 +222,7 @@ def test_overrides_are_not_changed_by_loading() -> None:
     assert overrides == {"probe": {"batch_size": 7}, "probe.epochs": 5}
 
 
-@pytest.mark.parametrize("overrides", [{"probe": 3, "probe.epochs": 5}, {3: 1}, {"probe": {3: 1}}, {"": 1}])
+@pytest.mark.parametrize("overrides", [{"probe.epochs": 5, "probe": 3}, {3: 1}, {"probe": {3: 1}}, {"": 1}])
 def test_overrides_that_make_no_sense_are_refused(overrides: dict) -> None:
     refused(overrides)
 
@@ -237,6 +237,14 @@ def test_a_corpus_of_another_name_replaces_the_one_below_but_for_its_sizes() -> 
     assert corpus.source is None
     assert corpus.gold == [], "the other corpus's gold list must not mark this one's labels"
     assert corpus.train_words == 40000
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_corpus_may_be_replaced_by_dotted_overrides_in_any_order(backwards: bool) -> None:
+    dotted = {"properties": ["tag"], **{f"corpus.{k}": v for k, v in OTHER.items()}}
+    given = dict(reversed(dotted.items())) if backwards else dotted
+    nested = {"corpus": OTHER, "properties": ["tag"]}
+    assert params.load("minilm", overrides=given) == params.load("minilm", overrides=nested)
 
 
 def test_a_corpus_of_the_same_name_is_laid_over_the_one_below() -> None:

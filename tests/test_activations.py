@@ -1,0 +1,251 @@
+"""The store holds, row for row, what one forward pass per sentence gives."""
+
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import KINDS, build_encoder, labelled_sentences, write_columns
+
+from lib import activations, corpora, encoders, runs
+from lib.runs import Run, Variant
+
+PRETRAINED = Variant("pretrained")
+
+
+def expected(study, tok, model, words: list[str]) -> np.ndarray:
+    """Word vectors of one sentence in a forward pass of its own: [layers, words, width]."""
+    encoding = tok([words], is_split_into_words=True, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model(encoding["input_ids"], output_hidden_states=True).hidden_states
+    ids = np.array([-1 if i is None else i for i in encoding.word_ids(0)])
+    layers = torch.stack(hidden)[:, 0].numpy()
+    pool = {"last": lambda at: at[-1:], "first": lambda at: at[:1], "average": lambda at: at}[study.encoder.pooling]
+    return np.stack([layers[:, pool(np.flatnonzero(ids == n))].mean(1) for n in range(len(words))], 1)
+
+
+@pytest.mark.parametrize("pooling", ["last", "first", "average"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_store_equals_a_forward_pass_per_sentence_in_corpus_order(make_study, kind: str, pooling: str) -> None:
+    study = make_study(kind, encoder__pooling=pooling, encoder__batch_pieces=100)
+    tables = corpora.load(study)
+    stores = activations.load(Run(study, PRETRAINED))
+    tok, model = encoders.tokenizer(study), encoders.pretrained(study)
+    for split in ("dev", "test"):
+        store = stores[split]
+        assert store.vectors.dtype == np.float16
+        assert store.vectors.shape == (3, len(tables[split]), 16) == (store.layers, len(store.words), store.width)
+        pd.testing.assert_frame_equal(store.words, tables[split])
+        assert store.dropped.empty
+        sentences = [g["word"].tolist() for _, g in store.words.groupby("sentence", sort=False)]
+        assert len({len(s) for s in sentences}) > 3, "sentences of many lengths, batched by length"
+        exact = np.concatenate([expected(study, tok, model, s) for s in sentences], 1)
+        np.testing.assert_allclose(store.vectors.astype(np.float32), exact, rtol=2e-3, atol=4e-3)
+        nearest = [np.abs(store.vectors[1].astype(np.float32) - row).sum(1).argmin() for row in exact[1]]
+        assert np.allclose(exact[1][nearest], exact[1]), "each vector lies in the row of its own word"
+
+
+def test_layer_0_is_the_embedding_output(make_study) -> None:
+    study = make_study()
+    store = activations.load(Run(study, PRETRAINED))["test"]
+    tok, model = encoders.tokenizer(study), encoders.pretrained(study)
+    words = store.words[store.words["sentence"] == 0]["word"].tolist()
+    (window,) = encoders.align(tok, [words], 64)[0].windows
+    with torch.inference_mode():
+        embedded = model.embeddings(torch.tensor([window.ids]))[0].numpy()
+    np.testing.assert_allclose(store.vectors[0, : len(words)], embedded[window.spans[:, 1]], rtol=2e-3, atol=2e-3)
+
+
+def test_the_layers_differ_and_the_variants_differ(make_study) -> None:
+    study = make_study()
+    released, fresh = (activations.load(Run(study, Variant(v)))["test"].vectors for v in ("pretrained", "random"))
+    assert released.shape == fresh.shape
+    assert not np.allclose(released, fresh, atol=0.1)
+    for layer in range(2):
+        assert not np.allclose(released[layer], released[layer + 1], atol=0.1)
+
+
+def test_the_size_of_a_batch_does_not_matter(make_study) -> None:
+    stores = []
+    for pieces in (1, 10_000):
+        run = Run(make_study(encoder__batch_pieces=pieces), PRETRAINED)
+        stores.append(np.array(activations.load(run)["test"].vectors, np.float32))
+        shutil.rmtree(run.folder)
+    np.testing.assert_allclose(stores[0], stores[1], rtol=2e-3, atol=4e-3)
+
+
+@pytest.fixture
+def awkward(make_study, tmp_path: Path):
+    """A corpus with a very long sentence and with words that vanish or do not fit."""
+    long = [("the", "O"), ("dog", "N"), ("sings", "V")] * 40
+    odd = [("the", "O"), ("日本", "N"), ("dog", "N"), ("\u200b", "O"), ("sings", "V")]
+    giant = [("a", "O"), ("unbelievable" * 40, "N"), ("dog", "N")]
+    files = {s: tmp_path / f"{s}.txt" for s in ("train", "dev", "test")}
+    for i, file in enumerate(files.values()):
+        write_columns(file, [*labelled_sentences(10, i), odd, long, giant])
+    return make_study("plain", files={s: str(f) for s, f in files.items()}, encoder__max_pieces=20)
+
+
+def test_words_without_a_vector_are_listed_and_their_neighbours_keep_their_rows(awkward) -> None:
+    store = activations.load(Run(awkward, PRETRAINED))["test"]
+    reasons = store.dropped["reason"].str.replace(r"^\d+", "N", regex=True)
+    found = store.dropped.assign(reason=reasons)[["sentence", "position", "word", "reason"]]
+    assert [*found.itertuples(index=False, name=None)] == [
+        (10, 1, "日本", "no sub-word"), (10, 3, "\u200b", "no sub-word"),
+        (12, 1, "unbelievable" * 40, "N sub-words, more than the 20 that fit"),
+    ]  # fmt: skip
+    odd = store.words[store.words["sentence"] == 10]
+    assert odd["word"].tolist() == ["the", "dog", "sings"]
+    assert odd["position"].tolist() == [0, 2, 4]
+    assert odd["tag"].astype(str).tolist() == ["O", "N", "V"]
+    tok, model = encoders.tokenizer(awkward), encoders.pretrained(awkward)
+    alone = expected(awkward, tok, model, ["the", "dog", "sings"])
+    np.testing.assert_allclose(store.vectors[:, odd.index].astype(np.float32), alone, rtol=2e-3, atol=4e-3)
+
+
+def test_a_sentence_longer_than_the_encoder_allows_loses_no_word(awkward) -> None:
+    store = activations.load(Run(awkward, PRETRAINED))["test"]
+    long = store.words[store.words["sentence"] == 11]
+    assert long["position"].tolist() == list(range(120))
+    vectors = store.vectors[2, long.index].astype(np.float32)
+    assert (np.abs(vectors).sum(1) > 0).all()
+    assert runs.read_meta(Run(awkward, PRETRAINED).activations("test"))["windows"] > 13
+
+
+# The store's life ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(make_study) -> Run:
+    return Run(make_study(), PRETRAINED)
+
+
+@pytest.fixture
+def extractions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The title of every extraction that takes place."""
+    titles: list[str] = []
+    real = activations.extract
+
+    def counted(*given, **named):
+        titles.append(given[5])
+        return real(*given, **named)
+
+    monkeypatch.setattr(activations, "extract", counted)
+    return titles
+
+
+def test_a_finished_store_is_not_extracted_again(run, extractions) -> None:
+    activations.load(run)
+    assert extractions == ["extract train", "extract dev", "extract test"]
+    activations.load(run)
+    assert len(extractions) == 3
+
+
+@pytest.mark.parametrize("damage", ["no meta.json", "truncated", "no array", "other key", "no folder"])
+def test_a_store_that_is_not_whole_is_redone_alone(run, extractions, damage: str) -> None:
+    before = np.array(activations.load(run)["dev"].vectors)
+    folder = run.activations("dev")
+    if damage == "no meta.json":
+        (folder / "meta.json").unlink()
+    elif damage == "truncated":
+        os.truncate(folder / "activations.npy", (folder / "activations.npy").stat().st_size - 2)
+    elif damage == "no array":
+        (folder / "activations.npy").unlink()
+    elif damage == "other key":
+        runs.write_meta(folder, runs.read_meta(folder) | {"key": "other"})
+    else:
+        shutil.rmtree(folder)
+    if damage in ("no meta.json", "truncated", "no array", "no folder"):
+        with pytest.raises(runs.StaleResult, match="is not a finished store"):
+            activations.read(folder)
+    extractions.clear()
+    assert np.array_equal(activations.load(run)["dev"].vectors, before)
+    assert extractions == ["extract dev"]
+
+
+def test_other_parameters_redo_all_splits(make_study, extractions) -> None:
+    activations.load(Run(make_study(), PRETRAINED))
+    activations.load(Run(make_study(encoder__pooling="first"), PRETRAINED))
+    assert len(extractions) == 6
+
+
+def test_an_extraction_that_fails_leaves_no_store(run, monkeypatch) -> None:
+    monkeypatch.setattr(activations, "_forward", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        activations.load(run)
+    assert not [p for p in run.folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
+
+
+def test_values_that_do_not_fit_float16_are_refused(run, monkeypatch) -> None:
+    real = activations._forward
+    monkeypatch.setattr(activations, "_forward", lambda *a: real(*a) * 1e6)
+    with pytest.raises(FloatingPointError, match="pretrained, train"):
+        activations.load(run)
+    assert not run.activations("train").exists()
+
+
+def test_the_disk_is_checked_before_anything_is_extracted(run, extractions, monkeypatch) -> None:
+    usage = namedtuple("Usage", "total used free")
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda place: usage(0, 0, 1000))
+    with pytest.raises(OSError, match=r"needs .* GB and its disk has 0\.00 GB free"):
+        activations.load(run)
+    assert extractions == []
+
+
+def test_three_lines_of_numpy_read_a_store(run) -> None:
+    store = activations.load(run)["test"]
+    vectors = np.load(run.activations("test") / "activations.npy", mmap_mode="r")
+    assert np.array_equal(vectors, store.vectors)
+    assert vectors.flags["C_CONTIGUOUS"], "one layer is contiguous"
+    assert len(pd.read_parquet(run.activations("test") / "words.parquet")) == vectors.shape[1]
+
+
+def test_norms_are_the_lengths_of_the_word_vectors(run) -> None:
+    store = activations.load(run)["test"]
+    length = np.linalg.norm(store.vectors.astype(np.float64), axis=2)
+    np.testing.assert_allclose(activations.norms(store)["median"], np.median(length, 1), rtol=1e-5)
+
+
+def anonymous() -> int:
+    """Bytes of this process's own memory; mapped files do not count."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    pytest.skip("this system does not tell anonymous memory apart")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_does_not_grow_with_the_corpus(make_study, tmp_path: Path, monkeypatch) -> None:
+    folder = build_encoder(tmp_path / "wide", "bert", width=768, layers=2)
+    words = "the old dog sleeps under a green tree and the bird sings in the light".split()
+    rng = np.random.default_rng(0)
+    seen: list[int] = []
+
+    def watched(model, windows, pad_id, pooling) -> torch.Tensor:  # what is computed does not matter here
+        found = torch.rand(3, sum(len(w.words) for w in windows), 768)
+        seen.append(anonymous())
+        return found
+
+    monkeypatch.setattr(activations, "_forward", watched)
+    grown, stored = {}, {}
+    for name, count in (("warm", 100), ("small", 100), ("large", 800)):
+        files = {s: tmp_path / name / f"{s}.txt" for s in ("train", "dev", "test")}
+        for split, file in files.items():
+            n = count if split == "train" else 2
+            write_columns(
+                file, [[(str(w), "A" if i % 2 else "B") for i, w in enumerate(rng.choice(words, 20))] for _ in range(n)]
+            )
+        study = make_study(
+            files={s: str(f) for s, f in files.items()}, encoder__checkpoint=str(folder), encoder__batch_pieces=512,
+            corpus__train_words=10**6,
+        )  # fmt: skip
+        run = Run(study, PRETRAINED)
+        seen.clear()
+        stored[name] = activations.load(run)["train"].vectors.nbytes
+        grown[name] = max(seen) - seen[0]
+    assert stored["large"] > 7 * stored["small"] > 6 * 10**7
+    assert grown["large"] - grown["small"] < 0.3 * (stored["large"] - stored["small"]), grown

@@ -1,0 +1,225 @@
+"""Fine-tuning learns what can be learnt, goes on where it was killed, and leaves no pickle behind."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load
+
+from lib import encoders, finetune, params, runs, tasks
+from lib.runs import Run, Variant
+
+GOOD, BAD = ("sings", "light", "green", "friendly"), ("short", "old", "never", "nobody")
+FILLER = "the dog bird tree river they walked along slowly under".split()
+
+
+def examples(count: int, seed: int) -> pd.DataFrame:
+    """Texts whose class is told by several of their words."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(count) % 2)
+    texts = []
+    for label in labels:
+        words = [*rng.choice(FILLER, size=rng.integers(1, 4)), *rng.choice(GOOD if label else BAD, size=4)]
+        texts.append(" ".join(rng.permutation(words)))
+    return pd.DataFrame({"text": texts, "label": np.where(labels, "good", "bad")})
+
+
+@pytest.fixture
+def run_of(make_study, tmp_path: Path):
+    """``run_of(train, test, variant, **overrides)``: a run on an own task of these tables."""
+
+    def make(
+        train: pd.DataFrame, test: pd.DataFrame, variant: str = "own-s1", regression: bool = False, **overrides
+    ) -> Run:
+        files = {}
+        for name, table in (("train", train), ("test", test)):
+            files[name] = str(tmp_path / f"{name}.csv")
+            table.to_csv(files[name], index=False)
+        own = {"format": "csv", "files": files, "text": "text", **({} if regression else {"labels": ["bad", "good"]})}
+        given = {
+            "task_data": {"own": {"own": own}}, "finetune__epochs": 10.0, "finetune__batch_size": 16,
+            "finetune__learning_rate": 5e-3, "finetune__evaluations": 4, **overrides,
+        }  # fmt: skip
+        return Run(make_study(**given), Variant.parse(variant))
+
+    return make
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load((folder / "model.safetensors").read_bytes())
+
+
+def files(folder: Path) -> set[str]:
+    return {p.name for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")}
+
+
+@pytest.mark.slow
+def test_a_separable_task_is_learnt_and_kept(run_of, monkeypatch) -> None:
+    run = run_of(examples(240, 0), examples(100, 1))
+    found = finetune.load(run)
+    assert found.meta["scores"]["accuracy"] > 0.9
+    assert found.meta["majority"]["test"] == 0.5
+    assert found.meta["examples"] == {"train": 216, "dev": 24, "test": 100}
+    assert found.meta["updates"] == 10 * -(-216 // 16)
+    assert found.meta["labels"] == ["bad", "good"]
+    accuracy = (found.predictions["gold"] == found.predictions["predicted"]).mean()
+    assert accuracy == found.meta["scores"]["accuracy"]
+    assert found.predictions["gold"].value_counts().to_dict() == {0: 50, 1: 50}
+    assert len(found.curve) >= 4
+    assert found.curve["step"].is_monotonic_increasing
+    assert found.curve["dev_accuracy"].iloc[-1] > 0.8
+    assert found.curve["train_loss"].iloc[-1] < found.curve["train_loss"].iloc[0]
+    left = files(run.folder)
+    assert "model.safetensors" in left
+    assert not [name for name in left if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    assert not list(run.folder.glob(".checkpoints*"))
+    before, after = (weights(f) for f in (Path(run.study.encoder.checkpoint), run.model))
+    encoder = encoders.finetuned(run.model).state_dict()
+    assert torch.equal(
+        encoder["encoder.layer.0.output.dense.weight"], after["bert.encoder.layer.0.output.dense.weight"]
+    )
+    assert not torch.equal(
+        encoder["encoder.layer.0.output.dense.weight"], before["encoder.layer.0.output.dense.weight"]
+    )
+    monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained again"))
+    assert finetune.load(run).meta == found.meta
+    tok = encoders._load(encoders.AutoTokenizer, str(run.model), run.study)
+    assert tok("the dog")["input_ids"] == encoders.tokenizer(run.study)("the dog")["input_ids"]
+
+
+@pytest.mark.slow
+def test_shuffled_labels_are_not_learnt(run_of) -> None:
+    train, test = examples(240, 0), examples(200, 1)
+    for table in (train, test):
+        table["label"] = np.random.default_rng(5).permutation(table["label"])
+    found = finetune.load(run_of(train, test))
+    assert abs(found.meta["scores"]["accuracy"] - 0.5) < 0.15
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(run_of, monkeypatch, tmp_path) -> None:
+    train, test = examples(120, 0), examples(20, 1)
+    real, steps, killed_at = finetune.Trainer.training_step, [], 10**9
+
+    def counted(self, *given, **named):
+        if self.state.global_step == killed_at:
+            raise KeyboardInterrupt
+        steps.append(self.state.global_step)
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(finetune.Trainer, "training_step", counted)
+    whole = finetune.load(run_of(train, test))
+    updates = whole.meta["updates"]
+    assert steps == list(range(updates))
+    expected, curve = weights(whole.folder), whole.curve
+
+    monkeypatch.setenv("RUNS", str(tmp_path / "other"))
+    run = run_of(train, test)
+    steps.clear()
+    killed_at = updates * 2 // 3
+    with pytest.raises(KeyboardInterrupt):
+        finetune.load(run)
+    assert not run.model.exists(), "an unfinished model must not pass for a finished one"
+    steps.clear()
+    killed_at = 10**9
+    resumed = finetune.load(run)
+    assert 0 < len(steps) < updates, "it did not begin again"
+    assert steps[-1] == updates - 1
+    found = weights(resumed.folder)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[k], expected[k]) for k in expected)
+    pd.testing.assert_frame_equal(resumed.predictions, whole.predictions)
+    pd.testing.assert_frame_equal(resumed.curve, curve, check_like=True)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path: Path) -> None:
+    assert finetune._last_checkpoint(tmp_path / "none") is None
+    for number, whole in ((5, True), (10, True), (20, False)):
+        place = tmp_path / f"checkpoint-{number}"
+        place.mkdir()
+        if whole:
+            (place / "trainer_state.json").write_text("{}")
+    assert finetune._last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+@pytest.mark.slow
+def test_the_seed_of_the_variant_decides_the_weights(run_of) -> None:
+    train, test = examples(60, 0), examples(10, 1)
+    short = {"finetune__epochs": 0.5, "finetune__evaluations": 1}
+    first, other = (finetune.load(run_of(train, test, v, **short)) for v in ("own-s1", "own-s2"))
+    name = "classifier.weight"
+    assert not torch.equal(weights(first.folder)[name], weights(other.folder)[name])
+
+
+@pytest.mark.slow
+def test_half_and_quarter_are_shares_of_the_updates(run_of) -> None:
+    train, test = examples(90, 0), examples(10, 1)
+    short = {"finetune__epochs": 2.0, "finetune__evaluations": 1}
+    updates = {
+        variant: finetune.load(run_of(train, test, variant, **short)).meta["updates"]
+        for variant in ("own-s1", "own-half-s1", "own-quarter-s1")
+    }
+    assert updates == {"own-s1": 12, "own-half-s1": 6, "own-quarter-s1": 3}
+
+
+@pytest.mark.slow
+def test_a_regression_is_scored_by_correlation(run_of) -> None:
+    def graded(count: int, seed: int) -> pd.DataFrame:
+        table = examples(count, seed)
+        return table.assign(label=np.where(table["label"] == "good", 2.0, -1.5))
+
+    found = finetune.load(run_of(graded(240, 0), graded(60, 1), regression=True))
+    assert found.meta["metric"] == "pearson"
+    assert found.meta["scores"]["pearson"] > 0.8
+    assert found.meta["majority"] == {"dev": 0.0, "test": 0.0}
+    assert found.predictions["gold"].isin([2.0, -1.5]).all()
+    assert found.predictions["predicted"].nunique() > 10, "numbers, not classes"
+    assert "dev_pearson" in found.curve
+
+
+@pytest.mark.parametrize("variant", ["pretrained", "random"])
+def test_a_variant_without_a_task_is_refused(make_study, variant: str) -> None:
+    with pytest.raises(params.ParameterError, match=f"'{variant}' is not fine-tuned"):
+        finetune.load(Run(make_study(), Variant(variant)))
+
+
+def test_an_unknown_task_is_refused_before_anything_is_trained(make_study, monkeypatch) -> None:
+    monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained"))
+    with pytest.raises(params.ParameterError, match="there is no task 'sentimant'"):
+        finetune.load(Run(make_study(), Variant.parse("sentimant-s1")))
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_refused_before_training(run_of, monkeypatch) -> None:
+    monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda place: type("U", (), {"free": 1000})())
+    with pytest.raises(OSError, match=r"its disk has 0\.00 GB free"):
+        finetune.load(run_of(examples(20, 0), examples(4, 1)))
+
+
+def test_pickled_weights_are_not_fine_tuned(run_of, encoder_folder, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder_folder("bert"), tmp_path / "encoder"))
+    torch.save(weights(folder), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(encoders.EncoderError, match="not safetensors"):
+        finetune.load(run_of(examples(20, 0), examples(4, 1), encoder={"checkpoint": str(folder)}))
+
+
+def test_the_majority_is_the_best_constant_answer() -> None:
+    gold = np.array([0, 0, 0, 1])
+    assert finetune.constant(tasks.Task(("text",), ("a", "b"), "accuracy"), gold) == 0.75
+    assert finetune.constant(tasks.Task(("text",), (), "pearson"), gold) == 0.0
+    assert finetune.constant(tasks.Task(("text",), ("a", "b"), "matthews"), gold) == 0.0
+
+
+@pytest.mark.slow
+def test_a_truncated_model_is_trained_again(run_of) -> None:
+    run = run_of(examples(40, 0), examples(10, 1), finetune__epochs=0.5, finetune__evaluations=1)
+    before = weights(finetune.load(run).folder)
+    file = run.model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-50])
+    after = weights(finetune.load(run).folder)
+    assert all(torch.equal(before[k], after[k]) for k in before)

@@ -1,0 +1,262 @@
+"""The ranking is total, follows the definition of LCA to the letter, and puts planted neurons first."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from conftest import store
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lib import activations, neurons, probes, runs
+from lib.neurons import covering_steps, distribution, minimal_set, ordering, search_score, top_per_label
+from lib.probes import Labels
+
+WEIGHTS = hnp.arrays(
+    np.float64, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7), elements=st.integers(-9, 9)
+)
+"""Small integers: sums are exact, and zero rows and ties are frequent."""
+
+
+def prefix(row: np.ndarray, mass: Fraction) -> list[int]:
+    """By the definition: the shortest prefix of the neurons by |weight| that reaches the mass; at least one neuron."""
+    size = [Fraction(abs(float(w))) for w in row]
+    order = sorted(range(len(size)), key=lambda n: (-size[n], n))
+    if not sum(size):
+        return []
+    length = 1
+    while sum(size[n] for n in order[:length]) < mass * sum(size):
+        length += 1
+    return order[:length]
+
+
+def union(weight: np.ndarray, mass: Fraction) -> set[int]:
+    return {n for row in weight for n in prefix(row, mass)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(weight=WEIGHTS, steps=st.integers(1, 12) | st.just(100))
+def test_a_neuron_enters_at_the_first_mass_at_which_some_label_needs_it(weight: np.ndarray, steps: int) -> None:
+    expected = np.full(weight.shape[1], steps + 1)
+    for step in range(steps, -1, -1):
+        expected[[*union(weight, Fraction(step, steps))]] = step
+    assert covering_steps(weight, steps).tolist() == expected.tolist()
+
+
+def test_a_mass_that_is_reached_exactly_needs_no_further_neuron() -> None:
+    weight = np.ones((1, 100))
+    assert covering_steps(weight, 100).tolist() == [0, *range(2, 101)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(weight=WEIGHTS, steps=st.integers(1, 12))
+def test_the_unions_grow_with_the_mass_up_to_every_neuron_with_weight(weight: np.ndarray, steps: int) -> None:
+    entry = covering_steps(weight, steps)
+    unions = [set(np.flatnonzero(entry <= step)) for step in range(steps + 1)]
+    assert all(a <= b for a, b in zip(unions, unions[1:], strict=False))
+    assert unions[-1] == set(np.flatnonzero((weight != 0).any(0)))
+    assert unions[0] == {int(np.abs(row).argmax()) for row in weight if row.any()}, "at p=0 one neuron per label"
+
+
+@settings(max_examples=100, deadline=None)
+@given(weight=WEIGHTS, steps=st.integers(1, 12))
+def test_the_ordering_is_a_permutation_sorted_by_step_then_weight_then_number(weight: np.ndarray, steps: int) -> None:
+    order = ordering(weight, steps)
+    assert sorted(order) == list(range(weight.shape[1]))
+    entry, largest = covering_steps(weight, steps), np.abs(weight).max(0)
+    keys = [(entry[n], -largest[n], n) for n in order]
+    assert keys == sorted(keys)
+
+
+def test_ties_are_broken_by_weight_and_then_by_number() -> None:
+    weight = np.array([[5.0, 0, 0, 1, 1], [0, -7, 0, 1, 1]])
+    assert ordering(weight, 1).tolist() == [1, 0, 3, 4, 2]
+    assert ordering(weight[:, ::-1], 1).tolist() == [3, 4, 0, 1, 2]
+
+
+def test_the_sign_of_a_weight_does_not_matter() -> None:
+    weight = np.random.default_rng(0).normal(size=(5, 40))
+    assert ordering(weight).tolist() == ordering(-weight).tolist() == ordering(np.abs(weight)).tolist()
+
+
+def test_a_label_with_small_weights_gets_its_neurons_as_early_as_one_with_large() -> None:
+    weight = np.zeros((2, 10))
+    weight[0, :4], weight[1, 8] = [8, 4, 2, 1], 1e-3
+    assert set(ordering(weight, 100)[:2]) == {0, 8}
+
+
+@settings(max_examples=60, deadline=None)
+@given(weight=WEIGHTS, step=st.integers(0, 7))
+def test_the_top_neurons_of_a_label_are_the_shortest_prefix(weight: np.ndarray, step: int) -> None:
+    found = top_per_label(weight, step / 7)
+    for row, top in zip(weight, found, strict=True):
+        if row.any():
+            assert top.tolist() == prefix(row, Fraction(step, 7))
+
+
+@settings(max_examples=30, deadline=None)
+@given(layers=st.integers(1, 5), width=st.integers(1, 6), data=st.data())
+def test_the_distribution_over_layers_sums_to_the_neurons_taken(layers: int, width: int, data) -> None:
+    order = np.array(data.draw(st.permutations(range(layers * width))))
+    count = data.draw(st.integers(0, layers * width))
+    found = distribution(order, count, layers)
+    assert len(found) == layers
+    assert found.sum() == count
+    for layer in range(layers):
+        assert found[layer] == sum(layer * width <= n < (layer + 1) * width for n in order[:count])
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [(0.0, 100), (0.009, 100), (0.02, 20), (0.1, 10), (0.5, 5)],
+)
+def test_the_minimal_set_is_the_first_size_whose_accuracy_exceeds_the_allowed_loss(delta, expected) -> None:
+    assert minimal_set({5: 0.5, 10: 0.85, 20: 0.891, 50: 0.880, 100: 0.9}, delta) == expected
+
+
+def test_reaching_the_allowed_loss_exactly_does_not_exceed_it() -> None:
+    assert minimal_set({1: 0.5, 2: 1.0}, 0.5) == 2
+    assert minimal_set({1: 0.75, 2: 1.0}, 0.5) == 1
+
+
+def test_the_search_score_rewards_separation_and_punishes_loss() -> None:
+    assert search_score(0.9, 0.3, 0.95, 0.85) == pytest.approx(0.5 * 0.6 - 0.5 * 0.1)
+    assert search_score(0.9, 0.3, 0.95, 0.95) > search_score(0.9, 0.3, 0.95, 0.85) > search_score(0.9, 0.5, 0.95, 0.85)
+
+
+# Planted neurons -------------------------------------------------------------------------------------------------
+
+LAYERS, WIDTH, PLANTED = 3, 8, {2: 0, 13: 1, 22: 2}
+"""Number of a planted neuron → the label at which it fires."""
+
+
+def planted(words: int, seed: int):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(3, size=words)
+    neurons_ = rng.normal(size=(words, LAYERS * WIDTH))
+    for number, label in PLANTED.items():
+        neurons_[:, number] = np.where(ids == label, 3, 0) + rng.normal(size=words) * 0.3
+    return store(neurons_.reshape(words, LAYERS, WIDTH).transpose(1, 0, 2)), ids
+
+
+@pytest.fixture
+def run(make_study) -> runs.Run:
+    return runs.Run(make_study(), runs.Variant("pretrained"))
+
+
+@pytest.fixture
+def planted_run(make_study, monkeypatch: pytest.MonkeyPatch):
+    """``planted_run(**overrides)``: a run whose stores hold the planted neurons, under the property ``tag``."""
+
+    def make(**overrides) -> runs.Run:
+        stores = {}
+        for split, (words, seed) in {"train": (900, 0), "dev": (400, 1), "test": (400, 2)}.items():
+            data, ids = planted(words, seed)
+            data.words["tag"] = [f"L{i}" for i in ids]
+            stores[split] = data
+        monkeypatch.setattr(activations, "load", lambda run: stores)
+        given = {"ranking__sizes": [0.125, 0.5, 1.0], "ranking__top": 0.125, **overrides}
+        return runs.Run(make_study(**given), runs.Variant("pretrained"))
+
+    return make
+
+
+def test_planted_neurons_are_ranked_first(planted_run) -> None:
+    run = planted_run()
+    rank = neurons.load(run)["tag"]
+    assert set(rank.order[:3].tolist()) == set(PLANTED)
+    assert rank.per_layer(0.125).tolist() == [1, 1, 1]
+    assert rank.shape == (LAYERS, WIDTH)
+    for number, label in PLANTED.items():
+        assert rank.top(0.0)[f"L{label}"].tolist() == [number]
+
+
+def test_the_table_shows_that_the_top_neurons_suffice_and_the_bottom_ones_do_not(planted_run) -> None:
+    table = neurons.table(planted_run())
+    cell = table[table["kind"] != "layer"].set_index(["split", "kind", "neurons"])["accuracy"]
+    layer = table[table["kind"] == "layer"].set_index("layer")["neurons"]
+    assert layer.to_dict() == {0: 1, 1: 1, 2: 1}
+    for split in ("dev", "test"):
+        assert cell[split, "retrain", 3] > 0.95
+        assert cell[split, "keep-top", 3] > 0.95
+        assert cell[split, "keep-bottom", 3] < 0.5
+        every = {cell[split, kind, 24] for kind in ("keep-top", "keep-random", "keep-bottom")}
+        assert len(every) == 1, "all neurons kept: the order does not matter"
+        assert cell[split, "retrain", 24] == pytest.approx(every.pop(), abs=0.01)
+    assert len(cell) == 2 * 4 * 3
+
+
+def test_retraining_on_all_neurons_gives_the_all_neuron_probe(planted_run) -> None:
+    run = planted_run()
+    stores = activations.load(run)
+    tag = probes.labels({s: d.words for s, d in stores.items()}, "tag")
+    (value,) = run.study.ranking.l1
+    head = probes.Head([tag], torch.arange(24), value, value)
+    (probe,) = probes.fit(stores["train"], [head], run.study.probe, run.study.seed)
+    expected = (probe.predict(stores["test"])[0][0] == tag.ids["test"]).mean()
+    table = neurons.table(run).set_index(["split", "kind", "neurons"])["accuracy"]
+    assert table["test", "retrain", 24] == expected
+    np.testing.assert_allclose(neurons.load(run)["tag"].weight, probe.weight[0].T.numpy(), atol=1e-6)
+
+
+def test_the_penalty_that_keeps_the_accuracy_and_separates_the_neurons_is_chosen(planted_run) -> None:
+    table = neurons.table(planted_run(ranking__l1=[10.0, 1e-3]))
+    assert table["l1"].unique().tolist() == [1e-3], "ten is so much that nothing is learnt"
+
+
+def test_a_single_penalty_is_taken_without_a_search(planted_run) -> None:
+    assert neurons.table(planted_run(ranking__l1=[10.0]))["l1"].unique().tolist() == [10.0]
+
+
+def test_rare_labels_are_left_out_of_the_ordering() -> None:
+    ids = np.repeat([0, 1, 2], [50, 4, 46])
+    weight = np.zeros((3, 6))
+    weight[0, 1], weight[1, 5], weight[2, 2] = 1.0, 100.0, 0.5
+    study_ranking = type("R", (), {"min_label_words": 5, "mass_steps": 10})()
+    rank = neurons._rank(Labels("tag", ["a", "b", "c"], {"train": ids}), weight, (2, 3), study_ranking)
+    assert rank.labels == ["a", "c"]
+    assert rank.order[:2].tolist() == [1, 2]
+    assert rank.weight.shape == (2, 6)
+
+
+def test_a_property_without_a_frequent_label_is_refused() -> None:
+    study_ranking = type("R", (), {"min_label_words": 500, "mass_steps": 10})()
+    with pytest.raises(ValueError, match=r"no label has 500 training words; lower ranking\.min_label_words"):
+        neurons._rank(Labels("tag", ["a", "b"], {"train": np.array([0, 1])}), np.ones((2, 4)), (2, 2), study_ranking)
+
+
+# A run -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_ranked_once_and_read_again(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, ranks = neurons.table(run), neurons.load(run)
+    monkeypatch.setattr(probes, "fit", lambda *a, **k: pytest.fail("ranked again"))
+    assert neurons.table(run).equals(first)
+    again = neurons.load(run)["tag"]
+    assert again.order.tolist() == ranks["tag"].order.tolist()
+    assert again.labels == ["N", "O", "V"]
+    assert sorted(again.order) == list(range(3 * 16))
+
+
+def test_a_lost_ranking_is_made_again_with_its_table(run) -> None:
+    first = neurons.load(run)["tag"].order.tolist()
+    run.ranking.unlink()
+    assert neurons.load(run)["tag"].order.tolist() == first
+
+
+def test_a_truncated_ranking_is_made_again(run) -> None:
+    first = neurons.load(run)["tag"].order.tolist()
+    run.ranking.write_bytes(run.ranking.read_bytes()[:200])
+    assert neurons.load(run)["tag"].order.tolist() == first
+
+
+def test_a_ranking_under_other_parameters_replaces_the_old_one(make_study) -> None:
+    few, many = (
+        runs.Run(make_study(ranking__sizes=sizes), runs.Variant("pretrained")) for sizes in ([1.0], [0.1, 0.5, 1.0])
+    )
+    assert (neurons.table(few)["kind"] == "retrain").sum() == 2
+    assert (neurons.table(many)["kind"] == "retrain").sum() == 6
+    with pytest.raises(runs.StaleResult):
+        runs.read_table(few.neurons, few.key("neurons"))

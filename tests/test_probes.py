@@ -1,0 +1,422 @@
+"""Probes find what is there, nothing where there is nothing, and train as the textbook says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import labelled_sentences, store, write_columns
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from lib import activations, params, probes, runs
+from lib.probes import Head, Labels, Scale
+
+LAYERS, WIDTH = 3, 6
+
+
+def setting(**changes) -> params.Probe:
+    base = {"epochs": 3, "batch_size": 32, "learning_rate": 1e-2, "l1": 0.0, "l2": 0.0, "standardise": True}
+    return params.Probe(**(base | changes))
+
+
+def labelled(ids: np.ndarray, count: int, name: str = "tag") -> Labels:
+    return Labels(name, [f"L{i}" for i in range(count)], {"train": ids})
+
+
+def problem(words: int = 300, count: int = 4, layer: int = 1, noise: float = 0.5, seed: int = 0):
+    """A store whose labels are planted in one layer, and the labels."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(count, size=words)
+    vectors = rng.normal(size=(LAYERS, words, WIDTH))
+    vectors[layer] = np.eye(count, WIDTH)[ids] * 3 + rng.normal(size=(words, WIDTH)) * noise
+    return store(vectors), ids
+
+
+# Gradient and optimum --------------------------------------------------------------------------------------------
+
+
+def objective(block, weight, bias, parts, wanted, l1: float, l2: float) -> torch.Tensor:
+    """The loss by its definition: per group and label set, mean cross-entropy + λ1·Σ|W| + λ2·‖W‖₂; [groups, sets]."""
+    scores = block @ weight + bias
+    losses = []
+    for part, ids in zip(parts, wanted, strict=True):
+        picked = torch.log_softmax(scores[:, :, part], -1)[:, torch.arange(len(ids)), ids]
+        own = weight[:, :, part]
+        losses.append(-picked.mean(1) + l1 * own.abs().sum((1, 2)) + l2 * own.square().sum((1, 2)).sqrt())
+    return torch.stack(losses, 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), l1=st.sampled_from([0.0, 0.01, 0.5]), l2=st.sampled_from([0.0, 0.03, 0.7]),
+    counts=st.lists(st.integers(2, 4), min_size=1, max_size=3), words=st.integers(1, 9),
+)  # fmt: skip
+def test_the_gradient_is_that_of_the_loss(seed: int, l1: float, l2: float, counts: list[int], words: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    ends = np.cumsum([0, *counts])
+    parts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
+    block = torch.randn(LAYERS, words, WIDTH, generator=generator, dtype=torch.float64)
+    weight = torch.randn(LAYERS, WIDTH, int(ends[-1]), generator=generator, dtype=torch.float64).requires_grad_()
+    bias = torch.randn(LAYERS, 1, int(ends[-1]), generator=generator, dtype=torch.float64).requires_grad_()
+    wanted = torch.stack([torch.randint(n, (words,), generator=generator) for n in counts])
+    expected = torch.autograd.grad(objective(block, weight, bias, parts, wanted, l1, l2).sum(), (weight, bias))
+    weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
+    probe = probes.Probe(weight, bias, parts, None, None)
+    with torch.no_grad():
+        probes._gradient(probe, Head([], None, l1, l2), setting(l1=9.0, l2=9.0), block, wanted)
+    torch.testing.assert_close(weight.grad, expected[0], rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(bias.grad, expected[1], rtol=1e-9, atol=1e-11)
+
+
+def test_a_head_without_penalties_of_its_own_takes_those_of_the_settings() -> None:
+    data, ids = problem()
+    tag = labelled(ids, 4)
+    given_by_settings, given_by_head, none = (
+        probes.fit(data, [Head([tag], None, *own)], setting(l1=l1, l2=l1), seed=0)[0].weight
+        for l1, own in ((0.1, (None, None)), (0.0, (0.1, 0.1)), (0.1, (0.0, 0.0)))
+    )
+    assert torch.equal(given_by_settings, given_by_head)
+    assert not torch.equal(given_by_settings, none)
+
+
+def test_the_penalty_is_the_elastic_net_with_a_norm_that_is_not_squared() -> None:
+    weight = torch.tensor([[[3.0, -4.0]], [[0.0, 0.0]]])
+    assert probes.penalty(weight, 0.1, 10.0).tolist() == pytest.approx([0.7 + 50.0, 0.0])
+
+
+def reference(x: np.ndarray, y: np.ndarray, count: int, l1: float, l2: float) -> float:
+    """The minimum of the loss by proximal gradient descent: the exact proximal step of λ1·Σ|W| + λ2·‖W‖₂."""
+    x = np.hstack([x, np.ones((len(x), 1))])
+    step = 4 * len(x) / np.linalg.norm(x, 2) ** 2
+    weight = previous = np.zeros((x.shape[1], count))
+    for k in range(3000):
+        at = weight + k / (k + 3) * (weight - previous)
+        scores = x @ at
+        chance = np.exp(scores - scores.max(1, keepdims=True))
+        chance /= chance.sum(1, keepdims=True)
+        at = at - step * x.T @ (chance - np.eye(count)[y]) / len(x)
+        own = np.sign(at[:-1]) * np.maximum(np.abs(at[:-1]) - step * l1, 0)
+        own *= max(0.0, 1 - step * l2 / max(np.linalg.norm(own), 1e-12))
+        previous, weight = weight, np.vstack([own, at[-1:]])
+    return total_loss(x[:, :-1], y, weight[:-1], weight[-1], l1, l2)
+
+
+def total_loss(x, y, weight, bias, l1: float, l2: float) -> float:
+    scores = x @ weight + bias
+    log_chance = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+    return -log_chance[np.arange(len(y)), y].mean() + l1 * np.abs(weight).sum() + l2 * np.linalg.norm(weight)
+
+
+@pytest.mark.parametrize(("l1", "l2"), [(0.0, 0.0), (0.02, 0.0), (0.0, 0.1), (0.01, 0.05)])
+def test_the_objective_at_convergence_is_that_of_a_reference_solver(l1: float, l2: float) -> None:
+    data, ids = problem(words=200, noise=3.0)
+    settled = setting(epochs=1500, batch_size=200, learning_rate=3e-3, l1=l1, l2=l2, order="corpus")
+    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], settled, seed=0)
+    x = probes.read(data, slice(None), probe.scale, torch.device("cpu")).numpy().astype(np.float64)
+    for layer in range(LAYERS):
+        weight, bias = probe.weight[layer].numpy().astype(np.float64), probe.bias[layer].numpy().astype(np.float64)
+        found = total_loss(x[layer], ids, weight, bias, l1, l2)
+        best = reference(x[layer], ids, 4, l1, l2)
+        assert best - 1e-6 <= found <= best + 2e-3
+        start = total_loss(x[layer], ids, np.zeros_like(weight), np.zeros_like(bias), l1, l2)
+        assert start > best + 5e-3, "there was something to minimise"
+
+
+def test_without_penalty_the_optimum_is_that_of_scikit_learn() -> None:
+    data, ids = problem(words=200, noise=3.0)
+    settled = setting(epochs=1500, batch_size=200, learning_rate=3e-3, order="corpus")
+    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], settled, seed=0)
+    x = probes.read(data, slice(None), probe.scale, torch.device("cpu")).numpy().astype(np.float64)[1]
+    solved = LogisticRegression(C=np.inf, max_iter=2000, tol=1e-8).fit(x, ids)
+    scores = x @ probe.weight[1].numpy() + probe.bias[1].numpy()
+    chance = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(chance, solved.predict_proba(x), atol=5e-3)
+
+
+# What probes find ------------------------------------------------------------------------------------------------
+
+
+def accuracy(probe: probes.Probe, data, sets: list[np.ndarray]) -> np.ndarray:
+    """[label sets, groups]"""
+    return np.array([(found == ids).mean(1) for found, ids in zip(probe.predict(data), sets, strict=True)])
+
+
+@pytest.mark.parametrize("layer", range(LAYERS))
+def test_the_layer_in_which_labels_are_planted_wins(layer: int) -> None:
+    data, ids = problem(layer=layer)
+    held_out, unseen_ids = problem(layer=layer, seed=1)
+    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], setting(epochs=20), seed=0)
+    (found,) = accuracy(probe, held_out, [unseen_ids])
+    assert found.argmax() == layer
+    assert found[layer] > 0.95
+    assert np.delete(found, layer).max() < 0.4, "chance is a quarter"
+
+
+def word_tables(sizes: dict[str, int], types: int, seed: int, distribution: list[float]) -> dict[str, pd.DataFrame]:
+    rng = np.random.default_rng(seed)
+    names = [f"L{i}" for i in range(len(distribution))]
+    return {
+        split: pd.DataFrame(
+            {"word": [f"w{i}" for i in rng.integers(types, size=n)], "tag": rng.choice(names, size=n, p=distribution)}
+        )
+        for split, n in sizes.items()
+    }
+
+
+def test_on_noise_the_real_and_the_control_accuracy_are_the_majority_rate() -> None:
+    words = word_tables({"train": 3000, "dev": 10, "test": 3000}, 10**6, 0, [0.6, 0.3, 0.1])
+    rng = np.random.default_rng(1)
+    stores = {s: store(rng.normal(size=(2, len(t), 4)), t) for s, t in words.items()}
+    real = probes.labels(words, "tag")
+    drawn = probes.control(words, real, 0)
+    (probe,) = probes.fit(stores["train"], [Head([real, drawn])], setting(learning_rate=3e-3, batch_size=256), seed=0)
+    found = accuracy(probe, stores["test"], [real.ids["test"], drawn.ids["test"]])
+    majority = [(s.ids["test"] == np.bincount(s.ids["train"]).argmax()).mean() for s in (real, drawn)]
+    error = np.sqrt(0.6 * 0.4 / 3000)
+    assert np.abs(found - np.array(majority)[:, None]).max() < 4 * error
+    assert found.max() < 0.6 + 5 * error
+
+
+def test_with_one_fixed_vector_per_word_type_the_control_task_is_learnt_by_heart() -> None:
+    words = word_tables({"train": 2000, "dev": 10, "test": 500}, 30, 0, [0.4, 0.3, 0.3])
+    vectors = np.random.default_rng(1).normal(size=(30, 32))
+    types = {s: t["word"].str[1:].astype(int).to_numpy() for s, t in words.items()}
+    stores = {s: store(vectors[types[s]][None], t) for s, t in words.items()}
+    real = probes.labels(words, "tag")
+    drawn = probes.control(words, real, 0)
+    (probe,) = probes.fit(stores["train"], [Head([real, drawn])], setting(epochs=20), seed=0)
+    (of_real,), (of_control,) = accuracy(probe, stores["test"], [real.ids["test"], drawn.ids["test"]])
+    assert of_control > 0.95
+    assert of_real < 0.6, "these real labels have nothing to do with the words"
+
+
+def test_an_unchanged_encoder_gives_identical_predictions() -> None:
+    data, ids = problem(noise=2.0)
+    twin = store(np.array(data.vectors, copy=True))
+    first, second = (probes.fit(d, [Head([labelled(ids, 4)])], setting(), seed=3)[0] for d in (data, twin))
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(first.bias, second.bias)
+    assert np.array_equal(first.predict(data)[0], second.predict(twin)[0])
+
+
+def test_the_order_of_the_words_depends_on_the_seed() -> None:
+    data, ids = problem(noise=2.0)
+    first, other = (probes.fit(data, [Head([labelled(ids, 4)])], setting(), seed=s)[0].weight for s in (3, 4))
+    assert not torch.equal(first, other)
+
+
+def test_heads_and_label_sets_trained_together_equal_those_trained_alone() -> None:
+    data, ids = problem(noise=2.0)
+    other = np.random.default_rng(5).integers(3, size=len(ids))
+    sets = [labelled(ids, 4), labelled(other, 3)]
+    some, every = torch.tensor([2, 5, 11]), torch.arange(LAYERS * WIDTH)
+    heads = [Head(sets), Head([sets[0]], some, 0.01, 0.02), Head(sets, every)]
+    together = probes.fit(data, heads, setting(l1=1e-3, l2=1e-2), seed=0)
+    for head, probe in zip(heads, together, strict=True):
+        for labels, part in zip(head.sets, probe.parts, strict=True):
+            alone = Head([labels], head.neurons, head.l1, head.l2)
+            (single,) = probes.fit(data, [alone], setting(l1=1e-3, l2=1e-2), seed=0)
+            torch.testing.assert_close(probe.weight[:, :, part], single.weight, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(probe.bias[:, :, part], single.bias, rtol=1e-4, atol=1e-6)
+
+
+def test_a_head_of_one_layers_neurons_equals_that_layers_probe() -> None:
+    data, ids = problem(noise=2.0)
+    tag = labelled(ids, 4)
+    layers, chosen = probes.fit(data, [Head([tag]), Head([tag], torch.arange(WIDTH, 2 * WIDTH))], setting(), seed=0)
+    torch.testing.assert_close(chosen.weight[0], layers.weight[1], rtol=1e-4, atol=1e-6)
+    assert np.array_equal(chosen.predict(data)[0][0], layers.predict(data)[0][1])
+
+
+def test_labels_that_do_not_match_the_words_are_refused() -> None:
+    data, ids = problem()
+    with pytest.raises(ValueError, match="299 labels do not match the 300 words"):
+        probes.fit(data, [Head([labelled(ids[:-1], 4)])], setting(), seed=0)
+
+
+def test_predictions_do_not_depend_on_the_block_in_which_a_word_is_read() -> None:
+    data, ids = problem(words=5000, noise=2.0)
+    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], setting(epochs=1), seed=0)
+    scores = probes.read(data, slice(None), probe.scale, torch.device("cpu")) @ probe.weight + probe.bias
+    assert (probe.predict(data)[0] == scores.argmax(-1).numpy()).mean() > 0.9995
+
+
+@pytest.mark.parametrize("order", ["shuffled", "corpus"])
+def test_every_word_is_in_one_batch_of_every_epoch(order: str) -> None:
+    steps = list(probes.batches(10, 4, order, 3, seed=0))
+    assert len(steps) == 9
+    epochs = [np.concatenate([np.arange(10)[rows] for rows in steps[i : i + 3]]) for i in (0, 3, 6)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(10))
+    assert (epochs[0].tolist() == list(range(10))) is (order == "corpus")
+    assert (epochs[0].tolist() == epochs[1].tolist()) is (order == "corpus")
+
+
+# Scale -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_scale_is_mean_and_deviation_over_more_words_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "BLOCK", 64)
+    rng = np.random.default_rng(0)
+    vectors = (rng.normal(size=(2, 333, 5)) * [1, 0.01, 50, 3, 1] + [0, 5, 900, -7, 60]).astype(np.float16)
+    vectors[1, :, 4] = 2.5
+    scale = Scale.of(vectors)
+    exact = vectors.astype(np.float64)
+    np.testing.assert_allclose(scale.mean[:, 0].numpy(), exact.mean(1), rtol=1e-5)
+    deviation = exact.std(1)
+    assert deviation[1, 4] == 0
+    assert np.isinf(scale.deviation[1, 0, 4])
+    varied = deviation > 0
+    np.testing.assert_allclose(scale.deviation[:, 0].numpy()[varied], deviation[varied], rtol=1e-5)
+
+
+def test_standardised_neurons_have_mean_0_and_deviation_1_and_constant_ones_are_0() -> None:
+    vectors = np.random.default_rng(0).normal(size=(2, 500, 4)) * 7 + 100
+    vectors[0, :, 2] = 42.0
+    data = store(vectors)
+    block = probes.read(data, slice(None), Scale.of(data.vectors), torch.device("cpu"))
+    assert torch.equal(block[0, :, 2], torch.zeros(500))
+    varied = torch.cat([block[0, :, [0, 1, 3]], block[1]], 1)
+    torch.testing.assert_close(varied.mean(0), torch.zeros(7), atol=1e-4, rtol=0)
+    torch.testing.assert_close(varied.std(0, correction=0), torch.ones(7), atol=1e-4, rtol=0)
+
+
+def test_a_raw_probe_reads_the_vectors_as_they_are() -> None:
+    data, ids = problem(noise=2.0)
+    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], setting(standardise=False), seed=0)
+    block = probes.read(data, slice(5, 9), probe.scale, torch.device("cpu"))
+    assert torch.equal(block, torch.from_numpy(data.vectors[:, 5:9].astype(np.float32)))
+
+
+def test_standardising_makes_the_probe_blind_to_the_scale_of_a_layer() -> None:
+    data, ids = problem(noise=2.0)
+    larger = store(data.vectors.astype(np.float32) * 64)
+    tag = labelled(ids, 4)
+    for standardise in (True, False):
+        found = [
+            probes.fit(d, [Head([tag])], setting(standardise=standardise), 0)[0].predict(d)[0] for d in (data, larger)
+        ]
+        assert bool((found[0] == found[1]).mean() > 0.999) is standardise
+
+
+def test_flattened_neurons_are_numbered_layer_times_width_plus_unit() -> None:
+    block = torch.arange(2 * 3 * 4).reshape(2, 3, 4)
+    flat = probes.flat(block)
+    for layer in range(2):
+        for unit in range(4):
+            assert torch.equal(flat[:, layer * 4 + unit], block[layer, :, unit])
+
+
+# Labels, groups, baselines ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def words() -> dict[str, pd.DataFrame]:
+    def table(text: str) -> pd.DataFrame:
+        return pd.DataFrame([t.split("/") for t in text.split()], columns=["word", "tag"])
+
+    return {
+        "train": table("the/D bank/N bank/V bank/N dog/N runs/V runs/N the/D cat/N"),
+        "dev": table("the/D"),
+        "test": table("the/D bank/V new/N dog/N oh/UH the/UH runs/V"),
+    }
+
+
+def test_labels_are_those_of_training_and_others_are_marked(words) -> None:
+    real = probes.labels(words, "tag")
+    assert real.names == ["D", "N", "V"]
+    assert real.ids["test"].tolist() == [0, 2, 1, 1, -1, -1, 2]
+    assert real.unseen == {"train": 0, "dev": 0, "test": 2}
+
+
+def test_labels_of_a_categorical_column_are_the_same(words) -> None:
+    categorical = {
+        s: t.assign(tag=pd.Categorical(t["tag"], categories=["UH", "V", "N", "D"])) for s, t in words.items()
+    }
+    plain, found = probes.labels(words, "tag"), probes.labels(categorical, "tag")
+    assert found.names == plain.names
+    assert all(np.array_equal(found.ids[s], plain.ids[s]) for s in words)
+
+
+def test_a_property_with_one_training_label_is_refused(words) -> None:
+    words["train"]["tag"] = "N"
+    with pytest.raises(ValueError, match="property 'tag' has 1 label in the training words"):
+        probes.labels(words, "tag")
+
+
+def test_words_are_grouped_by_what_training_says_of_their_type(words) -> None:
+    groups = probes.word_groups(words, probes.labels(words, "tag"), "test")
+    assert tuple(groups) == probes.WORDS
+    assert groups["all"].tolist() == [True] * 7
+    assert groups["ambiguous"].tolist() == [False, True, False, False, False, False, True]
+    assert groups["unseen"].tolist() == [False, False, True, False, True, False, False]
+
+
+def test_the_baselines_know_training_frequencies_only(words) -> None:
+    found = probes.baselines(words, probes.labels(words, "tag"), "test")
+    assert found["majority"].tolist() == [1] * 7
+    assert found["lookup"].tolist() == [0, 1, 1, 1, 1, 0, 1], "a tie (runs) goes to the first label"
+
+
+def test_the_control_task_gives_a_word_type_one_label_in_all_splits() -> None:
+    words = word_tables({"train": 5000, "dev": 500, "test": 500}, 2000, 0, [0.7, 0.2, 0.1])
+    real = probes.labels(words, "tag")
+    drawn = probes.control(words, real, 3)
+    every = pd.concat([pd.DataFrame({"word": words[s]["word"], "id": drawn.ids[s]}) for s in words])
+    per_type = every.groupby("word")["id"]
+    assert per_type.nunique().max() == 1
+    np.testing.assert_allclose(per_type.first().value_counts(normalize=True).sort_index(), [0.7, 0.2, 0.1], atol=0.05)
+    assert drawn.control
+    assert not real.control
+    again, other = probes.control(words, real, 3), probes.control(words, real, 4)
+    assert np.array_equal(drawn.ids["train"], again.ids["train"])
+    assert not np.array_equal(drawn.ids["train"], other.ids["train"])
+
+
+def test_texts_are_resampled_or_sentences_where_texts_are_unknown() -> None:
+    words = pd.DataFrame({"text": ["a", "a", "b"], "sentence": [0, 1, 2]})
+    assert probes.text_ids(words).tolist() == ["a", "a", "b"]
+    assert probes.text_ids(words.assign(text="")).tolist() == ["0", "1", "2"]
+
+
+# A run -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(make_study) -> runs.Run:
+    return runs.Run(make_study(), runs.Variant("pretrained"))
+
+
+def test_the_layer_table_counts_every_word_of_every_probe_and_baseline(run) -> None:
+    table = probes.layers(run)
+    stores = activations.load(run)
+    every = table[table["words"] == "all"].groupby(["split", "labels", "layer"])[["correct", "total"]].sum()
+    for split in ("dev", "test"):
+        assert set(every.loc[split].index) == {
+            *((kind, layer) for kind in ("real", "control") for layer in range(3)), ("majority", -1), ("lookup", -1),
+        }  # fmt: skip
+        assert (every.loc[split]["total"] == len(stores[split].words)).all()
+    assert (table["correct"] <= table["total"]).all()
+    tags = stores["test"].words["tag"].astype(str)
+    majority = stores["train"].words["tag"].astype(str).mode()[0]
+    assert every.loc[("test", "majority", -1), "correct"] == (tags == majority).sum()
+    assert every.loc[("test", "real", 1), "correct"] > every.loc[("test", "majority", -1), "correct"]
+
+
+def test_a_test_label_never_seen_in_training_counts_as_an_error(make_study, tmp_path) -> None:
+    files = {s: tmp_path / f"{s}.txt" for s in ("train", "dev", "test")}
+    for i, file in enumerate(files.values()):
+        write_columns(file, labelled_sentences(20, i))
+    write_columns(files["test"], [[("the", "NEW"), ("dog", "NEW")]])
+    study = make_study(files={s: str(f) for s, f in files.items()})
+    table = probes.layers(runs.Run(study, runs.Variant("pretrained")))
+    real = table[(table["split"] == "test") & (table["labels"] == "real") & (table["words"] == "all")]
+    assert real["total"].sum() == 3 * 2
+    assert real["correct"].sum() == 0
+
+
+def test_layers_are_not_probed_again_under_the_same_key(run, monkeypatch) -> None:
+    first = probes.layers(run)
+    monkeypatch.setattr(probes, "fit", lambda *a, **k: pytest.fail("probed again"))
+    pd.testing.assert_frame_equal(probes.layers(run), first)

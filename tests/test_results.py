@@ -1,0 +1,181 @@
+"""The tables say what the counts say, with intervals over texts; what is missing is listed at once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import probes, results, runs
+from lib.runs import Run, Variant
+
+
+def counts(correct: dict[str, np.ndarray], total: int = 20, **where) -> pd.DataFrame:
+    """Variant → correct words per text, as ``results.layers`` gives them."""
+    cell = {
+        "study": "s", "property": "tag", "labels": "real", "words": "all", "layer": 0, "split": "test", **where,
+    }  # fmt: skip
+    return pd.concat(
+        pd.DataFrame({"text": [f"t{i}" for i in range(len(c))], "correct": c, "total": total, "variant": v, **cell})
+        for v, c in correct.items()
+    )
+
+
+def binomial(rate: float, texts: int, seed: int, total: int = 20) -> np.ndarray:
+    return np.random.default_rng(seed).binomial(total, rate, size=texts)
+
+
+def test_an_accuracy_is_the_share_of_correct_words_over_all_texts() -> None:
+    table = counts({"pretrained": np.array([20, 5, 2])})
+    table["total"] = [40, 10, 2]
+    found = results.accuracies(table)
+    assert found["accuracy"].tolist() == [27 / 52]
+    assert found["n"].tolist() == [52]
+
+
+def test_every_cell_has_its_own_accuracy_and_splits_are_kept_apart() -> None:
+    rng = np.random.default_rng(0)
+    parts = [
+        counts({v: rng.integers(0, 21, size=9)}, property=p, labels=kind, words=w, layer=layer, split=split)
+        for v in ("pretrained", "a-s1") for p in ("pos", "chunk") for kind in ("real", "control")
+        for w in ("all", "unseen") for layer in (-1, 0, 1) for split in ("dev", "test")
+    ]  # fmt: skip
+    table = pd.concat(parts).sample(frac=1, random_state=1)
+    for split in ("dev", "test"):
+        found = results.accuracies(table, split).set_index(results.CELL)["accuracy"]
+        sums = table[table["split"] == split].groupby(results.CELL)[["correct", "total"]].sum()
+        pd.testing.assert_series_equal(found.sort_index(), (sums["correct"] / sums["total"]), check_names=False)
+        assert len(found) == 2 * 2 * 2 * 2 * 3
+
+
+def test_an_interval_contains_its_point_and_shrinks_with_the_texts() -> None:
+    width = {}
+    for texts in (10, 40, 160):
+        (row,) = results.accuracies(counts({"pretrained": binomial(0.8, texts, 1)})).itertuples()
+        assert row.low < row.accuracy < row.high
+        width[texts] = row.high - row.low
+    assert width[10] > 1.5 * width[40] > 2.25 * width[160] > 0
+
+
+def test_the_interval_is_the_bootstraps_95_per_cent_over_texts() -> None:
+    correct = binomial(0.7, 30, 5)
+    (row,) = results.accuracies(counts({"pretrained": correct})).itertuples()
+    rng = np.random.default_rng(99)
+    draws = [rng.choice(correct, 30).sum() / 600 for _ in range(4000)]
+    assert (row.low, row.high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.006)
+
+
+def test_texts_that_are_all_right_leave_no_uncertainty() -> None:
+    (row,) = results.accuracies(counts({"pretrained": np.full(8, 20)})).itertuples()
+    assert (row.low, row.accuracy, row.high) == (1.0, 1.0, 1.0)
+
+
+def test_a_text_without_words_of_a_kind_does_not_spoil_the_interval() -> None:
+    table = pd.concat(
+        [counts({"pretrained": binomial(0.5, 12, 0)}), counts({"pretrained": np.array([3])}, words="unseen")]
+    )
+    found = results.accuracies(table).set_index("words")
+    assert found.loc["unseen", "n"] == 20
+    assert found.loc["unseen", ["low", "high"]].tolist() == [0.15, 0.15]
+
+
+def test_the_drop_of_an_encoder_that_did_not_change_is_exactly_0() -> None:
+    same = binomial(0.83, 40, 0)
+    (row,) = results.drops(counts({"pretrained": same, "task-s1": same})).itertuples()
+    assert (row.drop, row.low, row.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_drop_is_the_accuracy_lost_per_variant_property_and_layer() -> None:
+    before, after = np.array([20, 10, 10]), np.array([10, 10, 8])
+    table = pd.concat([
+        counts({"pretrained": before, "a-s1": after, "random": before}),
+        counts({"pretrained": before, "a-s1": before + 0}, layer=1),
+        counts({"pretrained": after, "a-s1": before}, property="chunk"),
+        counts({"pretrained": before, "a-s1": np.zeros(3, int)}, labels="control"),
+        counts({"a-s1": after}, study="without a pretrained run"),
+    ])  # fmt: skip
+    found = results.drops(table).set_index(["variant", "property", "layer"])["drop"]
+    assert found.to_dict() == pytest.approx(
+        {("a-s1", "tag", 0): 0.2, ("a-s1", "tag", 1): 0.0, ("a-s1", "chunk", 0): -0.2}
+    )
+
+
+def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
+    hard = np.random.default_rng(0).uniform(0.2, 1.0, size=60)  # texts differ far more than the encoders do
+    before = np.random.default_rng(1).binomial(20, hard)
+    after = np.maximum(before - np.random.default_rng(2).integers(0, 3, size=60), 0)
+    (row,) = results.drops(counts({"pretrained": before, "a-s1": after})).itertuples()
+    assert row.low < row.drop < row.high
+    single = results.accuracies(counts({"pretrained": before, "a-s1": after}))
+    unpaired = np.hypot(*(single["high"] - single["low"]))
+    assert row.high - row.low < 0.5 * unpaired
+    assert row.low > 0, "so that this drop is certain"
+
+
+def test_selectivity_is_real_minus_control_over_all_words() -> None:
+    table = pd.concat([
+        counts({"pretrained": np.array([18])}), counts({"pretrained": np.array([8])}, labels="control"),
+        counts({"pretrained": np.array([1])}, words="unseen"),
+        counts({"pretrained": np.array([5])}, labels="majority", layer=-1),
+    ])  # fmt: skip
+    found = results.selectivity(results.accuracies(table))
+    assert found[["layer", "selectivity"]].to_numpy().tolist() == [[0, pytest.approx(0.5)]]
+
+
+def test_the_centre_of_gravity_weighs_layers_by_the_quantity() -> None:
+    where = {"study": "s", "property": "tag"}
+    table = pd.concat([
+        pd.DataFrame({"layer": range(4), "n": [0, 0, 0, 5], "variant": "top", **where}),
+        pd.DataFrame({"layer": range(4), "n": [1, 1, 1, 1], "variant": "even", **where}),
+        pd.DataFrame({"layer": range(4), "n": [3, 1, 0, -9], "variant": "low", **where}),
+    ])  # fmt: skip
+    found = results.centre(table, "n")
+    assert found["s", "top", "tag"] == 3
+    assert found["s", "even", "tag"] == 1.5
+    assert found["s", "low", "tag"] == 0.25, "what is below 0 weighs nothing"
+
+
+def test_pick_takes_the_rows_with_all_these_values() -> None:
+    table = pd.DataFrame({"a": [1, 1, 2], "b": ["x", "y", "x"], "n": [10, 20, 30]})
+    assert results.pick(table, a=1, b="x")["n"].tolist() == [10]
+    assert results.pick(table, b="x")["n"].tolist() == [10, 30]
+
+
+def test_all_that_is_missing_is_listed_in_one_error(make_study) -> None:
+    study = make_study()
+    fine, lacking = (Run(study, Variant(v)) for v in ("pretrained", "random"))
+    for step, path in (("layers", fine.layers), ("neurons", fine.neurons)):
+        runs.write_table(path, pd.DataFrame({"x": [1]}), fine.key(step))
+    results.complete([fine])
+    runs.write_table(lacking.layers, pd.DataFrame({"x": [1]}), "other")
+    with pytest.raises(runs.StaleResult) as caught:
+        results.complete([fine, lacking])
+    message = str(caught.value)
+    assert f"{lacking.layers} was made with other parameters or code" in message
+    assert f"{lacking.neurons} is missing" in message
+    assert str(fine.folder) not in message
+    assert message.count("make reproduce") == 1
+
+
+def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
+    study = make_study()
+    wanted = [Run(study, Variant(v)) for v in ("pretrained", "random")]
+    table = results.layers(wanted)
+    assert set(zip(table["study"], table["variant"], strict=True)) == {("minilm", "pretrained"), ("minilm", "random")}
+    assert results.scores(wanted).empty
+    tests = results.neuron_tests(wanted)
+    rows = results.summary(wanted, table, tests).set_index("variant")
+    every = results.accuracies(table).query("labels == 'real' and words == 'all' and variant == 'pretrained'")
+    assert rows.loc["pretrained", "best accuracy"] == every["accuracy"].max()
+    assert rows.loc["pretrained", "top layer accuracy"] == every.set_index("layer")["accuracy"][2]
+    assert rows.loc["pretrained", "best layer"] == every.set_index("layer")["accuracy"].idxmax()
+    assert 0 < rows.loc["pretrained", "minimal set"] <= 1
+    assert rows["labels"].unique().tolist() == ["gold"]
+    assert rows["drop, top third"].isna().all(), "nothing here is fine-tuned"
+
+
+def test_the_counts_of_a_run_give_the_accuracies_of_its_predictions(make_study) -> None:
+    run = Run(make_study(), Variant("pretrained"))
+    table = probes.layers(run)
+    found = results.accuracies(results.layers([run]))
+    sums = table[table["split"] == "test"].groupby(["property", "labels", "words", "layer"])[["correct", "total"]].sum()
+    mine = found.set_index(["property", "labels", "words", "layer"])["accuracy"]
+    pd.testing.assert_series_equal(mine.sort_index(), sums["correct"] / sums["total"], check_names=False)
