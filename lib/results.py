@@ -16,8 +16,14 @@ RESAMPLES = 1000
 
 
 def load(variants_of: dict[str, list[str]], size: str = "full", overrides: dict | None = None) -> list[Run]:
-    """The runs of several studies. ``variants_of`` : study → names of its variants."""
-    return [runs.load(study, name, size, overrides) for study, names in variants_of.items() for name in names]
+    """The runs of several studies. ``variants_of`` : study → names of its variants.
+
+    At full size all results must be there already (``complete``); at a reduction what is missing is computed.
+    """
+    found = [runs.load(study, name, size, overrides) for study, names in variants_of.items() for name in names]
+    if size == "full":
+        complete(found)
+    return found
 
 
 def complete(wanted: Iterable[Run]) -> None:
@@ -44,17 +50,18 @@ def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:
 
 
 def scores(wanted: Iterable[Run]) -> pd.DataFrame:
-    """How well each fine-tuned run does its task: one row per run."""
+    """How well each fine-tuned run does its task: one row per run. ``learnt``: better than the best constant answer."""
     rows = []
     for run in wanted:
         if run.variant.task:
             meta = finetune.load(run).meta
+            score, floor = meta["scores"][meta["metric"]], meta["majority"]["test"]
             rows.append(
-                {"study": run.study.name, "variant": run.variant.name, "metric": meta["metric"],
-                 "score": meta["scores"][meta["metric"]], "majority": meta["majority"]["test"],
-                 "updates": meta["updates"], "train": meta["examples"]["train"], "test": meta["examples"]["test"]}
+                {"study": run.study.name, "variant": run.variant.name, "metric": meta["metric"], "score": score,
+                 "majority": floor, "learnt": score > floor, "updates": meta["updates"],
+                 "train": meta["examples"]["train"], "test": meta["examples"]["test"]}
             )  # fmt: skip
-    columns = ["study", "variant", "metric", "score", "majority", "updates", "train", "test"]
+    columns = ["study", "variant", "metric", "score", "majority", "learnt", "updates", "train", "test"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -125,8 +132,9 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
     """The headline table: one row per study, variant and property.
 
     ``task score`` and ``majority`` of the fine-tuning task; accuracy of the ``best layer``, of the ``top layer`` and on
-    its ambiguous words; ``drop`` averaged over the top third of the layers; ``mean layer`` of the top neurons;
-    ``minimal set``, the share of the neurons that keeps all but the smallest delta of the accuracy.
+    its ambiguous words; ``drop`` averaged over the top third of the layers (none for a run that did not learn its
+    task); ``mean layer`` of the top neurons; ``minimal set``, the share of the neurons that keeps all but the smallest
+    delta of the accuracy.
     """
     accuracy = accuracies(counts).query("labels == 'real'")
     drop = drops(counts)
@@ -139,6 +147,7 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
             where = {"study": run.study.name, "variant": run.variant.name, "property": name}
             mine = pick(accuracy, **where)
             every = mine[mine["words"] == "all"].set_index("layer")["accuracy"]
+            learnt = score["learnt"].get((run.study.name, run.variant.name), False)
             deep = pick(drop, **where, words="all").set_index("layer")["drop"]
             tried = pick(tests, **where, kind="retrain", split="dev").set_index("neurons")["accuracy"]
             fewest = neurons.minimal_set(tried.to_dict(), min(run.study.ranking.deltas))
@@ -154,7 +163,7 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
                     "best accuracy": every.max(),
                     "top layer accuracy": every[last],
                     "top layer ambiguous": unclear.iloc[0] if len(unclear) else np.nan,
-                    "drop, top third": deep[deep.index > last - (last + 1) // 3].mean() if len(deep) else np.nan,
+                    "drop, top third": deep[deep.index > last - (last + 1) // 3].mean() if learnt else np.nan,
                     "mean layer of top neurons": middle[tuple(where.values())],
                     "minimal set": fewest / tried.index.max(),
                 }
