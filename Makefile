@@ -25,6 +25,7 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 VENV := .venv
 PYTHON ?= $(VENV)/bin/python
 export PYTHON LAUNCH
+export TARGETS = $(NOTEBOOKS) $(FIGURES)
 export PYTHONPATH := $(CURDIR)
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
@@ -38,7 +39,7 @@ quoted = [$(subst $(space),$(comma),$(foreach x,$1,"$x"))]
 OVERRIDES = {"device": "$(DEVICE)"$(if $(PROPERTIES),$(comma) "properties": $(call quoted,$(PROPERTIES)))}
 
 # The grid: studies × variants × steps ---------------------------------------------------------------------------
-tasks_of = $(or $(TASKS),$(shell sed -nE 's/^tasks: *\[(.*)\].*/\1/p' params/$1.yaml params/base.yaml 2>&1 | head -n 1 | tr -d ,))
+tasks_of = $(or $(TASKS),$(shell sed -nE 's/^tasks: *\[(.*)\].*/\1/p' params/$1.yaml params/base.yaml 2>/dev/null | head -n 1 | tr -d ,))
 finetuned_of = $(foreach task,$(call tasks_of,$1),$(foreach seed,$(SEEDS),$(task)-s$(seed)))
 variants_of = pretrained random $(call finetuned_of,$1)
 
@@ -85,19 +86,24 @@ doctor: ## check Python, make, packages, device, disk, memory, data, hub; OK or 
 data: env ## fetch and verify the registry data and encoders (about 100 MB)
 	@$(PYTHON) -c 'import sys; sys.tracebacklimit = 0; from lib import sources; [print("OK", n, sources.fetch(n)) for n in sources.SOURCES]'
 
+prepare = $(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; \
+  results.prepare(*map(json.loads, sys.argv[1:3]), sys.argv[3], given=bool(sys.argv[4]), fetch=bool(sys.argv[5]))' \
+  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)' '$(TASKS)'
+
+# Under `make -n` too, where there is an environment: the keys say what has to be done.
 keys: env
-	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import runs; runs.write_keys(*map(json.loads, sys.argv[1:3]), sys.argv[3])' \
-	  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
+	$(if $(wildcard $(PYTHON)),+)@$(prepare) ''
 
 plan: keys ## show what `make reproduce` would run now
 	@$(MAKE) --no-print-directory -n grid | sed -nE 's/^lib.notebook.sh runs.([^ ]+)\.ipynb.*/  \1/p' \
 	  | { grep . || echo 'nothing to do: every result is there' ; }
 
-reproduce: data keys ## the whole study: fine-tune, extract, probe, rank, draw; resumes where it stopped
-	@echo "$(words $(NOTEBOOKS)) notebook runs, $(JOBS) at a time; logs are in runs/<study>/<variant>/"
+reproduce: keys ## the whole study: fine-tune, extract, probe, rank, draw; resumes where it stopped
+	@$(prepare) fetch
+	@echo "$(words $(NOTEBOOKS) $(FIGURES)) notebook runs, $(JOBS) at a time; logs are in runs/<study>/<variant>/"
 	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) grid
-	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; results.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' \
-	  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
+	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; \
+	  results.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
 
 grid: $(FINETUNED:%=%/01_finetune.ipynb) $(FIGURES) $(if $(KEEP),,$(RUNS:%=%/probed))
 
@@ -131,9 +137,9 @@ lint: env
 lab: data ## open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyter lab notebooks
 
-clean: ## delete caches, lesson-size runs and unfinished parts; results and models stay
-	@rm -rf runs/lesson runs/corpora .pytest_cache .ruff_cache .hypothesis
-	@find lib tests notebooks runs -name __pycache__ -o -name .ipynb_checkpoints -o -name '.*.part' -o -name '*.part.ipynb' 2>/dev/null | tr '\n' '\0' | xargs -0 rm -rf
+clean: ## delete caches and unfinished parts; results and models stay
+	@rm -rf runs/corpora .pytest_cache .ruff_cache .hypothesis
+	@find $(wildcard lib tests notebooks runs) -name __pycache__ -o -name .ipynb_checkpoints -o -name '.*.part' -o -name '*.part.ipynb' 2>/dev/null | tr '\n' '\0' | xargs -0 rm -rf
 
 confirm = read -r -p 'delete $1? [y/N] ' answer; [ "$$answer" = y ] || { echo 'nothing deleted'; exit 1; }
 

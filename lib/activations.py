@@ -22,7 +22,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from lib import corpora, encoders, finetune, runs
+from lib import corpora, encoders, runs
 from lib.encoders import Alignment, Window
 from lib.runs import Run
 
@@ -87,6 +87,8 @@ def encoder(run: Run) -> PreTrainedModel:
         return encoders.pretrained(run.study)
     if run.variant.name == "random":
         return encoders.randomised(run.study)
+    from lib import finetune  # here: Trainer takes seconds to import, and most runs do not need it
+
     return encoders.finetuned(finetune.load(run).folder)
 
 
@@ -185,11 +187,10 @@ def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
     study = run.study
     place = encoders.device(study)
     tables = corpora.load(study)
+    layers, width = encoders.shape(study)
+    runs.need_space(run.folder, sum(2.0 * layers * width * len(tables[split]) for split in folders))
     tok, model = encoders.tokenizer(study), encoder(run).to(place)
-    width, layers = model.config.hidden_size, model.config.num_hidden_layers + 1
     longest = encoders.limit(study, tok, model)
-    size = {split: 2.0 * layers * width * len(tables[split]) for split in folders}
-    runs.need_space(run.folder, sum(size.values()))
     for split, folder in folders.items():
         table = tables[split]
         sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]

@@ -9,14 +9,14 @@ import os
 import platform
 import re
 import shutil
-import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-Line = tuple[bool | None, str, str]
+Line = "tuple[bool | None, str, str]"  # a string: an old Python must get as far as being told so
 """Whether it holds (None: for information), what was found, the fix."""
 
 
@@ -62,7 +62,11 @@ def device() -> Line:
 
 def disk() -> Line:
     free = shutil.disk_usage(ROOT).free / 1e9
-    return free > 6, f"{free:.0f} GB of disk free", "free 6 GB, or set RUNS and DATA to folders on a larger disk"
+    return (
+        free > 6,
+        f"{free:.0f} GB of disk free",
+        "free 6 GB, or make runs/ and data/ links to folders on a larger disk",
+    )
 
 
 def memory() -> Line:
@@ -86,8 +90,12 @@ def data() -> Line:
 def hub() -> Line:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         return None, "model hub: offline (HF_HUB_OFFLINE=1)", ""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None, "model hub not looked for before the packages are installed", ""
+    from huggingface_hub import constants
+
     try:
-        socket.create_connection(("huggingface.co", 443), timeout=3).close()
+        urllib.request.urlopen(constants.ENDPOINT, timeout=3).close()  # noqa: S310
     except OSError:
         return None, "model hub: not reachable; only studies with hub ids (the paper's scale) need it", ""
     return True, "model hub: reachable", ""

@@ -82,6 +82,12 @@ def tokenizer(study: Study) -> PreTrainedTokenizerBase:
     return found
 
 
+def shape(study: Study) -> tuple[int, int]:
+    """Layers (the embedding output counts as one) and width of the study's encoder, without loading its weights."""
+    config = _load(AutoConfig, checkpoint(study), study)
+    return config.num_hidden_layers + 1, config.hidden_size
+
+
 def pretrained(study: Study) -> PreTrainedModel:
     """The encoder as it was released, without a head."""
     return _load(AutoModel, checkpoint(study), study, **safe_weights(study)).eval()
@@ -114,7 +120,7 @@ def safe_weights(study: Study) -> dict[str, bool]:
                 f"{place} is not safetensors: its weights would be unpickled, which can run code. Convert them "
                 "(model.save_pretrained), or pin encoder.weights_sha256 to load exactly that file, weights only"
             )
-        sources.verify(file, pinned)
+        sources.verify(file, pinned, "Get the pinned file, or correct encoder.weights_sha256 if this one is meant")
         return {"use_safetensors": False, "weights_only": True}
     return {"use_safetensors": True}
 

@@ -128,6 +128,8 @@ def _train(run: Run, key: str) -> None:
     steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
     every = math.ceil(steps / settings.evaluations)
     checkpoints = run.folder / f".checkpoints-{key}"
+    for other in set(run.folder.glob(".checkpoints-*")) - {checkpoints}:
+        runs.remove(other)
     arguments = TrainingArguments(
         output_dir=str(checkpoints), max_steps=steps, learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay, per_device_train_batch_size=settings.batch_size,

@@ -22,4 +22,9 @@ if ! execute; then
   fi
 fi
 mv "$stem.part.ipynb" "$target"
-printf '  %s %s done, %d s\n' "$run" "$name" "$SECONDS" | tee -a "$stem.log"
+total=0 finished=0
+for other in ${TARGETS:-$target}; do
+  total=$((total + 1))
+  if [ "$other" -nt "${other%.ipynb}.key" ]; then finished=$((finished + 1)); fi
+done
+printf '  %s %s done, %d s  [%d of %d]\n' "$run" "$name" "$SECONDS" "$finished" "$total" | tee -a "$stem.log"

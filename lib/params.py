@@ -41,7 +41,8 @@ class Encoder(Section):
     pooling: Literal["last", "first", "average"] = "last"
     """Which sub-word stands for the word (method: the last)."""
     max_pieces: Count | None = None
-    """Longest input in sub-words; default: what the encoder was built for. Longer sentences are read in windows."""
+    """Longest input in sub-words; default: what the encoder was built for, at most 512. Longer
+    sentences are read in windows."""
     batch_pieces: Count = 4096
     """Sub-words per forward pass of the extraction."""
 
@@ -131,7 +132,7 @@ class Ranking(Section):
     """Fractions of all neurons that a probe is retrained on, ascending; the last is 1."""
     top: Fraction
     """The fraction of all neurons whose distribution over layers is shown."""
-    deltas: list[Fraction]
+    deltas: list[Fraction] = Field(min_length=1)
     """Relative loss of accuracy allowed to the minimal set."""
 
     @model_validator(mode="after")
@@ -241,11 +242,11 @@ def load(study: str, size: str = "full", overrides: dict[str, Any] | None = None
     """
     known = studies()
     if study not in known:
-        raise ParameterError(f"there is no study '{study}'{_nearest(study, known)}. Studies: {', '.join(known)}")
+        raise ParameterError(f"there is no study '{study}'{nearest(study, known)}\nStudies: {', '.join(known)}")
     base = read_yaml(ROOT / "params" / "base.yaml")
     sizes = {"full": {}, **base.pop("sizes", {})}
     if size not in sizes:
-        raise ParameterError(f"there is no size '{size}'{_nearest(size, sizes)}. Sizes: {', '.join(sizes)}")
+        raise ParameterError(f"there is no size '{size}'{nearest(size, sizes)}\nSizes: {', '.join(sizes)}")
     data = merge(base, read_yaml(ROOT / "params" / f"{study}.yaml"))
     data = merge(merge(data, sizes[size]), _nested(overrides or {}))
     try:
@@ -276,7 +277,8 @@ def _laid(base: Any, over: Any) -> Any:
     return base | {k: _laid(base.get(k), v) for k, v in over.items()}
 
 
-def _nearest(name: str, known: Any) -> str:
+def nearest(name: str, known: Any) -> str:
+    """``; did you mean '…'?`` with the nearest known name, or nothing."""
     close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
@@ -294,7 +296,7 @@ def _explain(error: ValidationError, study: str, data: dict) -> str:
     for item in error.errors():
         place = ".".join(str(p) for p in item["loc"]) or "study"
         if item["type"] == "extra_forbidden":
-            lines.append(f"  {place}: unknown parameter{_nearest(item['loc'][-1], _fields(item['loc'][:-1]))}")
+            lines.append(f"  {place}: unknown parameter{nearest(item['loc'][-1], _fields(item['loc'][:-1]))}")
         elif item["type"] == "missing":
             lines.append(f"  {place}: missing; give it in params/{study}.yaml")
         else:

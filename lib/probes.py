@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from lib import activations, corpora, encoders, params, runs
+from lib import activations, encoders, params, runs
 from lib.activations import Activations
 from lib.params import Study
 from lib.runs import Run
@@ -182,12 +182,6 @@ def select(block: torch.Tensor, neurons: torch.Tensor | None, flattened: torch.T
     return (every if len(neurons) == every.shape[1] else every.index_select(1, neurons))[None]
 
 
-def penalty(weight: torch.Tensor, l1: float, l2: float) -> torch.Tensor:
-    """λ1·Σ|W| + λ2·‖W‖₂ of each group: [groups, features, labels] → [groups]. The norm is not squared, as in the
-    authors' toolkit."""
-    return l1 * weight.abs().sum((1, 2)) + l2 * torch.linalg.vector_norm(weight, dim=(1, 2))
-
-
 def fit(
     store: Activations, heads: Sequence[Head], settings: params.Probe, seed: int, place: torch.device | str = "cpu",
     title: str = "probes",
@@ -195,8 +189,8 @@ def fit(
     """Train all heads in one pass over the words: every batch is read once, for all of them.
 
     The loss of each group and label set is the cross-entropy, averaged over the batch, plus the elastic net
-    (``penalty``) of its own weights; Adam; weights from zero. ``store`` holds the training words, to which the
-    ``train`` labels of every set belong.
+    λ1·Σ|W| + λ2·‖W‖₂ of its own weights (the norm is not squared, as in the authors' toolkit). Adam; weights from zero.
+    ``store`` holds the training words, to which the ``train`` labels of every set belong.
     """
     place = torch.device(place)
     scale = Scale.of(store.vectors, settings.standardise)
@@ -308,8 +302,3 @@ def _counts(
         table = pd.DataFrame({"text": texts.categories.astype(str), **counts}).query("total > 0")
         out.append(table.assign(property=labelled.property, labels=kind, layer=layer, split=split, words=name))
     return out
-
-
-def silver(study: Study) -> dict[str, str]:
-    """Property → the name it is shown under (silver ones marked)."""
-    return {name: corpora.label_name(study, name) for name in study.properties}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import finetune, neurons, probes, runs
-from lib.params import ROOT
+from lib import neurons, probes, runs, sources, tasks
+from lib.params import ROOT, ParameterError
 from lib.runs import Run
 
 RESAMPLES = 1000
@@ -26,6 +26,37 @@ def load(variants_of: dict[str, list[str]], size: str = "full", overrides: dict 
     return found
 
 
+def prepare(variants_of: dict[str, list[str]], overrides: dict, scale: str, given: bool, fetch: bool) -> None:
+    """For Make, before any work: check all parameters and task names, fetch the sources needed, write the steps' keys.
+
+    Parameters
+    ----------
+    given : whether the tasks were given to Make; if not, they must be those of each study.
+    fetch : whether to fetch sources that are not here.
+
+    Raises
+    ------
+    ParameterError : no study, an unknown task (with the nearest name), tasks that Make could not read from a study.
+    """
+    if not variants_of:
+        raise ParameterError(f"no file in params/ has 'scale: {scale}'")
+    wanted = [runs.load(study, name, overrides=overrides) for study, names in variants_of.items() for name in names]
+    needed = set()
+    for run in wanted:
+        study, task = run.study, run.variant.task
+        if task:
+            tasks.task(study, task)
+            needed |= {"movie-snippets"} if task in tasks.REGISTRY else set()
+        named = {v.rpartition("-s")[0] for v in variants_of[study.name]} - {""}
+        if not given and named != set(study.tasks):
+            raise ParameterError(f"params/{study.name}.yaml: write the tasks on one line, as tasks: [sentiment, rte]")
+        needed |= {study.corpus.source, study.encoder.checkpoint} & set(sources.SOURCES)
+        needed |= {"wordnet"} if study.corpus.format == "brown" and "supersense" in study.properties else set()
+    for name in sorted(needed) if fetch else []:
+        print("OK", name, sources.fetch(name))
+    runs.write_keys(wanted, f"figures/{scale}")
+
+
 def complete(wanted: Iterable[Run]) -> None:
     """Raise StaleResult with one list of all that is missing or of other parameters, and the command that makes it."""
     problems = []
@@ -40,13 +71,18 @@ def complete(wanted: Iterable[Run]) -> None:
 
 
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
-    """Counts of correct predictions (``probes.layers``) of several runs, with the columns study and variant."""
-    return pd.concat([probes.layers(r).assign(study=r.study.name, variant=r.variant.name) for r in wanted])
+    """Counts of correct predictions (``probes.layers``) of several runs, with the columns study, variant and source."""
+    return pd.concat([_named(probes.layers(run), run) for run in wanted])
 
 
 def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:
-    """What the neurons of several runs can do (``neurons.table``), with the columns study and variant."""
-    return pd.concat([neurons.table(r).assign(study=r.study.name, variant=r.variant.name) for r in wanted])
+    """What the neurons of several runs can do (``neurons.table``), with the columns study, variant and source."""
+    return pd.concat([_named(neurons.table(run), run) for run in wanted])
+
+
+def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    source = np.where(table["property"].isin(run.study.corpus.gold), "gold", "silver")
+    return table.assign(study=run.study.name, variant=run.variant.name, source=source)
 
 
 def scores(wanted: Iterable[Run]) -> pd.DataFrame:
@@ -54,7 +90,7 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in wanted:
         if run.variant.task:
-            meta = finetune.load(run).meta
+            meta = runs.read_meta(run.model)
             score, floor = meta["scores"][meta["metric"]], meta["majority"]["test"]
             rows.append(
                 {"study": run.study.name, "variant": run.variant.name, "metric": meta["metric"], "score": score,
@@ -65,7 +101,7 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-CELL = ["study", "variant", "property", "labels", "words", "layer"]
+CELL = ["study", "variant", "property", "source", "labels", "words", "layer"]
 """What names one accuracy."""
 
 
@@ -124,8 +160,17 @@ def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
 def centre(per_layer: pd.DataFrame, value: str) -> pd.Series:
     """Centre of gravity over layers of a quantity, Σ layer·value / Σ value: per study, variant and property."""
     weight = per_layer.assign(mass=per_layer[value].clip(lower=0), moment=lambda t: t["layer"] * t["mass"])
-    sums = weight.groupby(["study", "variant", "property"])[["moment", "mass"]].sum()
+    sums = weight.groupby(NAMED)[["moment", "mass"]].sum()
     return (sums["moment"] / sums["mass"]).rename("centre")
+
+
+def entropy(per_layer: pd.DataFrame, value: str) -> pd.Series:
+    """Entropy (nats) of a quantity's distribution over layers: per study, variant and property; ln(layers) if even."""
+    share = per_layer.assign(p=per_layer[value] / per_layer.groupby(NAMED)[value].transform("sum"))
+    return share.assign(h=-share["p"] * np.log(share["p"].where(share["p"] > 0, 1))).groupby(NAMED)["h"].sum()
+
+
+NAMED = ["study", "variant", "property"]
 
 
 def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
@@ -133,14 +178,15 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
 
     ``task score`` and ``majority`` of the fine-tuning task; accuracy of the ``best layer``, of the ``top layer`` and on
     its ambiguous words; ``drop`` averaged over the top third of the layers (none for a run that did not learn its
-    task); ``mean layer`` of the top neurons; ``minimal set``, the share of the neurons that keeps all but the smallest
-    delta of the accuracy.
+    task); ``mean layer`` and ``entropy`` of the top neurons, which mean something only where ``top - random``, the test
+    accuracy with all but the top tenth of the neurons zeroed minus that with a random tenth, is clearly above zero;
+    ``minimal set``, the smallest share tried that keeps all but the smallest delta of the dev accuracy.
     """
     accuracy = accuracies(counts).query("labels == 'real'")
     drop = drops(counts)
     score = scores(wanted).set_index(["study", "variant"])
     top_layers = tests[tests["kind"] == "layer"]
-    middle = centre(top_layers, "neurons")
+    middle, spread = centre(top_layers, "neurons"), entropy(top_layers, "neurons")
     rows = []
     for run in wanted:
         for name in run.study.properties:
@@ -165,10 +211,21 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
                     "top layer ambiguous": unclear.iloc[0] if len(unclear) else np.nan,
                     "drop, top third": deep[deep.index > last - (last + 1) // 3].mean() if learnt else np.nan,
                     "mean layer of top neurons": middle[tuple(where.values())],
+                    "entropy of top neurons": spread[tuple(where.values())],
+                    "top - random": _margin(pick(tests, **where, split="test")),
                     "minimal set": fewest / tried.index.max(),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _margin(tests: pd.DataFrame) -> float:
+    """Accuracy with all but the top tenth of the neurons zeroed minus that with all but a random tenth."""
+    kept = tests[tests["kind"].isin(["keep-top", "keep-random"])].pivot_table(
+        index="neurons", columns="kind", values="accuracy"
+    )
+    near = (kept.index - kept.index.max() / 10).to_series().abs().argmin()
+    return float(kept["keep-top"].iloc[near] - kept["keep-random"].iloc[near])
 
 
 def times(wanted: Iterable[Run]) -> pd.DataFrame:
@@ -191,6 +248,7 @@ def figures_folder(scale: str, size: str = "full") -> Path:
 def headline(table: pd.DataFrame) -> str:
     """The summary of the gold properties as text, in per cent, for a terminal."""
     shown = table[table["labels"] == "gold"].drop(columns="labels")
+    shown = shown.drop(columns=["entropy of top neurons", "top - random", "top layer ambiguous"])
     numbers = shown.select_dtypes("number").columns.difference(["best layer", "mean layer of top neurons"])
     shown[numbers] = shown[numbers] * 100
     return shown.round(1).to_string(index=False, na_rep="")

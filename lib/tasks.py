@@ -81,7 +81,7 @@ def task(study: Study, name: str) -> Task:
     known = REGISTRY | GLUE
     if name not in known:
         raise params.ParameterError(
-            f"there is no task '{name}'{params._nearest(name, names(study))}. Tasks: {', '.join(names(study))}"
+            f"there is no task '{name}'{params.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
         )
     return known[name]
 

@@ -131,7 +131,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return folder
 
 
-CACHES = (sources.fetch, runs.code_digest, runs.file_digest, runs._folder_digest)
+CACHES = (sources.fetch, runs.code_digest)
 
 
 def forget() -> None:

@@ -80,11 +80,6 @@ def test_a_head_without_penalties_of_its_own_takes_those_of_the_settings() -> No
     assert not torch.equal(given_by_settings, none)
 
 
-def test_the_penalty_is_the_elastic_net_with_a_norm_that_is_not_squared() -> None:
-    weight = torch.tensor([[[3.0, -4.0]], [[0.0, 0.0]]])
-    assert probes.penalty(weight, 0.1, 10.0).tolist() == pytest.approx([0.7 + 50.0, 0.0])
-
-
 def reference(x: np.ndarray, y: np.ndarray, count: int, l1: float, l2: float) -> float:
     """The minimum of the loss by proximal gradient descent: the exact proximal step of λ1·Σ|W| + λ2·‖W‖₂."""
     x = np.hstack([x, np.ones((len(x), 1))])

@@ -312,7 +312,7 @@ def test_a_disk_that_is_too_small_is_reported_with_both_sizes(tmp_path, monkeypa
     if fits:
         runs.need_space(place, 1.0e9)
     else:
-        message = rf"new needs 1\.00 GB and its disk has {free / 1e9:.2f} GB free: free some space, or set RUNS"
+        message = rf"new needs 1\.00 GB and its disk has {free / 1e9:.2f} GB free: free some space, or make it a link"
         with pytest.raises(OSError, match=message):
             runs.need_space(place, 1.0e9)
 
@@ -346,8 +346,12 @@ def test_two_processes_compute_a_table_once(tmp_path: Path) -> None:
 
 def test_make_sees_only_the_keys_that_changed(monkeypatch) -> None:
     monkeypatch.setattr(runs, "checkpoint_digest", lambda study: "digest")
-    variants = {"minilm": ["pretrained", "sentiment-s1"]}
-    runs.write_keys(variants, {}, "minilm")
+
+    def write(**overrides: object) -> None:
+        wanted = [runs.load("minilm", v, overrides=overrides) for v in ("pretrained", "sentiment-s1")]
+        runs.write_keys(wanted, "figures/minilm")
+
+    write()
     written = {p.relative_to(runs.home()).as_posix(): p for p in runs.home().rglob("*.key")}
     steps = ("02_extract", "03_probe_layers", "04_rank_neurons")
     assert set(written) == {
@@ -356,10 +360,28 @@ def test_make_sees_only_the_keys_that_changed(monkeypatch) -> None:
     }  # fmt: skip
     for path in written.values():
         os.utime(path, (1, 1))
-    runs.write_keys(variants, {"device": "cpu"}, "minilm")
+    write(device="cpu")
     assert all(p.stat().st_mtime == 1 for p in written.values())
-    runs.write_keys(variants, {"ranking": {"top": 0.3}}, "minilm")
+    write(ranking={"top": 0.3})
     assert {name for name, p in written.items() if p.stat().st_mtime > 1} == {
         "minilm/pretrained/04_rank_neurons.key", "minilm/sentiment-s1/04_rank_neurons.key",
         "figures/minilm/05_figures.key",
     }  # fmt: skip
+
+
+def test_make_is_told_of_a_result_that_is_gone(monkeypatch) -> None:
+    monkeypatch.setattr(runs, "checkpoint_digest", lambda study: "digest")
+    run = runs.load("minilm", "pretrained")
+    runs.write_keys([run], "figures/minilm")
+    for step, path in (("layers", run.layers), ("neurons", run.neurons)):
+        runs.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
+    keys = {p.stem: p for p in run.folder.glob("*.key")}
+    for path in keys.values():
+        path.with_suffix(".ipynb").touch()
+        os.utime(path, (1, 1))
+    runs.write_keys([run], "figures/minilm")
+    assert all(p.stat().st_mtime == 1 for p in keys.values())
+    run.layers.unlink()
+    run.neurons.write_bytes(b"damaged")
+    runs.write_keys([run], "figures/minilm")
+    assert {name for name, p in keys.items() if p.stat().st_mtime > 1} == {"03_probe_layers", "04_rank_neurons"}
