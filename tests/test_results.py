@@ -11,8 +11,8 @@ from lib.runs import Run, Variant
 def counts(correct: dict[str, np.ndarray], total: int = 20, **where) -> pd.DataFrame:
     """Variant → correct words per text, as ``results.layers`` gives them."""
     cell = {
-        "study": "s", "property": "tag", "source": "gold", "labels": "real", "words": "all", "layer": 0, "split": "test",
-        **where,
+        "study": "s", "property": "tag", "source": "gold", "labels": "real", "words": "all", "layer": 0,
+        "split": "test", **where,
     }  # fmt: skip
     return pd.concat(
         pd.DataFrame({"text": [f"t{i}" for i in range(len(c))], "correct": c, "total": total, "variant": v, **cell})
