@@ -1,0 +1,272 @@
+"""Pre-train the mini encoders: three families, one text, one budget, one schedule."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    XLNetConfig,
+    XLNetLMHeadModel,
+)
+
+from lib.objectives import Batch, draw, logits
+from lib.prose import Pieces, cooccurrence_embeddings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is trained, and how. Everything but `family` is alike for the three encoders."""
+
+    family: str = "bert"
+    depth: int = 8
+    width: int = 192
+    heads: int = 6
+    vocabulary: int = 8192
+    length: int = 64
+    """Pieces per window."""
+    positions: int = 128
+    """Longest input. Every fourth step reads half as many windows of this length, so that all positions are trained."""
+    batch: int = 16
+    """Windows of `length` pieces per step."""
+    masking: float = 0.2
+    """Part of the pieces that is predicted."""
+    stages: tuple[tuple[int, int, float], ...] = ((2000, 2, 1e-3), (2750, 4, 5e-4), (3250, 8, 5e-4))
+    """(step, reach, learning rate) before that step: how far attention reaches, and the peak learning rate of Adam.
+    Near neighbours first: with all of the window in sight from the start, nothing is learned from it for 8 M pieces."""
+    steps: int = 30_000
+    warmup: int = 300
+    decay: float = 0.2
+    """Part of the steps, at the end, in which the learning rate falls to zero. Before, it is constant: a run can be
+    prolonged from the checkpoint made where the decay began."""
+    lr: float = 5e-4
+    """Peak learning rate after the stages, where attention reaches everywhere."""
+    weight_decay: float = 0.01
+    """Of the weight matrices."""
+    embedding_std: float = 0.05
+    """Of the initial word and position tables."""
+    seed: int = 0
+    precision: str = "auto"
+    """Of forward and backward pass: float32, bfloat16, or auto (bfloat16 where the hardware multiplies it)."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, and between evaluations on held-out text."""
+
+    def reach(self, step: int) -> int | None:
+        """How far attention reaches at a step; None: everywhere."""
+        return next((reach for until, reach, _ in self.stages if step < until), None)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, constant within a stage, linear decay to zero at the end."""
+        peak = next((lr for until, _, lr in self.stages if step < until), self.lr)
+        falling = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return peak * min((step + 1) / self.warmup, 1.0, falling)
+
+    @property
+    def decay_start(self) -> int:
+        """The last step of the constant learning rate."""
+        return round(self.steps * (1 - self.decay))
+
+
+def build(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """Make the untrained model of a family, with the library's own initialisation and no dropout."""
+    torch.manual_seed(settings.seed)
+    ids = dict(
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        vocab_size=settings.vocabulary,
+    )
+    if settings.family == "xlnet":
+        return XLNetLMHeadModel(
+            XLNetConfig(
+                **ids, d_model=settings.width, n_layer=settings.depth, n_head=settings.heads,
+                d_inner=4 * settings.width, dropout=0.0, use_mems_train=False, use_mems_eval=False,
+            )
+        )  # fmt: skip
+    common = dict(
+        hidden_size=settings.width, num_hidden_layers=settings.depth, num_attention_heads=settings.heads,
+        intermediate_size=4 * settings.width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        attn_implementation="eager",
+    )  # fmt: skip
+    if settings.family == "bert":
+        return BertForMaskedLM(BertConfig(**ids, **common, max_position_embeddings=settings.positions))
+    offset = tokenizer.pad_token_id + 1
+    return RobertaForMaskedLM(
+        RobertaConfig(**ids, **common, max_position_embeddings=settings.positions + offset, type_vocab_size=1)
+    )
+
+
+def initialise(model: PreTrainedModel, settings: Settings, ids: np.ndarray) -> None:
+    """Start from what counting gives: neighbours, positions, frequencies; everything else stays as `build` made it.
+
+    The (tied) word table holds co-occurrence embeddings, the position table (BERT, RoBERTa) sinusoids, which XLNet
+    has by design, and the output bias the logarithm of the frequencies.
+
+    Parameters
+    ----------
+    ids : int [pieces], the training text.
+    """
+    words = cooccurrence_embeddings(ids, settings.vocabulary, settings.width, settings.embedding_std, settings.seed)
+    counts = np.bincount(ids, minlength=settings.vocabulary) + 1.0
+    with torch.no_grad():
+        model.get_input_embeddings().weight.copy_(torch.from_numpy(words))
+        model.get_output_embeddings().bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+        if settings.family != "xlnet":
+            table = model.base_model.embeddings.position_embeddings.weight
+            angles = torch.arange(len(table))[:, None] / 10_000 ** (torch.arange(0, settings.width, 2) / settings.width)
+            waves = torch.cat([angles.sin(), angles.cos()], 1)
+            table.copy_(waves * (settings.embedding_std / waves.std()))
+
+
+def draw_step(text: Pieces, tokenizer: PreTrainedTokenizerFast, settings: Settings, step: int) -> Batch:
+    """The batch of a step: it depends on the settings and the number of the step only, whatever came before."""
+    rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+    length = settings.positions if step % 4 == 3 else settings.length
+    rows = torch.randint(len(text.starts), (settings.batch * settings.length // length,), generator=rng)
+    return draw(text, tokenizer, settings.family, settings.masking, text.starts[rows.numpy()], length, rng)
+
+
+def wants_bfloat16(settings: Settings, device: torch.device) -> bool:
+    """Decide the precision of forward and backward pass; the weights that are updated are always float32."""
+    if settings.precision != "auto":
+        return settings.precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and "avx512_bf16" in cpu_flags()
+
+
+def cpu_flags() -> str:
+    """What the processor can do, where the system tells (Linux); elsewhere nothing is assumed."""
+    info = Path("/proc/cpuinfo")
+    return info.read_text(encoding="utf-8") if info.exists() else ""
+
+
+def loss_of(model: PreTrainedModel, batch: Batch, reach: int | None) -> Tensor:
+    """Mean cross-entropy of the pieces to be predicted, in nats."""
+    scores = logits(model, Batch(*(t.to(model.device) for t in (batch.ids, batch.targets, batch.labels))), reach)
+    return F.cross_entropy(scores.flatten(0, 1).float(), batch.labels.flatten().to(model.device))
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: PreTrainedModel, text: Pieces, tokenizer: PreTrainedTokenizerFast, settings: Settings,
+    reach: int | None = None, windows: int = 512,
+) -> float:  # fmt: skip
+    """Mean cross-entropy, in nats, of masked (XLNet: last) pieces in fixed windows of held-out text."""
+    rng = torch.Generator().manual_seed(settings.seed)
+    starts = text.starts[:windows]
+    parts = np.array_split(starts, max(1, len(starts) // 32))
+    losses = []
+    for part in parts:
+        batch = draw(text, tokenizer, settings.family, settings.masking, part, settings.length, rng, noise=False)
+        losses.append(loss_of(model, batch, reach).item())
+    return float(np.average(losses, weights=[len(part) for part in parts]))
+
+
+def train(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: Pieces, held_out: Pieces, settings: Settings,
+    folder: Path, device: str = "cpu", stop_at: int | None = None,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Train, or go on training, and return the log.
+
+    A resumed run equals an uninterrupted one, bit for bit on the same machine and thread count. The checkpoint
+    (``last.pt``) is replaced atomically. ``stable.pt`` is the one at the start of the decay: to prolong a finished run,
+    copy it over ``last.pt`` and raise `steps`.
+
+    Parameters
+    ----------
+    model : as made by `build` and `initialise`; overwritten by the checkpoint where there is one.
+    folder : where the checkpoints and the log (``log.jsonl``) are.
+    stop_at : stop after this step, with a checkpoint.
+
+    Returns
+    -------
+    One row per checkpoint: step, pieces read, seconds, training loss since the row before, held-out loss (both within
+    the reach of that step).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(device).train()
+    low = wants_bfloat16(settings, model.device)
+    work = copy.deepcopy(model).to(torch.bfloat16) if low else model
+    masters, workers = list(model.parameters()), list(work.parameters())
+    adam = torch.optim.AdamW(
+        [dict(params=[p for p in masters if p.ndim > 1], weight_decay=settings.weight_decay),
+         dict(params=[p for p in masters if p.ndim == 1], weight_decay=0.0)],
+        settings.lr, (0.9, 0.98), fused=True,
+    )  # fmt: skip
+    done, log, seconds = 0, [], 0.0
+    if (folder / "last.pt").exists():
+        state = torch.load(folder / "last.pt", map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        adam.load_state_dict(state["adam"])
+        done, log, seconds = state["step"], state["log"], state["seconds"]
+    began, losses, end = time.monotonic() - seconds, [], min(settings.steps, stop_at or settings.steps)
+    bar = tqdm(total=settings.steps, initial=done, unit="step", desc=f"{settings.family}-mini", mininterval=5)
+    for step in range(done + 1, end + 1):
+        if low:
+            with torch.no_grad():
+                torch._foreach_copy_(workers, masters)
+        reach = settings.reach(step - 1)
+        loss = loss_of(work, draw_step(text, tokenizer, settings, step - 1), reach)
+        loss.backward()
+        if low:
+            for master, worker in zip(masters, workers, strict=True):
+                master.grad = None if worker.grad is None else worker.grad.float()
+                worker.grad = None
+        for group in adam.param_groups:
+            group["lr"] = settings.rate(step - 1)
+        adam.step()
+        adam.zero_grad()
+        losses.append(loss.detach())
+        bar.update()
+        if step % settings.checkpoint_every == 0 or step in (settings.decay_start, end):
+            row = dict(
+                step=step, pieces=step * settings.batch * settings.length, seconds=round(time.monotonic() - began, 1),
+                loss=float(torch.stack(losses).mean()),
+                held_out=held_out_loss(model.eval(), held_out, tokenizer, settings, reach),
+            )  # fmt: skip
+            model.train()
+            log, losses = [*log, row], []
+            bar.set_postfix(loss=f"{row['loss']:.3f}", held_out=f"{row['held_out']:.3f}")
+            state = dict(model=model.state_dict(), adam=adam.state_dict(), step=step, log=log, seconds=row["seconds"])
+            save(state, folder / "last.pt")
+            if step == settings.decay_start:
+                save(state, folder / "stable.pt")
+            (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in log), encoding="utf-8")
+    bar.close()
+    return log
+
+
+def save(state: dict[str, Any], file: Path) -> None:
+    """Write a checkpoint whole or not at all."""
+    part = file.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, file)
+
+
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> str:
+    """Save weights (float16 safetensors), configuration and tokenizer; return the SHA-256 of the weights.
+
+    The configuration says float32, in which the weights are to be used.
+    """
+    halves = {t.data_ptr(): t.half() for t in model.state_dict().values()}  # the tied table once
+    model.save_pretrained(folder, state_dict={name: halves[t.data_ptr()] for name, t in model.state_dict().items()})
+    tokenizer.save_pretrained(folder)
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
