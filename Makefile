@@ -125,7 +125,7 @@ $(RUNS:%=%/probed): %/probed: %/03_probe_layers.ipynb %/04_rank_neurons.ipynb
 	@rm -rf $*/activations; touch $@
 
 test: data lint ## everything that must hold: lint, unit tests, the notebooks under nbval
-	@$(PYTHON) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 tests notebooks
+	@$(PYTHON) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder tests/test_reproduce.py notebooks tests
 
 test-quick: data lint ## the unit tests alone (under two minutes)
 	@$(PYTHON) -m pytest -n 2 -m 'not slow' tests
