@@ -148,11 +148,12 @@ def _accuracy_panel(ax: Axes, here: pd.DataFrame) -> None:
     lookup, majority = (here[here["labels"] == kind]["accuracy"] * 100 for kind in ("lookup", "majority"))
     if len(lookup):
         ax.axhline(lookup.iloc[0], color=BASELINE, linestyle="--", lw=1.2, label="most frequent tag of the word type")
-    low, high = ax.get_ylim()
-    if len(majority) and majority.iloc[0] > low - 10:
-        ax.axhline(majority.iloc[0], color=BASELINE, linestyle=":", lw=1.2)
-    elif len(majority):  # far below: named, not drawn, so that differences between lines stay visible
-        ax.set_ylim(low - 0.06 * (high - low), high)
+    if len(majority):
+        low, high = ax.get_ylim()
+        if majority.iloc[0] > low - 10:
+            ax.axhline(majority.iloc[0], color=BASELINE, linestyle=":", lw=1.2)
+            low = ax.get_ylim()[0]
+        ax.set_ylim(low - 0.06 * (high - low), high)  # far below it is named, not drawn: differences stay visible
         ax.text(0.02, 0.02, f"majority tag: {majority.iloc[0]:.0f}%", color=BASELINE, transform=ax.transAxes, size=9)
     ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     _layers_axis(ax)
