@@ -20,6 +20,8 @@ SEEDS ?= 1
 DEVICE ?= auto
 KEEP ?=
 LAUNCH ?=
+SIZE ?= full
+SETTINGS ?= {}
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 VENV := .venv
@@ -52,7 +54,7 @@ FIGURES := runs/figures/$(SCALE)/05_figures.ipynb
 VARIANTS = {$(subst $(space)|,$(comma),$(strip $(foreach S,$(STUDIES),|"$S": $(call quoted,$(call variants_of,$S)))))}
 variants_json = $(subst |,,$(VARIANTS))
 
-.PHONY: help doctor data plan reproduce grid keys test test-quick lint lab clean clean-runs clean-all env
+.PHONY: help doctor data plan reproduce grid keys verify record report pretrain test test-quick lint lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -68,7 +70,9 @@ help: ## this list
 	  DEVICE 'auto, cpu, cuda, cuda:1, mps [$(DEVICE)]' \
 	  KEEP 'KEEP=1 keeps the activation stores after probing [$(KEEP)]' \
 	  LAUNCH 'put before every run, e.g. LAUNCH="srun --gpus=1 --time=4:00:00" [$(LAUNCH)]' \
-	  JOBS 'runs at a time [$(JOBS)]'
+	  JOBS 'runs at a time [$(JOBS)]' \
+	  SIZE 'of make pretrain: full, lesson [$(SIZE)]' \
+	  SETTINGS 'of make pretrain, laid over lib/pretrain.py [$(SETTINGS)]'
 
 env: $(if $(filter $(VENV)/%,$(PYTHON)),$(VENV)/installed) ## build .venv from requirements.lock (the other targets do it when needed)
 
@@ -105,6 +109,20 @@ reproduce: keys ## the whole study: fine-tune, extract, probe, rank, draw; resum
 	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; \
 	  results.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
 
+verify: keys ## compare the results of make reproduce with what is recorded in expected/; fails on a miss
+	@$(check) ''
+
+record: keys ## make the results the reference: expected/ and figures/ (three seeds of every task)
+	@$(check) record
+
+check = $(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import verify; \
+  sys.exit(not verify.check(*map(json.loads, sys.argv[1:3]), sys.argv[3], recording=bool(sys.argv[4])))' \
+  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
+
+report: reproduce ## the figures notebook as one self-contained page
+	@$(PYTHON) -c 'import sys; from lib import report; report.write(*sys.argv[1:])' $(FIGURES) $(FIGURES:%.ipynb=%.html)
+	@echo $(FIGURES:%.ipynb=%.html)
+
 grid: $(FINETUNED:%=%/01_finetune.ipynb) $(FIGURES) $(if $(KEEP),,$(RUNS:%=%/probed))
 
 part = $(word $1,$(subst /, ,$@))
@@ -123,6 +141,10 @@ $(FIGURES): $(RUNS:%=%/03_probe_layers.ipynb) $(RUNS:%=%/04_rank_neurons.ipynb)
 
 $(RUNS:%=%/probed): %/probed: %/03_probe_layers.ipynb %/04_rank_neurons.ipynb
 	@rm -rf $*/activations; touch $@
+
+pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (some four core-hours; resumes)
+	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import minis; \
+	  print(minis.compare(minis.make(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3])))' '$(SIZE)' '$(SETTINGS)' '$(DEVICE)'
 
 test: data lint ## everything that must hold: lint, unit tests, the notebooks under nbval
 	@$(PYTHON) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder tests/test_reproduce.py notebooks tests

@@ -2,6 +2,6 @@
 
 Modules, from the ground up (each imports only from those above it):
 ``params``, ``runs``, ``sources``, ``corpora``, ``tasks``, ``encoders``, ``finetune``, ``activations``, ``probes``,
-``neurons``, ``results``, ``figures``. Beside them, for encoders made from nothing: ``prose``, ``objectives``,
-``pretrain``, ``minis``.
+``neurons``, ``results``, ``claims``, ``verify``, ``figures``, ``comparisons``, ``report``. Beside them, for encoders
+made from nothing: ``prose``, ``objectives``, ``pretrain``, ``quality``, ``cards``, ``minis``.
 """

@@ -1,58 +1,151 @@
-"""From nothing to the three mini encoders: text, tokenizers, models, side by side on one machine."""
-
-from __future__ import annotations
+"""From nothing to the three mini encoders: text, tokenizers, models, how good they are, model cards."""
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
+from lib import cards, params, quality, runs
+from lib.params import ROOT, Study
 from lib.pretrain import Settings, build, export, initialise, train
-from lib.prose import Pieces, Prose, encode, train_tokenizer
+from lib.prose import FAMILIES, Pieces, Prose, encode, registry_prose, train_tokenizer, unigram_entropy
+
+SIZES = {
+    "full": {},
+    "lesson": dict(
+        text=("wordnet",), sentences=60_000, depth=2, width=64, heads=2, vocabulary=2048, length=32, positions=64,
+        stages=((200, 2, 3e-3),), lr=1e-3, steps=300, warmup=30, checkpoint_every=50,
+    ),
+}  # fmt: skip
+"""What is laid over the defaults of `Settings`: nothing (the encoders of ``models/``), or a reduction for a lesson."""
 
 
-def prepared(prose: Prose, settings: Settings, folder: Path) -> tuple[PreTrainedTokenizerFast, Pieces, Pieces]:
-    """The tokenizer of a family and its pieces of the training and held-out text; made once and kept in `folder`."""
-    file = folder / "pieces.npz"
+def settings(size: str = "full", overrides: dict[str, Any] | None = None) -> Settings:
+    """The validated settings of a size.
+
+    Raises ParameterError for an unknown size or setting, or a value of a wrong kind.
+    """
+    if size not in SIZES:
+        raise params.ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
+    known = [field.name for field in dataclasses.fields(Settings)]
+    if unknown := set(overrides or {}) - set(known):
+        name = sorted(unknown)[0]
+        raise params.ParameterError(f"pre-training has no setting '{name}'{params.nearest(name, known)}")
+    try:
+        return Settings(**{**SIZES[size], **(overrides or {})})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise params.ParameterError(f"pre-training: {place} = {problem['input']!r}: {problem['msg']}") from error
+
+
+def folder(size: str = "full") -> Path:
+    """Where pre-training writes: ``runs/pretrain``, or ``runs/<size>/pretrain`` for a named reduction."""
+    return runs.home() / "pretrain" if size == "full" else runs.home() / size / "pretrain"
+
+
+def make(size: str = "full", overrides: dict[str, Any] | None = None, device: str = "auto") -> Path:
+    """Make the three encoders, measure how good they are, write their cards; resumes, and redoes nothing finished.
+
+    Returns
+    -------
+    The folder: ``<family>-mini`` (weights, tokenizer, card, ``log.csv``), ``quality.csv``, and the working files.
+
+    Raises
+    ------
+    ParameterError : unknown settings, or a folder that holds a run of other settings or text.
+    """
+    common, root = settings(size, overrides), folder(size)
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    prose = registry_prose(common.text, common.sentences)
+    state = {"settings": dataclasses.asdict(common), "text": {"sha256": prose.sha256, "counts": prose.counts}}
+    state = json.loads(json.dumps(state))
+    with runs.lock(root):
+        if runs.read_meta(root).get("state", state) != state:
+            raise params.ParameterError(f"{root} holds a pre-training of other settings or text: move or delete it")
+        root.mkdir(exist_ok=True)
+        runs.write_meta(root, {"state": state})
+        pretrain_all(prose, common, root, place)
+        studies = {family: study_of(root, family, size) for family in FAMILIES}
+        measured = {family: measure(root, study, family) for family, study in studies.items()}
+        pd.concat([t.assign(family=f) for f, t in measured.items()]).round(2).to_csv(root / "quality.csv", index=False)
+        for family in FAMILIES:
+            mine = dataclasses.replace(common, family=family)
+            describe(root, mine, state["text"], studies[family], measured[family])
+    return root
+
+
+def study_of(root: Path, family: str, size: str) -> Study:
+    """The study that an encoder in `root` is measured by: that of its shipped sister."""
+    checkpoint = {"encoder": {"checkpoint": str(root / f"{family}-mini")}, "properties": ["pos"]}
+    return params.load(f"{family}-mini", size, checkpoint)
+
+
+def measure(root: Path, study: Study, family: str) -> pd.DataFrame:
+    """`quality.table` of one of the encoders in `root`, made once."""
+    code = runs.code_digest("encoders", "activations", "probes", "quality")
+    key = runs.digest(code, runs.checkpoint_digest(study), runs.corpus_key(study), study.probe)
+    return runs.table(root / family / "quality.parquet", key, lambda: quality.table(study))
+
+
+def describe(root: Path, mine: Settings, text: dict[str, Any], study: Study, accuracy: pd.DataFrame) -> None:
+    """Write the card and the loss curve beside the weights."""
+    place, work = root / f"{mine.family}-mini", root / mine.family
+    state = torch.load(work / "last.pt", map_location="cpu", weights_only=True)
+    pieces = np.load(work / "pieces.npz")
+    entropy = unigram_entropy(pieces["held_out_ids"], mine.vocabulary)
+    pd.DataFrame(state["log"]).assign(entropy=entropy).to_csv(place / "log.csv", index=False)
+    card = cards.card(mine, place, text, len(pieces["train_ids"]), state["log"], entropy, study.corpus, accuracy)
+    (place / "README.md").write_text(card, encoding="utf-8")
+
+
+def prepared(prose: Prose, mine: Settings, place: Path) -> tuple[PreTrainedTokenizerFast, Pieces, Pieces]:
+    """The tokenizer of a family and its pieces of the training and held-out text; made once and kept in `place`."""
+    file = place / "pieces.npz"
     if not file.exists():
-        tokenizer = train_tokenizer(settings.family, prose.train, settings.vocabulary)
-        tokenizer.save_pretrained(folder)
+        if mine.tokenizers == "shipped":
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT / "models" / f"{mine.family}-mini")
+        else:
+            tokenizer = train_tokenizer(mine.family, prose.train, mine.vocabulary)
+        tokenizer.save_pretrained(place)
         parts = {"train": prose.train, "held_out": prose.held_out}
-        found = {name: encode(tokenizer, part, settings.length, settings.positions) for name, part in parts.items()}
-        arrays = {f"{name}_{field}": a for name, p in found.items() for field, a in dataclasses.asdict(p).items()}
-        with (folder / "pieces.part").open("wb") as part:
-            np.savez(part, **arrays)
-        (folder / "pieces.part").replace(file)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, model_max_length=settings.positions)
+        found = {name: encode(tokenizer, part, mine.length, mine.positions) for name, part in parts.items()}
+        with runs.being_made(file) as part, part.open("wb") as stream:
+            np.savez(stream, **{f"{n}_{k}": a for n, p in found.items() for k, a in dataclasses.asdict(p).items()})
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(place, model_max_length=mine.positions)
     data = np.load(file)
     train_text, held_out = (Pieces(data[f"{name}_ids"], data[f"{name}_starts"]) for name in ("train", "held_out"))
     return tokenizer, train_text, held_out
 
 
-def pretrain_one(prose: Prose, settings: Settings, root: Path, device: str = "cpu") -> str:
+def pretrain_one(prose: Prose, mine: Settings, root: Path, device: str = "cpu") -> str:
     """Make one encoder in ``root/<family>-mini``, resuming what is there; returns the SHA-256 of its weights."""
     torch.set_num_threads(1)
-    folder = root / settings.family
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer, text, held_out = prepared(prose, settings, folder)
-    model = build(settings, tokenizer)
-    if not (folder / "last.pt").exists():
-        initialise(model, settings, text.ids)
-    train(model, tokenizer, text, held_out, settings, folder, device)
-    return export(model, tokenizer, root / f"{settings.family}-mini")
+    place = root / mine.family
+    place.mkdir(parents=True, exist_ok=True)
+    tokenizer, text, held_out = prepared(prose, mine, place)
+    model = build(mine, tokenizer)
+    if not (place / "last.pt").exists():
+        initialise(model, mine, text.ids)
+    train(model, tokenizer, text, held_out, mine, place, device)
+    return export(model, tokenizer, root / f"{mine.family}-mini")
 
 
-def pretrain_all(prose: Prose, settings: Settings, root: Path, device: str = "cpu", jobs: int | None = None) -> None:
+def pretrain_all(prose: Prose, common: Settings, root: Path, device: str = "cpu", jobs: int | None = None) -> None:
     """Make the three encoders, `jobs` (the number of cores) at a time, one process with one thread each."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs or os.cpu_count() or 1, 3), context, initializer=_end_with_parent) as pool:
-        longest_first = [dataclasses.replace(settings, family=family) for family in ("xlnet", "bert", "roberta")]
+        longest_first = [dataclasses.replace(common, family=family) for family in ("xlnet", "bert", "roberta")]
         for result in [pool.submit(pretrain_one, prose, each, root, device) for each in longest_first]:
             result.result()
 
@@ -67,3 +160,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def compare(root: Path) -> str:
+    """Whether the encoders in `root` are the shipped ones, one line each."""
+    lines = []
+    for family in FAMILIES:
+        ours, shipped = (place / f"{family}-mini" / "model.safetensors" for place in (root, ROOT / "models"))
+        same = shipped.exists() and runs.file_digest(ours) == runs.file_digest(shipped)
+        lines.append(f"{ours.parent}: {'the same weights as' if same else 'other weights than'} models/{family}-mini")
+    return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast, XLNetLMHeadModel
@@ -126,3 +127,59 @@ def two_streams(model: XLNetLMHeadModel, ids: Tensor, targets: Tensor, reach: in
         seen = (weight @ values).transpose(1, 2).flatten(2)
         x = layer.ff(a.layer_norm(x + seen @ a.o.flatten(1).T))
     return x[:, n:]
+
+
+def window(tokenizer: PreTrainedTokenizerFast, sentence: str) -> Pieces:
+    """One sentence as a text of its own, to `draw` from: its one window starts at 0."""
+    ids = [*tokenizer(sentence, add_special_tokens=False)["input_ids"], tokenizer.sep_token_id]
+    return Pieces(np.asarray(ids, dtype=np.int32), np.zeros(1, dtype=np.int64))
+
+
+def shown(batch: Batch, tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
+    """The first window of a batch as its model meets it, for display.
+
+    Returns
+    -------
+    Rows ``reads`` (the pieces that the model is given), ``predicts`` (the piece wanted, where one is) and ``order`` (of
+    the predictions); one column per position.
+    """
+    places, labels = batch.targets[0].tolist(), tokenizer.convert_ids_to_tokens(batch.labels[0].tolist())
+    table = pd.DataFrame("", index=["reads", "predicts", "order"], columns=range(batch.ids.shape[1]))
+    table.loc["reads"] = tokenizer.convert_ids_to_tokens(batch.ids[0].tolist())
+    for number, (place, label) in enumerate(zip(places, labels, strict=True), 1):
+        table.loc["predicts", place], table.loc["order", place] = label, str(number)
+    return table
+
+
+@torch.no_grad()
+def guesses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sentence: str, count: int = 3) -> pd.DataFrame:
+    """What a model with its language head puts into the gap of a sentence.
+
+    Parameters
+    ----------
+    sentence : with the tokenizer's mask token where one piece is missing.
+
+    Returns
+    -------
+    The `count` most probable pieces: columns piece, probability.
+    """
+    ids = torch.tensor(tokenizer(sentence)["input_ids"])[None]
+    (gap,) = (ids[0] == tokenizer.mask_token_id).nonzero()[:, 0]
+    scores = logits(model.eval(), Batch(ids, gap[None, None], ids[:, :1]))[0, 0].float().softmax(-1)
+    best = scores.topk(count)
+    pieces = [tokenizer.decode([i]).strip() for i in best.indices.tolist()]
+    return pd.DataFrame({"piece": pieces, "probability": best.values.tolist()})
+
+
+@torch.no_grad()
+def piece_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sentence: str) -> tuple[Tensor, Tensor]:
+    """Each piece of a sentence predicted from all the others: its id and its negative log-probability, in nats."""
+    ids = torch.tensor(tokenizer(sentence)["input_ids"])
+    places = [i for i, piece in enumerate(ids.tolist()) if piece not in tokenizer.all_special_ids]
+    rows = ids.repeat(len(places), 1)
+    targets = torch.tensor(places)[:, None]
+    if not isinstance(model, XLNetLMHeadModel):
+        rows = rows.scatter(1, targets, tokenizer.mask_token_id)
+    labels = ids[places][:, None]
+    scores = logits(model.eval(), Batch(rows, targets, labels))[:, 0].float()
+    return labels[:, 0], torch.nn.functional.cross_entropy(scores, labels[:, 0], reduction="none")

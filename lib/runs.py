@@ -192,7 +192,11 @@ def _digest_of(path: Path, size: int, changed: int) -> str:
 
 
 def _folder_digest(path: Path) -> str:
-    return digest([[p.name, file_digest(p)] for p in sorted(path.iterdir()) if p.is_file()])
+    """Digest of a checkpoint's files; its card and tables do not count."""
+    return digest([[p.name, file_digest(p)] for p in sorted(path.iterdir()) if p.is_file() and p.suffix not in _NOTES])
+
+
+_NOTES = (".md", ".csv")
 
 
 def checkpoint_digest(study: Study) -> str:

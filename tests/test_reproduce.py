@@ -1,12 +1,16 @@
 """What a stranger does: follow the README, in a copy of the repository, through Make."""
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -21,11 +25,14 @@ VERBS = "sees likes finds knows hears takes".split()
 SENTENCE = [("the", "DET"), ("{n}", "NOUN"), ("{v}", "VERB"), ("a", "DET"), ("small", "ADJ"), ("{m}", "NOUN")]
 
 
+def environment() -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST", "RUNS"))}
+    return clean | {"DATA": str(sources.home()), "HF_HUB_OFFLINE": "1"}
+
+
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST", "RUNS"))}
-    env |= {"DATA": str(sources.home()), "HF_HUB_OFFLINE": "1"}
     command = ["make", f"PYTHON={sys.executable}", *words]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
 
 
 def sentences(count: int, start: int) -> str:
@@ -84,7 +91,7 @@ def test_the_readme_is_enough_to_study_another_encoder_and_another_corpus(copy: 
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
     assert "sentiment-s1" in first.stdout.split("in per cent")[1]
     for name in ("summary.csv", "drop_mine.pdf", "drop_mine.png", "drop_mine.csv", "accuracy_all_mine.png"):
-        assert (copy / "figures" / "mine" / name).stat().st_size > 0
+        assert (copy / "runs" / "figures" / "mine" / name).stat().st_size > 0
 
     again = make(copy, *command.split())
     assert again.returncode == 0 and " done, " not in again.stdout, again.stdout
@@ -124,3 +131,37 @@ def test_help_lists_targets_and_selectors(copy: Path) -> None:
         "LAUNCH",
     ):
         assert word in found.stdout
+
+
+def test_pretraining_killed_midway_resumes_to_the_same_losses(copy: Path) -> None:
+    settings = {"sentences": 6000, "steps": 60, "checkpoint_every": 20, "width": 32, "stages": [[30, 2, 3e-3]]}
+    settings |= {"tokenizers": "shipped", "vocabulary": 8192}
+    command = ["pretrain", "SIZE=lesson", f"SETTINGS={json.dumps(settings)}"]
+    place = copy / "runs" / "lesson" / "pretrain"
+    with subprocess.Popen(
+        ["make", f"PYTHON={sys.executable}", *command], cwd=copy, env=environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as killed:  # fmt: skip
+        while not (place / "bert" / "last.pt").exists():
+            assert killed.poll() is None
+            time.sleep(0.05)
+        os.killpg(killed.pid, signal.SIGKILL)
+    assert not (place / "roberta-mini").exists()
+
+    resumed = make(copy, *command)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert "other weights than models/bert-mini" in resumed.stdout
+    logs = {f: pd.read_csv(place / f"{f}-mini" / "log.csv") for f in ("bert", "roberta", "xlnet")}
+    weights = {f: (place / f"{f}-mini" / "model.safetensors").read_bytes() for f in logs}
+    assert "| held-out loss |" in (place / "xlnet-mini" / "README.md").read_text(encoding="utf-8")
+    refused = make(copy, "pretrain", "SIZE=lesson")
+    assert refused.returncode != 0 and "holds a pre-training of other settings" in refused.stderr
+
+    shutil.rmtree(place)
+    whole = make(copy, *command)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    for family, log in logs.items():
+        again = pd.read_csv(place / f"{family}-mini" / "log.csv")
+        assert log["step"].tolist() == [20, 40, 60]
+        assert again[["loss", "held_out"]].equals(log[["loss", "held_out"]])
+        assert (place / f"{family}-mini" / "model.safetensors").read_bytes() == weights[family]

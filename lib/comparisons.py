@@ -1,0 +1,318 @@
+"""Figures that compare encoders, each from a tidy table. Tasks have the colours of ``figures``, encoders their own."""
+
+import itertools
+import math
+import re
+import textwrap
+import zlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from lib import figures, results
+from lib.claims import LAYER
+from lib.results import pick
+
+FAMILIES = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert": ("#5e2ca5", "o")}
+OTHERS = [("#6b4423", "D"), ("#1f98ab", "v")]
+PLAIN = {"pretrained": "before fine-tuning", "random": "random weights", "pos": "parts of speech", "chunk": "chunks",
+         "supersense": "semantic classes"}  # fmt: skip
+AMOUNT = re.compile(r"-(half|quarter|\d+k?)$")
+POINTS = "after − before, points"
+CELL = [c for c in results.CELL if c != "variant"] + ["kind", "split", "neurons_are"]
+"""What names one value, the variant apart."""
+
+
+def encoder_colour(study: str) -> tuple[str, str]:
+    """Colour and marker of an encoder, by the family that its name (or title) begins with: the same in every figure."""
+    name = study.lower()
+    family = next((look for family, look in FAMILIES.items() if name.startswith(family)), None)
+    return family or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
+
+
+def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Mean of a value over the seeds of each task: one row per task where there was one per seed.
+
+    Parameters
+    ----------
+    table : as ``results.accuracies``, ``results.drops`` or ``results.neuron_tests`` give it, with the column ``value``.
+
+    Returns
+    -------
+    ``variant`` is the task with its amount (pretrained and random stay). ``min``, ``max``: over seeds; ``seeds``: how
+    many. ``low``, ``high``, where the table has them: the means of the seeds' ends, an interval over texts as wide as
+    that of the mean if the seeds err on the same texts, else wider.
+    """
+    ends = {end: (end, "mean") for end in ("low", "high") if end in table}
+    named = table.assign(variant=table["variant"].map(_task))
+    groups = named.groupby(["variant", *(c for c in CELL if c in table)], dropna=False, observed=True)
+    over_seeds = {"min": (value, "min"), "max": (value, "max"), "seeds": (value, "size")}
+    return groups.agg(**{value: (value, "mean")}, **ends, **over_seeds).reset_index()
+
+
+def encoders_side_by_side(
+    accuracy: pd.DataFrame, drop: pd.DataFrame, titles: dict[str, str], name: str, words: str = "all"
+) -> Figure:
+    """Accuracy per layer before and after fine-tuning, and the difference: one column of panels per encoder.
+
+    ``accuracy``, ``drop`` : as ``results.accuracies`` and ``results.drops`` give them, of all studies in ``titles``.
+    ``titles`` : study → title of its panels. ``name`` : the property. ``words`` : all, ambiguous or unseen.
+    """
+    figure, axes = _grid(2, len(titles))
+    drawn = accuracy[accuracy["labels"].isin(["real", "lookup"])]
+    levels = _shaded(seed_mean(pick(drawn, property=name, words=words), "accuracy"))
+    changes = seed_mean(pick(drop, property=name, words=words), "drop")
+    for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
+        figures._accuracy_panel(top, pick(levels, study=study))
+        here = pick(changes, study=study)
+        figures._drop_panel(bottom, _shaded(here))
+        for variant, mine in here[here["seeds"] > 1].groupby("variant"):
+            bottom.vlines(mine["layer"], -100 * mine["high"], -100 * mine["low"], color=figures.colour(variant), lw=1.2)
+        top.set_title(title)
+    axes[0, 0].set_ylabel(f"accuracy, {words} words")
+    axes[1, 0].set_ylabel(POINTS)
+    _by_task(axes)
+    return _finish(
+        figure, axes, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True)
+    )
+
+
+def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, words: str = "all") -> Figure:
+    """Accuracy after minus before fine-tuning, as numbers: one heat map of tasks by layers per encoder, on one scale.
+
+    Bold: the interval over texts excludes 0, on the same side in every seed. ``drop`` : as ``results.drops`` gives it.
+    """
+    mine = pick(drop, property=name, words=words)
+    mine = mine[mine["study"].isin(list(titles))].assign(
+        task=mine["variant"].map(_task), change=-100 * mine["drop"], lost=mine["low"] > 0, won=mine["high"] < 0
+    )
+    cells = mine.groupby(["study", "task", "layer"]).agg({"change": "mean", "lost": "all", "won": "all"})
+    tasks, layers = figures._ordered(mine["task"].unique()), sorted(mine["layer"].unique())
+    most = max(0.1, cells["change"].abs().max())
+    size = (max(6.4, 2.7 + 0.62 * len(layers)), max(2.8, 1.1 + len(titles) * (0.45 + 0.42 * len(tasks))))
+    figure, axes = plt.subplots(len(titles), 1, figsize=size, squeeze=False, sharex=True)
+    for ax, (study, title) in zip(axes[:, 0], titles.items(), strict=True):
+        here = cells.reindex(pd.MultiIndex.from_product([[study], tasks, layers]))
+        change = pd.DataFrame(here["change"].to_numpy().reshape(len(tasks), -1), tasks, layers)
+        sns.heatmap(change, vmin=-most, vmax=most, cmap="RdBu", annot=change.map(_signed), fmt="", cbar=False, ax=ax,
+                    linewidths=1, xticklabels=layers, yticklabels=[_plain(t) for t in tasks])  # fmt: skip
+        shades = [sns.utils.relative_luminance(c) for c in ax.collections[0].get_facecolors()]
+        there = here.assign(dark=np.array(shades) < 0.2).dropna()
+        for text, (*sure, dark) in zip(ax.texts, there[["lost", "won", "dark"]].to_numpy(), strict=True):
+            text.set(fontweight="bold" if any(sure) else "normal", color="white" if dark else "black")
+        ax.set_title(title)
+        ax.tick_params(length=0, grid_alpha=0, labelrotation=0)
+    several = ", in every seed" if mine["variant"].nunique() > len(tasks) else ""
+    axes[-1, 0].set_xlabel("layer (0 = embedding output)")
+    figure.supxlabel(f"bold: 95 % interval over texts excludes 0{several}", size="medium")
+    figure.colorbar(axes[0, 0].collections[0], ax=list(axes[:, 0]), label=POINTS, aspect=30)
+    figure.suptitle(f"Change of accuracy: {_property(drop, name)}")
+    return figure
+
+
+def top_neurons(tests: pd.DataFrame, titles: dict[str, str], name: str) -> Figure:
+    """Share of the top neurons that lies in each layer, and their mean layer (triangle; dots: single seeds).
+
+    ``tests`` : as ``results.neuron_tests`` gives it (the rows of kind layer), of all studies in ``titles``.
+    """
+    figure, axes = _grid(2, len(titles), heights=(3, 1))
+    mine = _shares(pick(tests, property=name))
+    shares = _shaded(seed_mean(mine, "share"))
+    middle = results.centre(mine, "neurons").reset_index().assign(task=lambda t: t["variant"].map(_task))
+    order = figures._ordered(shares["variant"].unique())
+    for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
+        here = pick(shares, study=study)
+        for row, task in enumerate(order):
+            figures._line(top, here[here["variant"] == task], "share", task)
+            places, shade = pick(middle, study=study, task=task)["centre"], figures.colour(task)
+            bottom.scatter(places, [row] * len(places), s=9 if len(places) > 1 else 0, color=shade, alpha=0.6, lw=0)
+            inside = "white" if AMOUNT.search(task) else shade
+            bottom.plot(places.mean(), row, "^", color=shade, markerfacecolor=inside, markersize=7)
+            if task == "pretrained":
+                bottom.axvline(places.mean(), color=shade, lw=1)
+        top.set_title(title)
+        figures._layers_axis(bottom)
+    _share_axis(axes[0, 0])
+    axes[1, 0].set(ylabel="mean\nlayer", yticks=[], ylim=(len(order) - 0.3, -0.7))
+    _by_task(axes)
+    return _finish(figure, axes, f"Where the top neurons lie: {_property(tests, name)}", _caption(shares, texts=False))
+
+
+def depth(claims: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
+    """Shift of the centre of gravity by fine-tuning, in layers: one row per task and encoder, in the encoder's colour.
+
+    ``claims`` : encoder (study or title, shown as it is), task, value, low, high: of one property, the mean over the
+    seeds and its 95 % interval over texts. ``seeds`` : encoder, task, seed, value.
+    """
+    tasks, encoders = figures._ordered(claims["task"].unique()), list(dict.fromkeys(claims["encoder"]))
+    figure, ax = plt.subplots(figsize=(8, 1.9 + len(tasks) * (0.3 + 0.3 * len(encoders))))
+    ax.axvline(0, color=figures.PRETRAINED, lw=1)
+    step, first = 0.8 / len(encoders), 0.4 - 0.4 / len(encoders)
+    for i, encoder in enumerate(encoders):
+        shade, marker = encoder_colour(encoder)
+        mine, single = (t[t["encoder"] == encoder] for t in (claims, seeds))
+        rows, below = ([tasks.index(t) + step * i - first for t in table["task"]] for table in (mine, single))
+        ax.hlines(rows, mine["low"], mine["high"], color=shade, lw=2)
+        ax.plot(mine["value"], rows, linestyle="", marker=marker, color=shade, markersize=8, label=encoder)
+        ax.scatter(single["value"], np.array(below) + 0.3 * step, s=14, color=shade, alpha=0.7, lw=0)
+    for side in (-LAYER, LAYER):
+        ax.axvline(side, color="#555555", lw=1.2, linestyle="--", label=f"±{LAYER} layer", zorder=0)
+    for edge in range(1, len(tasks)):
+        ax.axhline(edge - 0.5, color="#cccccc", lw=1)
+    ax.grid(False, axis="y")
+    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=[_plain(t) for t in tasks])
+    ax.set_xlabel("shift of the centre of gravity, layers (← towards lower layers)")
+    return _finish(figure, np.array([ax]), "Does fine-tuning move the knowledge to lower layers?",
+            "Bars: 95 % interval over texts. Small dots: single seeds.")  # fmt: skip
+
+
+def raw_and_standardised(tests: pd.DataFrame, accuracy: pd.DataFrame, titles: dict[str, str], name: str) -> Figure:
+    """The pre-trained encoders probed with raw and with standardised neurons: accuracy, and share of the top neurons.
+
+    ``tests``, ``accuracy`` : as ``results.neuron_tests`` and ``results.accuracies`` give them, with a column
+    ``neurons_are``: raw or standardised.
+    """
+    figure, axes = _grid(2, len(titles))
+    levels = pick(accuracy, property=name, variant="pretrained", labels="real", words="all")
+    mine = pick(tests, property=name, variant="pretrained")
+    for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
+        for kind in ("standardised", "raw"):
+            where = {"study": study, "neurons_are": kind}
+            shares = _shares(pick(mine, **where))
+            figures._line(top, pick(levels, **where), "accuracy", "pretrained", f"{kind} neurons")
+            figures._line(bottom, shares, "share", "pretrained", f"{kind} neurons")
+            bottom.plot(results.centre(shares, "neurons"), [0], "k^", markersize=9, clip_on=False, zorder=5)
+            if kind == "raw":
+                _hollow(top.lines[-1], *bottom.lines[-2:])
+        top.set_title(title)
+        figures._layers_axis(bottom)
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes[0, 0].set_ylabel("accuracy, all words")
+    _share_axis(axes[1, 0])
+    return _finish(figure, axes, f"Raw and standardised neurons: {_property(accuracy, name)}",
+            "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer.")  # fmt: skip
+
+
+def pretraining(curves: pd.DataFrame) -> Figure:
+    """Held-out loss during pre-training, against what guessing by frequency alone would cost (dotted).
+
+    ``curves`` : encoder (study or title, shown as it is), pieces (read), held_out (loss in nats), entropy (of the
+    encoder's pieces one by one, in nats: a constant). Pieces differ, so a line compares with its own dotted one only.
+    """
+    figure, (ax,) = figures._panels(1, 7.6, 4.8)
+    for encoder, mine in curves.groupby("encoder", sort=False):
+        shade, marker = encoder_colour(encoder)
+        mine = mine.sort_values("pieces")
+        ax.plot(mine["pieces"] / 1e6, mine["held_out"], color=shade, lw=2, label=encoder, marker=marker,
+                markevery=math.ceil(len(mine) / 12))  # fmt: skip
+        ax.axhline(mine["entropy"].iloc[0], color=shade, lw=2, linestyle=":")
+    ax.plot([], [], ":", color="#555555", lw=2, label="guessing by frequency")
+    ax.set(xlabel="millions of pieces read", ylabel="held-out loss, nats per piece", ylim=(0, None))
+    return _finish(figure, np.array([ax]), "Pre-training of the encoders",
+            "Pieces differ between encoders: a line compares with its own dotted one.")  # fmt: skip
+
+
+def quality(measured: pd.DataFrame, words: str = "ambiguous") -> Figure:
+    """Probe accuracy per layer of encoders and of random weights: one panel per family.
+
+    ``measured`` : family, encoder (pretrained, random), words, layer (-1: look-up), accuracy in %.
+    """
+    families = list(dict.fromkeys(measured["family"]))
+    figure, axes = plt.subplots(
+        1, len(families), figsize=(max(6.4, 3.6 * len(families)), 3.8), squeeze=False, sharey=True
+    )
+    for ax, family in zip(axes[0], families, strict=True):
+        mine = pick(measured, family=family, words=words)
+        kinds = np.where(mine["layer"] < 0, "lookup", "real")
+        figures._accuracy_panel(ax, mine.assign(variant=mine["encoder"], labels=kinds, accuracy=mine["accuracy"] / 100))
+        ax.set_title(f"{family}-mini")
+    axes[0, 0].set_ylabel(f"accuracy, {words} words")
+    _by_task(axes)
+    return _finish(figure, axes, "Parts of speech, read off each layer by linear probes", "")
+
+
+def _task(variant: str) -> str:
+    return re.sub(r"-s\d+$", "", variant)
+
+
+def _plain(name: str) -> str:
+    return PLAIN.get(name) or AMOUNT.sub(r" (\1)", name)
+
+
+def _by_task(axes: np.ndarray) -> None:
+    """Plain words for the lines of tasks; dashed and hollow where the task was not learnt in full."""
+    for line in (line for ax in axes.flat for line in ax.lines if not str(line.get_label()).startswith("_")):
+        if AMOUNT.search(str(line.get_label())):
+            _hollow(line)
+        line.set_label(_plain(str(line.get_label())))
+
+
+def _property(table: pd.DataFrame, name: str) -> str:
+    silver = "source" in table and (pick(table, property=name)["source"] == "silver").any()
+    return f"{_plain(name)} (silver)" if silver else _plain(name)
+
+
+def _signed(points: float) -> str:
+    return f"{round(points, 1) + 0.0:+.1f}".replace("+0.0", "0.0").replace("-", "−")
+
+
+def _shares(tests: pd.DataFrame) -> pd.DataFrame:
+    mine = pick(tests, kind="layer")
+    return mine.assign(share=mine["neurons"] / mine.groupby(results.NAMED)["neurons"].transform("sum"))
+
+
+def _shaded(means: pd.DataFrame) -> pd.DataFrame:
+    """``low`` and ``high`` for the shade: lowest and highest of several seeds, else the interval over texts, if any."""
+    low, high = (means.get(end, means[value]) for end, value in (("low", "min"), ("high", "max")))
+    one = means["seeds"] == 1
+    return means.assign(low=low.where(one, means["min"]), high=high.where(one, means["max"]))
+
+
+def _caption(means: pd.DataFrame, texts: bool) -> str:
+    """What lines, shades and whiskers (or triangles) stand for. ``texts``: whether there are intervals over texts."""
+    count = means[~means["variant"].isin(["pretrained", "random"])]["seeds"]
+    few, many = count.min(), count.max()
+    if many == 1:
+        return f"One seed per task. {'Shades: 95 % interval over texts' if texts else 'Triangles: mean layer'}."
+    rest = "Whiskers (single runs: shades): 95 % interval over texts" if texts else "Triangles: mean layer; dots: seeds"
+    return f"Lines: mean of {many if few == many else f'{few}–{many}'} seeds; shades: lowest to highest. {rest}."
+
+
+def _grid(rows: int, columns: int, heights: tuple[float, ...] | None = None) -> tuple[Figure, np.ndarray]:
+    """Panels of which each row shares its y axis, each column its x axis."""
+    size = (max(6.4, 3.6 * columns), 6.2 if heights is None else 5.2)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, sharex="col", sharey="row", height_ratios=heights)
+
+
+def _share_axis(ax: Axes) -> None:
+    ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    ax.set(ylabel="share of the\ntop neurons", ylim=(0, None))
+
+
+def _hollow(*lines: Line2D) -> None:
+    for line in lines:
+        line.set(linestyle="--", markerfacecolor="white")
+
+
+def _finish(figure: Figure, axes: np.ndarray, title: str, caption: str) -> Figure:
+    """Title above; below, a caption and one legend of all that any panel shows, in as few rows as its width allows."""
+    found: dict[str, Line2D] = {}
+    for ax in axes.flat:
+        ax.label_outer()
+        found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    caption = textwrap.fill(caption, int(figure.get_figwidth() * 10.4))
+    for rows in itertools.count(1):
+        columns = math.ceil(len(found) / rows)
+        legend = figure.legend(found.values(), found, loc="outside lower center", ncols=columns, title=caption)
+        legend.get_title().set_multialignment("center")
+        if columns == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width:
+            break
+        legend.remove()
+    figure.suptitle(textwrap.fill(title, int(figure.get_figwidth() * 8)))
+    return figure

@@ -1,0 +1,189 @@
+"""Verify: are the numbers of a run those that were recorded? Exact, tight and loose, each with its reason."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from lib import claims, corpora, encoders, params, results, runs
+from lib.params import ROOT, ParameterError
+from lib.runs import Run
+
+REASONS = {
+    "exact": "counted, not trained: splits, label sets and checkpoints are pinned",
+    "tight": "no fine-tuning: seed, weights and order of words are fixed; only the processor's rounding differs",
+    "loose": "after fine-tuning: four standard deviations over the recorded seeds, pooled over encoders and tasks",
+    "claim": "a verdict may become or cease to be undecided with other seeds; it must not turn into its opposite",
+}
+"""Why each kind of comparison has the tolerance that it has."""
+
+TIGHT = 0.005
+"""Tolerance of the tight comparisons, as a fraction of the test words."""
+
+MEASURES = ["task score", "best accuracy", "top layer accuracy", "drop, top third", "mean layer of top neurons"]
+"""Columns of ``results.summary`` that are compared loosely, for the first gold property."""
+
+OPPOSITE = {("reproduced", "not reproduced"), ("not reproduced", "reproduced")}
+
+
+def exact(wanted: list[Run]) -> dict[str, Any]:
+    """Counts and digests: what must be the same on every machine."""
+    found: dict[str, Any] = {}
+    for run in wanted:
+        study, name = run.study, run.study.name
+        found[f"{name}: checkpoint"] = runs.checkpoint_digest(study)
+        found[f"{name}: layers, width"] = list(encoders.shape(study))
+        if run.variant.task:
+            examples = runs.read_meta(run.model)["examples"]
+            found[f"{name}: {run.variant.name.rpartition('-s')[0]}: examples"] = [examples[k] for k in sorted(examples)]
+        for split, words in corpora.load(study).items() if run.variant.name == "pretrained" else ():
+            counts = [words["text"].nunique(), int(words["sentence"].max()) + 1, len(words)]
+            found[f"{name}: {split}: texts, sentences, words"] = counts
+            found[f"{name}: {split}: words and labels"] = runs.digest(words.astype(str).to_numpy().tolist())
+            for label in study.properties:
+                found[f"{name}: {split}: {label}: labels"] = int(words[label].nunique())
+    return found
+
+
+def tight(accuracy: pd.DataFrame) -> dict[str, float]:
+    """Probe accuracy without fine-tuning, on all words at the first, a middle and the last layer.
+
+    ``accuracy`` : as ``results.accuracies`` gives it.
+    """
+    mine = accuracy[(accuracy["labels"] == "real") & (accuracy["words"] == "all")]
+    found = {}
+    for (study, variant, name), table in mine.groupby(["study", "variant", "property"]):
+        layers = table.set_index("layer")["accuracy"]
+        for layer in (0, layers.index.max() // 2, layers.index.max()) if variant in ("pretrained", "random") else ():
+            found[f"{study}: {variant}: {name}: layer {layer}"] = float(layers[layer])
+    return found
+
+
+def loose(summary: pd.DataFrame) -> pd.DataFrame:
+    """Means and standard deviations over seeds of the headline numbers of the fine-tuned runs.
+
+    ``summary`` : as ``results.summary`` gives it.
+
+    Returns
+    -------
+    One row per study, task and measure: ``name``, ``value`` (mean over seeds), ``sigma`` (pooled over the rows of the
+    measure; none with one seed).
+    """
+    mine = summary[summary["labels"] == "gold"]
+    mine = mine[mine["variant"].str.contains(r"-s\d+$") & (mine["property"] == mine["property"].iloc[0])]
+    flat = mine.assign(task=mine["variant"].str.replace(r"-s\d+$", "", regex=True)).melt(
+        ["study", "task"], MEASURES, "measure"
+    )
+    groups = flat.dropna().groupby(["study", "task", "measure"], sort=False)["value"]
+    table = groups.agg(value="mean", variance="var").reset_index()
+    table["sigma"] = table.groupby("measure")["variance"].transform("mean") ** 0.5
+    return table.assign(name=table["study"] + ": " + table["task"] + ": " + table["measure"])
+
+
+def verdicts(judged: pd.DataFrame) -> dict[str, str]:
+    """The verdict of every comparison that could be made. ``judged`` : as ``claims.judge`` gives it."""
+    asked = judged[judged["verdict"].isin(["reproduced", "not reproduced", "undecided"])]
+    return {f"{r.claim}: {r.encoder}: {r.compared}: {r.property}: {r.measure}": r.verdict for r in asked.itertuples()}
+
+
+def record(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
+    """What a later run is compared with, as it is written into ``expected/<scale>.yaml``.
+
+    Only what the default run makes too is recorded: the studies' own tasks.
+
+    Raises
+    ------
+    ParameterError : fewer than three seeds of a task: their spread is the tolerance.
+    """
+    seeds = pd.Series([r.variant.name.rpartition("-s")[0] for r in wanted if r.variant.task]).value_counts()
+    if len(seeds) and seeds.min() < 3:
+        raise ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
+    table = loose(summary)
+    own = {(run.study.name, task) for run in wanted for task in run.study.tasks}
+    table = table[[pair in own for pair in zip(table["study"], table["task"], strict=True)]]
+    return {
+        "exact": {"reason": REASONS["exact"], "values": exact(wanted)},
+        "tight": {"reason": REASONS["tight"], "tolerance": TIGHT,
+                  "values": {k: round(v, 4) for k, v in tight(accuracy).items()}},
+        "loose": {"reason": REASONS["loose"],
+                  "values": {row.name: {"value": round(row.value, 4), "tolerance": round(4 * row.sigma, 4)}
+                             for row in table.itertuples(index=False)}},
+        "claim": {"reason": REASONS["claim"], "values": verdicts(judged)},
+    }  # fmt: skip
+
+
+def compare(
+    expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame, judged: pd.DataFrame
+) -> pd.DataFrame:
+    """Every recorded number beside the one found: columns kind, name, expected, got, tolerance, verdict, reason.
+
+    The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side) or ``MISSING`` (not made). A claim that the
+    run could not ask, for want of a variant, is not compared.
+    """
+    found = {"exact": exact(wanted), "tight": tight(accuracy), "claim": verdicts(judged)}
+    found["loose"] = loose(summary).set_index("name")["value"].to_dict()
+    rows = []
+    for kind in REASONS:
+        section = expected[kind]
+        for name, value in section["values"].items():
+            got, tolerance = found[kind].get(name), section.get("tolerance")
+            if isinstance(value, dict):
+                value, tolerance = value["value"], value["tolerance"]
+            if got is None:
+                good = None
+            elif kind == "claim":
+                good = (value, got) not in OPPOSITE
+            elif tolerance is None:
+                good = value == got
+            else:
+                good = bool(abs(got - value) <= tolerance)
+            if not (kind == "claim" and got is None):
+                verdict = {True: "OK", False: "MISS", None: "MISSING"}[good]
+                rows.append((kind, name, value, got, tolerance, verdict, section["reason"]))
+    return pd.DataFrame(rows, columns=["kind", "name", "expected", "got", "tolerance", "verdict", "reason"])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Recorded numbers. Raises ParameterError if the file is not there or has other sections."""
+    if not path.exists():
+        raise ParameterError(f"nothing is recorded for this scale: there is no {path}")
+    expected = params.read_yaml(path)
+    if set(expected) != set(REASONS):
+        raise ParameterError(f"{path}: the sections must be {', '.join(REASONS)}")
+    return expected
+
+
+def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, recording: bool = False) -> bool:
+    """For Make: compare the results with ``expected/<scale>.yaml`` and print the table, or record them there.
+
+    Returns
+    -------
+    Whether everything recorded was found again.
+    """
+    path, wanted = ROOT / "expected" / f"{scale}.yaml", results.load(variants_of, overrides=overrides)
+    expected = {} if recording else read(path)
+    counts, tests = results.layers(wanted), results.neuron_tests(wanted)
+    accuracy, summary = results.accuracies(counts), results.summary(wanted, counts, tests)
+    found = accuracy, summary, claims.judge(wanted, counts, tests)
+    if recording:
+        head = f"# What a run at scale '{scale}' must give again, and how closely. Written by `make record`.\n"
+        with runs.being_made(path) as part:
+            part.write_text(head + yaml.safe_dump(record(wanted, *found), sort_keys=False, width=120))
+        made, kept = results.figures_folder(scale), results.recorded(scale)
+        kept.mkdir(parents=True, exist_ok=True)
+        for figure in (f for f in made.iterdir() if f.suffix in (".pdf", ".png", ".csv")):
+            shutil.copy2(figure, kept / figure.name)
+        print(f"recorded in {path.relative_to(ROOT)} and {kept.relative_to(ROOT)}/")
+        return True
+    table = compare(expected, wanted, *found)
+    shown = table.drop(columns="reason").map(lambda v: f"{v:.4f}" if isinstance(v, float) else v)
+    print(shown.to_string(index=False, na_rep="", max_colwidth=70))
+    for kind, reason in table.drop_duplicates("kind")[["kind", "reason"]].itertuples(index=False):
+        print(f"{kind}: {reason}")
+    bad = table[table["verdict"] != "OK"]
+    print(f"{len(table) - len(bad)} of {len(table)} comparisons hold" + (":" if len(bad) else ""))
+    for row in bad.itertuples():
+        print(f"  {row.verdict}  {row.name}: expected {row.expected}, got {row.got}, tolerance {row.tolerance}")
+    return bad.empty

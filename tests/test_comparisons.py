@@ -1,0 +1,485 @@
+"""The comparing figures show every encoder, task and seed they are given, in its own colour, at the right place."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from lib import comparisons, figures, results
+
+TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
+TASKS = ["sentiment", "sentiment-quarter", "acceptability", "shuffled"]
+CELL = {"property": "pos", "source": "gold", "labels": "real", "words": "all"}
+LAYERS = range(4)
+SHAPES = pytest.mark.parametrize("encoders, seeds", [(1, 1), (3, 3), (4, 2)])
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def titles(encoders: int) -> dict[str, str]:
+    return dict(list(TITLES.items())[:encoders])
+
+
+def variants(seeds: int) -> list[str]:
+    return [f"{task}-s{seed + 1}" for task in TASKS for seed in range(seeds)]
+
+
+def drop(v: str, layer: int) -> float:
+    """Half a point per layer and place among the tasks; seed n has n - 2 tenths of a point more."""
+    task, seed = v.rsplit("-s", 1)
+    return 0.005 * layer * (TASKS.index(task) - 1) + 0.001 * (int(seed) - 2)
+
+
+def accuracies(encoders: int, seeds: int) -> pd.DataFrame:
+    rows = [
+        {**CELL, "study": s, "variant": v, "layer": layer, "accuracy": start - (drop(v, layer) if "-s" in v else 0)}
+        for s in titles(encoders) for layer in LAYERS
+        for v, start in {"pretrained": 0.9, "random": 0.6, **dict.fromkeys(variants(seeds), 0.9)}.items()
+    ]  # fmt: skip
+    fixed = [
+        {**CELL, "study": s, "variant": "pretrained", "layer": -1, "labels": kind, "accuracy": value}
+        for s in titles(encoders) for kind, value in (("lookup", 0.8), ("majority", 0.1))
+    ]  # fmt: skip
+    return pd.DataFrame(rows + fixed).assign(low=lambda t: t["accuracy"] - 0.02, high=lambda t: t["accuracy"] + 0.03)
+
+
+def drops(encoders: int, seeds: int) -> pd.DataFrame:
+    rows = [
+        {**CELL, "study": s, "variant": v, "layer": layer, "drop": drop(v, layer)}
+        for s in titles(encoders) for v in variants(seeds) for layer in LAYERS
+    ]  # fmt: skip
+    table = pd.DataFrame(rows).drop(columns="labels")
+    return table.assign(low=table["drop"] - 0.004, high=table["drop"] + 0.002)
+
+
+def neuron_tests(encoders: int, seeds: int) -> pd.DataFrame:
+    """Ten top neurons in each run; in seed n, n of them are one layer lower."""
+    counts = {"pretrained": [0, 0, 10, 0], "random": [3, 2, 2, 3]}
+    counts |= {v: [0, int(v[-1]), 10 - int(v[-1]), 0] for v in variants(seeds)}
+    rows = [
+        {"property": "pos", "source": "gold", "study": s, "variant": v, "kind": kind, "layer": place, "neurons": n}
+        for s in titles(encoders) for v, where in counts.items()
+        for kind, place, n in [*(("layer", i, n) for i, n in enumerate(where)), ("retrain", np.nan, 99)]
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def panels(figure: Figure) -> list[Axes]:
+    return [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+
+
+def named(ax: Axes) -> dict[str, str]:
+    """Name → colour of the lines that the legend shows."""
+    return {str(n): to_hex(h.get_color()) for h, n in zip(*ax.get_legend_handles_labels(), strict=True)}
+
+
+def legend(figure: Figure) -> list[str]:
+    (found,) = figure.legends
+    return [text.get_text() for text in found.get_texts()]
+
+
+def line(ax: Axes, name: str) -> list[float]:
+    (found,) = (found for found in ax.lines if found.get_label() == name)
+    return np.asarray(found.get_ydata(), float).tolist()
+
+
+def shade(ax: Axes, name: str) -> tuple[list[float], list[float]]:
+    """Lower and upper edge of the shade around a line."""
+    place = [drawn.get_label() for drawn in ax.lines if len(np.atleast_1d(drawn.get_xdata())) == len(LAYERS)]
+    shades = [c for c in ax.collections if type(c).__name__ in ("FillBetweenPolyCollection", "PolyCollection")]
+    points = shades[place.index(name)].get_paths()[0].vertices
+    ends = [points[np.isclose(points[:, 0], layer), 1] for layer in LAYERS]
+    return [float(e.min()) for e in ends], [float(e.max()) for e in ends]
+
+
+def assert_all_text_inside_and_apart(figure: Figure) -> None:
+    """Titles, axis labels and legend lie inside the figure; no two of them overlap."""
+    figure.draw_without_rendering()
+    texts = [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    shown = {t: t.get_window_extent() for t in texts if t not in {u for ax in panels(figure) for u in ax.texts}}
+    for text, box in shown.items():
+        ticks = {t for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for t in axis.get_ticklabels(which="both")}
+        if text not in ticks:
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
+            assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
+            others = [u for u, b in shown.items() if u is not text and u not in ticks and box.overlaps(b)]
+            assert not others, (text, others)
+
+
+# seeds --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_mean_over_seeds_is_that_of_a_table_made_by_hand() -> None:
+    table = pd.DataFrame(
+        [("sentiment-s1", 0, 1.0, 0.0, 3.0), ("sentiment-s2", 0, 2.0, 1.0, 4.0), ("sentiment-s3", 0, 6.0, 5.0, 8.0),
+         ("sentiment-s1", 1, 7.0, 6.0, 9.0), ("sentiment-quarter-s12", 0, 5.0, 4.0, 7.0), ("random", 0, 8.0, 8.0, 8.0)],
+        columns=["variant", "layer", "drop", "low", "high"],
+    ).assign(study="s", **CELL)  # fmt: skip
+    found = comparisons.seed_mean(table, "drop").set_index(["variant", "layer"])
+    shown = found[["drop", "low", "high", "min", "max", "seeds"]]
+    assert shown.loc[("sentiment", 0)].tolist() == [3.0, 2.0, 5.0, 1.0, 6.0, 3]
+    assert shown.loc[("sentiment", 1)].tolist() == [7.0, 6.0, 9.0, 7.0, 7.0, 1]
+    assert shown.loc[("sentiment-quarter", 0)].tolist() == [5.0, 4.0, 7.0, 5.0, 5.0, 1]
+    assert shown.loc[("random", 0)].tolist() == [8.0, 8.0, 8.0, 8.0, 8.0, 1]
+    assert len(found) == 4
+
+
+def test_the_mean_over_seeds_keeps_studies_properties_words_and_labels_apart() -> None:
+    table = pd.concat(
+        accuracies(3, 3).assign(property=p, words=w, accuracy=lambda t, add=add: t["accuracy"] + add)
+        for p, w, add in (("pos", "all", 0), ("pos", "unseen", 0.01), ("chunk", "all", 0.02))
+    )
+    found = comparisons.seed_mean(table, "accuracy")
+    assert len(found) == 3 * 3 * (6 * len(LAYERS) + 2)
+    where = found.query("variant == 'sentiment' and layer == 2").set_index(["property", "words"])
+    for key, add in {("pos", "all"): 0, ("pos", "unseen"): 0.01, ("chunk", "all"): 0.02}.items():
+        assert where.loc[key, "accuracy"].tolist() == pytest.approx([0.91 + add] * 3)
+
+
+def test_the_mean_over_seeds_works_without_intervals_and_with_empty_cells() -> None:
+    found = comparisons.seed_mean(neuron_tests(1, 3), "neurons")
+    assert "low" not in found
+    assert len(found) == 6 * (len(LAYERS) + 1)  # the row of kind retrain has no layer, and stays
+
+
+def test_the_mean_interval_contains_the_interval_of_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    rates = {"pretrained": 0.9, "random": 0.5, "sentiment-s1": 0.8, "sentiment-s2": 0.82, "sentiment-s3": 0.81}
+    where = {**CELL, "study": "bert-mini", "layer": 0, "split": "test", "total": 30}
+    counts = pd.concat(
+        pd.DataFrame({"text": range(60), "correct": rng.binomial(30, rate, 60), "variant": v, **where})
+        for v, rate in rates.items()
+    )
+    (mean,) = comparisons.seed_mean(results.drops(counts), "drop").itertuples()
+    pooled = counts.assign(variant=counts["variant"].str.replace(r"-s\d", "", regex=True))
+    (exact,) = results.drops(pooled.groupby([*results.CELL, "split", "text"]).sum().reset_index()).itertuples()
+    assert mean.drop == pytest.approx(exact.drop) and mean.seeds == 3
+    assert mean.low < exact.low < exact.drop < exact.high < mean.high
+
+
+# colours ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_encoder_has_one_colour_and_marker_by_its_family() -> None:
+    for family in ("bert", "roberta", "xlnet"):
+        names = (f"{family}-mini", f"{family}-base-cased", f"{family.upper()}-mini")
+        assert len({comparisons.encoder_colour(n) for n in names}) == 1
+    looks = [comparisons.encoder_colour(n) for n in ("bert-mini", "roberta-mini", "xlnet-mini", "minilm")]
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in combinations(looks, 2))
+    assert comparisons.encoder_colour("albert-base") != comparisons.encoder_colour("bert-base")
+
+
+def test_no_encoder_has_the_colour_of_a_task() -> None:
+    taken = {*figures.COLOURS, figures.RANDOM, figures.PRETRAINED, figures.BASELINE, figures.PLAIN}
+    assert not taken & {comparisons.encoder_colour(n)[0] for n in ("bert", "roberta", "xlnet", *"abcdefgh")}
+
+
+def test_a_task_has_the_same_colour_in_every_figure() -> None:
+    side = comparisons.encoders_side_by_side(accuracies(3, 3), drops(3, 3), TITLES_3, "pos")
+    neurons = comparisons.top_neurons(neuron_tests(3, 3), TITLES_3, "pos")
+    want = {"before fine-tuning": "#000000", "random weights": to_hex(figures.RANDOM)}
+    want |= {"sentiment (quarter)": figures.colour("sentiment-s1")}
+    want |= {t: figures.colour(f"{t}-s1") for t in TASKS if "-" not in t}
+    for ax in [*panels(side)[:3], *panels(neurons)[:3]]:
+        assert want.items() <= named(ax).items()
+    for ax in panels(side)[3:]:
+        assert named(ax) == {n: c for n, c in want.items() if n not in ("before fine-tuning", "random weights")}
+
+
+def test_an_encoder_has_the_same_colour_in_every_figure() -> None:
+    shift = comparisons.depth(*shifts(3, 3))
+    loss = comparisons.pretraining(curves(3))
+    for figure in (shift, loss):
+        shown = named(panels(figure)[0])
+        for title in TITLES_3.values():
+            assert shown[title] == comparisons.encoder_colour(title)[0]
+
+
+TITLES_3 = titles(3)
+
+
+# accuracy -----------------------------------------------------------------------------------------------------------
+
+
+@SHAPES
+def test_encoders_side_by_side_has_a_column_per_encoder_and_a_line_per_task(encoders: int, seeds: int) -> None:
+    figure = comparisons.encoders_side_by_side(
+        accuracies(encoders, seeds), drops(encoders, seeds), titles(encoders), "pos"
+    )
+    axes = panels(figure)
+    top, bottom = axes[:encoders], axes[encoders:]
+    assert len(bottom) == encoders
+    assert [ax.get_title() for ax in top] == list(titles(encoders).values())
+    plain = ["sentiment", "sentiment (quarter)", "acceptability", "shuffled"]
+    lookup = "most frequent tag of the word type"
+    for ax in top:
+        assert [*named(ax)] == ["before fine-tuning", *plain, "random weights", lookup]
+    for ax in bottom:
+        assert [*named(ax)] == plain
+        assert sum(np.ptp(drawn.get_ydata()) == 0 and drawn.get_ydata()[0] == 0 for drawn in ax.lines) >= 1
+    assert sorted(legend(figure)) == sorted(["before fine-tuning", *plain, "random weights", lookup])
+    assert len({ax.get_ylim() for ax in top}) == len({ax.get_ylim() for ax in bottom}) == 1
+    assert_all_text_inside_and_apart(figure)
+
+
+def test_lines_are_means_shades_are_seeds_and_whiskers_are_texts() -> None:
+    figure = comparisons.encoders_side_by_side(accuracies(1, 3), drops(1, 3), titles(1), "pos")
+    top, bottom = panels(figure)
+    assert line(bottom, "shuffled") == pytest.approx([0, -1, -2, -3])
+    low, high = shade(bottom, "shuffled")
+    assert low == pytest.approx([-0.1, -1.1, -2.1, -3.1])
+    assert high == pytest.approx([0.1, -0.9, -1.9, -2.9])
+    whiskers = [c for c in bottom.collections if type(c).__name__ == "LineCollection"]
+    (mine,) = (c for c in whiskers if to_hex(c.get_color()[0]) == figures.colour("shuffled"))
+    assert [sorted(p[:, 1]) for p in mine.get_segments()] == [
+        pytest.approx([y - 0.2, y + 0.4]) for y in (0, -1, -2, -3)
+    ]
+    assert line(top, "before fine-tuning") == pytest.approx([90] * 4)
+    assert shade(top, "before fine-tuning") == (pytest.approx([88] * 4), pytest.approx([93] * 4))
+    assert "mean of 3 seeds" in figure.legends[0].get_title().get_text()
+
+
+def test_with_one_seed_the_shade_is_the_interval_over_texts() -> None:
+    figure = comparisons.encoders_side_by_side(accuracies(1, 1), drops(1, 1), titles(1), "pos")
+    bottom = panels(figure)[1]
+    low, high = shade(bottom, "shuffled")
+    assert line(bottom, "shuffled") == pytest.approx([0.1, -0.9, -1.9, -2.9])
+    assert low == pytest.approx([-0.1, -1.1, -2.1, -3.1])
+    assert high == pytest.approx([0.5, -0.5, -1.5, -2.5])
+    assert not [c for c in bottom.collections if type(c).__name__ == "LineCollection"]
+    assert "One seed per task" in figure.legends[0].get_title().get_text()
+
+
+def test_a_task_of_one_encoder_only_is_in_the_legend() -> None:
+    lacking = [t.query("study != 'bert-mini' or variant != 'shuffled-s1'") for t in (accuracies(3, 1), drops(3, 1))]
+    figure = comparisons.encoders_side_by_side(*lacking, TITLES_3, "pos")
+    assert "shuffled" not in named(panels(figure)[0])
+    assert "shuffled" in legend(figure)
+
+
+def test_silver_properties_are_marked() -> None:
+    silver = {"property": "supersense", "source": "silver"}
+    tables = accuracies(1, 1).assign(**silver), drops(1, 1).assign(**silver), neuron_tests(1, 1).assign(**silver)
+    both = [t.assign(neurons_are=kind) for t in (tables[2], tables[0]) for kind in ("raw", "standardised")]
+    drawn = [
+        comparisons.encoders_side_by_side(tables[0], tables[1], titles(1), "supersense"),
+        comparisons.drop_heatmap(tables[1], titles(1), "supersense"),
+        comparisons.top_neurons(tables[2], titles(1), "supersense"),
+        comparisons.raw_and_standardised(pd.concat(both[:2]), pd.concat(both[2:]), titles(1), "supersense"),
+    ]
+    for figure in drawn:
+        assert "semantic classes (silver)" in figure.get_suptitle().replace("\n", " ")
+        assert_all_text_inside_and_apart(figure)
+    gold = comparisons.drop_heatmap(drops(1, 1), titles(1), "pos")
+    assert "silver" not in gold.get_suptitle()
+
+
+# heat map -----------------------------------------------------------------------------------------------------------
+
+
+@SHAPES
+def test_the_heat_maps_share_one_scale_and_print_every_mean(encoders: int, seeds: int) -> None:
+    table = drops(encoders, seeds)
+    table.loc[table["study"] != "bert-mini", ["drop", "low", "high"]] *= 3
+    figure = comparisons.drop_heatmap(table, titles(encoders), "pos")
+    axes = panels(figure)
+    assert [ax.get_title() for ax in axes] == list(titles(encoders).values())
+    assert len(figure.axes) == encoders + 1  # one colour bar
+    limits = {ax.collections[0].get_clim() for ax in axes}
+    (low, high), *rest = limits
+    assert not rest and low == -high
+    assert high == pytest.approx(comparisons.seed_mean(table, "drop")["drop"].abs().max() * 100)
+    rows = [t.get_text() for t in axes[0].get_yticklabels()]
+    assert rows == ["sentiment", "sentiment (quarter)", "acceptability", "shuffled"]
+    printed = [t.get_text() for t in axes[0].texts]
+    extra = {1: 0.1, 2: 0.05, 3: 0.0}[seeds]
+    want = [-0.5 * layer * (TASKS.index(t) - 1) + extra for t in TASKS for layer in LAYERS]
+    for text, value in zip(printed, want, strict=True):
+        assert float(text.replace("−", "-")) == pytest.approx(value, abs=0.0500001)
+        assert text not in ("+0.0", "−0.0")
+    assert_all_text_inside_and_apart(figure)
+
+
+def test_bold_needs_every_seed_on_the_same_side() -> None:
+    ends = {  # (low, high) of the drop, per layer and seed
+        0: [(0.1, 0.2), (0.1, 0.3), (0.2, 0.4)], 1: [(-0.2, -0.1)] * 3, 2: [(0.1, 0.2), (0.1, 0.3), (-0.1, 0.4)],
+        3: [(0.1, 0.2), (-0.3, -0.1), (0.2, 0.4)],
+    }  # fmt: skip
+    rows = [
+        {**CELL, "study": "bert-mini", "variant": f"sentiment-s{n}", "layer": k, "drop": 0.1, "low": low, "high": high}
+        for k, of in ends.items() for n, (low, high) in enumerate(of)
+    ]  # fmt: skip
+    figure = comparisons.drop_heatmap(pd.DataFrame(rows), titles(1), "pos")
+    assert [t.get_fontweight() for t in panels(figure)[0].texts] == ["bold", "bold", "normal", "normal"]
+    assert "every seed" in figure.get_supxlabel()
+
+
+def test_a_task_that_an_encoder_lacks_is_an_empty_row_and_the_others_keep_their_weight() -> None:
+    table = drops(2, 1)
+    table[["low", "high"]] = 0.001, 0.002
+    table.loc[table["variant"] == "shuffled-s1", "low"] = -0.001
+    lacking = table.query("study != 'bert-mini' or variant != 'sentiment-quarter-s1'")
+    first, second = panels(comparisons.drop_heatmap(lacking, titles(2), "pos"))
+    width = len(LAYERS)
+    assert (len(first.texts), len(second.texts)) == (3 * width, 4 * width)
+    assert [t.get_fontweight() for t in first.texts] == ["bold"] * 2 * width + ["normal"] * width
+
+
+def test_names_of_few_tasks_are_not_turned() -> None:
+    two = drops(1, 1).query("variant in ('sentiment-s1', 'acceptability-s1')")
+    (ax,) = panels(comparisons.drop_heatmap(two, titles(1), "pos"))
+    assert [(t.get_text(), t.get_rotation()) for t in ax.get_yticklabels()] == [("sentiment", 0), ("acceptability", 0)]
+
+
+def test_words_on_dark_cells_are_white() -> None:
+    shown = panels(comparisons.drop_heatmap(drops(1, 1), titles(1), "pos"))[0].texts
+    (darkest,) = (t for t in shown if t.get_text() == "−2.9")
+    (lightest,) = (t for t in shown if t.get_text() == "−0.4")
+    assert (darkest.get_color(), lightest.get_color()) == ("white", "black")
+
+
+def test_a_loss_is_red_a_gain_blue_and_nothing_else_is_drawn_in_a_cell() -> None:
+    (ax,) = panels(comparisons.drop_heatmap(drops(1, 1), titles(1), "pos"))
+    ax.figure.draw_without_rendering()
+    shades = ax.collections[0].get_facecolors()
+    for text, (red, _, blue, _) in zip(ax.texts, shades, strict=True):
+        if text.get_text() != "0.0":
+            assert (red > blue) == text.get_text().startswith("−")
+    for tick in [*ax.xaxis.get_major_ticks(), *ax.yaxis.get_major_ticks()]:
+        assert (tick.gridline.get_alpha(), tick.tick1line.get_markersize()) == (0, 0)
+
+
+# neurons ------------------------------------------------------------------------------------------------------------
+
+
+@SHAPES
+def test_top_neurons_shows_shares_and_the_mean_layer_of_every_variant(encoders: int, seeds: int) -> None:
+    figure = comparisons.top_neurons(neuron_tests(encoders, seeds), titles(encoders), "pos")
+    axes = panels(figure)
+    top, bottom = axes[:encoders], axes[encoders:]
+    mean = (1 + seeds) / 2
+    for above, below in zip(top, bottom, strict=True):
+        assert len(named(above)) == 6
+        assert line(above, "before fine-tuning") == pytest.approx([0, 0, 100, 0])
+        assert line(above, "shuffled") == pytest.approx([0, 10 * mean, 100 - 10 * mean, 0])
+        assert above.get_ylim()[0] == 0
+        marks = {to_hex(m.get_color()): float(m.get_xdata()[0]) for m in below.lines if m.get_marker() == "^"}
+        assert sum(m.get_marker() == "^" for m in below.lines) == 6
+        assert marks["#000000"] == 2 and marks[figures.colour("shuffled")] == pytest.approx(2 - mean / 10)
+        assert marks[to_hex(figures.RANDOM)] == pytest.approx(1.5)
+    assert len(legend(figure)) == 6
+    assert_all_text_inside_and_apart(figure)
+
+
+@SHAPES
+def test_raw_and_standardised_neurons_are_two_lines_in_every_panel(encoders: int, seeds: int) -> None:
+    accuracy, tests = accuracies(encoders, seeds), neuron_tests(encoders, seeds)
+    turned = tests.assign(layer=3 - tests["layer"])
+    less = accuracy.assign(**{c: accuracy[c] - 0.1 for c in ("accuracy", "low", "high")})
+    tables = (
+        pd.concat([tests.assign(neurons_are="standardised"), turned.assign(neurons_are="raw")]),
+        pd.concat([accuracy.assign(neurons_are="standardised"), less.assign(neurons_are="raw")]),
+    )
+    figure = comparisons.raw_and_standardised(*tables, titles(encoders), "pos")
+    axes = panels(figure)
+    assert len(axes) == 2 * encoders
+    for ax in axes:
+        assert [*named(ax)] == ["standardised neurons", "raw neurons"]
+        styles = {str(m.get_label()): m.get_linestyle() for m in ax.lines}
+        assert (styles["standardised neurons"], styles["raw neurons"]) == ("-", "--")
+    assert line(axes[0], "standardised neurons") == pytest.approx([90] * 4)
+    assert line(axes[0], "raw neurons") == pytest.approx([80] * 4)
+    assert line(axes[-1], "standardised neurons") == pytest.approx([0, 0, 100, 0])
+    assert line(axes[-1], "raw neurons") == pytest.approx([0, 100, 0, 0])
+    assert [float(m.get_xdata()[0]) for m in axes[-1].lines if m.get_marker() == "^"] == [2, 1]
+    assert_all_text_inside_and_apart(figure)
+
+
+# encoders in one panel ----------------------------------------------------------------------------------------------
+
+
+def shifts(encoders: int, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    single = pd.DataFrame(
+        [{"encoder": e, "task": t, "seed": n, "value": 0.1 * i - 0.2 * k + 0.01 * n}
+         for i, e in enumerate(titles(encoders).values()) for k, t in enumerate(TASKS) for n in range(seeds)]
+    )  # fmt: skip
+    mean = single.groupby(["encoder", "task"], sort=False)["value"].mean().reset_index()
+    return mean.assign(low=mean["value"] - 0.05, high=mean["value"] + 0.07), single
+
+
+@SHAPES
+def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(encoders: int, seeds: int) -> None:
+    claims, single = shifts(encoders, seeds)
+    claims.loc[0, ["low", "high"]] = 5.0, 6.0  # an interval that its mean lies outside of is drawn as it is
+    figure = comparisons.depth(claims, single)
+    (ax,) = panels(figure)
+    assert legend(figure) == [*titles(encoders).values(), "±0.25 layer"]
+    upright = sorted(float(m.get_xdata()[0]) for m in ax.lines if np.ptp(np.asarray(m.get_xdata(), float)) == 0)
+    assert upright == [-0.25, 0, 0.25]
+    bars = [c for c in ax.collections if type(c).__name__ == "LineCollection"]
+    dots = [c for c in ax.collections if type(c).__name__ == "PathCollection"]
+    heights = set()
+    for encoder, bar, dot in zip(titles(encoders).values(), bars, dots, strict=True):
+        mine = claims[claims["encoder"] == encoder]
+        (mean,) = (m for m in ax.lines if m.get_label() == encoder)
+        assert np.asarray(mean.get_xdata()).tolist() == mine["value"].tolist()
+        assert [[*s[:, 0]] for s in bar.get_segments()] == mine[["low", "high"]].to_numpy().tolist()
+        assert sorted(dot.get_offsets()[:, 0]) == sorted(single[single["encoder"] == encoder]["value"])
+        rows = np.asarray(mean.get_ydata())
+        assert [ax.get_yticklabels()[round(y)].get_text() for y in rows] == [
+            comparisons._plain(t) for t in mine["task"]
+        ]
+        heights |= {*rows}
+    assert len(heights) == encoders * len(TASKS)  # no two in one row
+    assert_all_text_inside_and_apart(figure)
+
+
+def curves(encoders: int) -> pd.DataFrame:
+    return pd.concat(
+        pd.DataFrame(
+            {"encoder": e, "pieces": [3e6, 1e6, 2e6], "held_out": [4.0 + i, 8.0 + i, 5.0 + i], "entropy": 6 + i}
+        )
+        for i, e in enumerate(titles(encoders).values())
+    )
+
+
+@pytest.mark.parametrize("encoders", [1, 3, 4])
+def test_pretraining_has_a_loss_and_an_entropy_per_encoder(encoders: int) -> None:
+    figure = comparisons.pretraining(curves(encoders))
+    (ax,) = panels(figure)
+    assert legend(figure) == [*titles(encoders).values(), "guessing by frequency"]
+    level = {
+        to_hex(m.get_color()): m.get_ydata()[0] for m in ax.lines if m.get_linestyle() == ":" and len(m.get_ydata())
+    }
+    for i, title in enumerate(titles(encoders).values()):
+        (mine,) = (m for m in ax.lines if m.get_label() == title)
+        assert mine.get_xdata().tolist() == [1, 2, 3]
+        assert mine.get_ydata().tolist() == [8 + i, 5 + i, 4 + i]
+        assert level[comparisons.encoder_colour(title)[0]] == 6 + i
+    assert ax.get_ylim()[0] == 0
+    assert_all_text_inside_and_apart(figure)
+
+
+def test_quality_has_a_panel_per_family_with_both_encoders_and_the_look_up() -> None:
+    rows = [
+        (family, encoder, "ambiguous", layer, 70.0 + layer)
+        for family in ("bert", "xlnet") for encoder in ("pretrained", "random") for layer in range(-1, 4)
+    ]  # fmt: skip
+    measured = pd.DataFrame(rows, columns=["family", "encoder", "words", "layer", "accuracy"])
+    axes = comparisons.quality(measured).axes
+    assert [ax.get_title() for ax in axes] == ["bert-mini", "xlnet-mini"]
+    for ax in axes:
+        before, weights, lookup = ax.lines
+        assert list(before.get_ydata()) == list(weights.get_ydata()) == [70, 71, 72, 73]
+        assert set(lookup.get_ydata()) == {69}

@@ -1,0 +1,140 @@
+"""What was recorded is found again, or the difference is named: perturbed, missing and swapped results are misses."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lib import params, verify
+from lib.runs import Variant
+
+TASKS, SEEDS = ("sentiment", "acceptability"), (1, 2, 3)
+
+
+def accuracy(shift: float = 0.0) -> pd.DataFrame:
+    rows = [
+        {"study": "s", "variant": variant, "property": name, "labels": "real", "words": "all", "layer": layer,
+         "accuracy": 0.7 + 0.02 * layer + 0.1 * (variant == "pretrained") + shift}
+        for variant in ("pretrained", "random", "sentiment-s1") for name in ("pos", "chunk") for layer in range(5)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def summary(seeds=SEEDS, shift: dict[str, float] | None = None) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = []
+    for task in TASKS:
+        for seed in SEEDS:
+            for name in ("pos", "chunk"):
+                values = {m: 0.5 + 0.1 * i + rng.normal(0, 0.01) for i, m in enumerate(verify.MEASURES)}
+                values = {m: v + (shift or {}).get(m, 0) * (task == "sentiment") for m, v in values.items()}
+                where = {"study": "s", "variant": f"{task}-s{seed}", "property": name}
+                where |= {"labels": "gold" if name == "pos" else "silver"}
+                rows += [where | values] if seed in seeds else []
+    return pd.DataFrame([{"study": "s", "variant": "pretrained", "property": "pos", "labels": "gold"}, *rows])
+
+
+def judged(verdict: str = "reproduced") -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            ("C1", "S", "sentiment vs acceptability", "pos", "drop", verdict),
+            ("C3", "S", "", "", "depth", "not testable here"),
+        ],
+        columns=["claim", "encoder", "compared", "property", "measure", "verdict"],
+    )
+
+
+def wanted(seeds=SEEDS) -> list:
+    study = SimpleNamespace(name="s", tasks=list(TASKS))
+    names = ["pretrained", "random", *(f"{task}-s{seed}" for task in TASKS for seed in seeds)]
+    return [SimpleNamespace(study=study, variant=Variant.parse(name)) for name in names]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict:
+    counts = {"s: checkpoint": "abc", "s: layers, width": [5, 16]}
+    monkeypatch.setattr(verify, "exact", lambda wanted: dict(counts))
+    return counts
+
+
+@pytest.fixture
+def expected(counted: dict) -> dict:
+    found = verify.record(wanted(), accuracy(), summary(), judged())
+    return yaml.safe_load(yaml.safe_dump(found))  # what a file gives back
+
+
+def misses(table: pd.DataFrame) -> list[str]:
+    return [f"{row.kind} {row.verdict}" for row in table.itertuples() if row.verdict != "OK"]
+
+
+def test_the_run_that_was_recorded_is_found_again(expected: dict) -> None:
+    table = verify.compare(expected, wanted(), accuracy(), summary(), judged())
+    assert misses(table) == []
+    assert table["kind"].value_counts().to_dict() == {"loose": 10, "tight": 12, "exact": 2, "claim": 1}
+    assert table["reason"].str.len().min() > 20
+
+
+def test_a_run_with_one_seed_is_compared_with_the_mean_of_three(expected: dict) -> None:
+    assert misses(verify.compare(expected, wanted((1,)), accuracy(), summary((1,)), judged())) == []
+
+
+def test_a_perturbed_probe_misses_on_either_side(expected: dict) -> None:
+    for sign in (1, -1):
+        inside = verify.compare(expected, wanted(), accuracy(sign * 0.9 * verify.TIGHT), summary(), judged())
+        outside = verify.compare(expected, wanted(), accuracy(sign * 1.1 * verify.TIGHT), summary(), judged())
+        assert misses(inside) == [] and misses(outside) == ["tight MISS"] * 12
+
+
+def test_a_perturbed_fine_tuned_number_misses_and_only_it(expected: dict) -> None:
+    for sign in (1, -1):
+        found = summary(shift={"drop, top third": sign * 0.1})
+        table = verify.compare(expected, wanted(), accuracy(), found, judged())
+        assert table[table["verdict"] != "OK"]["name"].tolist() == ["s: sentiment: drop, top third"]
+
+
+def test_the_loose_tolerance_is_four_pooled_deviations_over_seeds() -> None:
+    table = verify.loose(summary())
+    one = summary().query("labels == 'gold' and variant != 'pretrained'")
+    spread = [one[one["variant"].str.startswith(task)]["task score"].var(ddof=1) for task in TASKS]
+    found = table[table["measure"] == "task score"]
+    assert found["sigma"].to_numpy() == pytest.approx(np.sqrt(np.mean(spread)))
+    assert found["value"].iloc[0] == pytest.approx(one[one["variant"].str.startswith("sentiment")]["task score"].mean())
+
+
+def test_a_missing_number_is_a_miss(expected: dict) -> None:
+    found = summary()
+    found.loc[found["variant"].str.startswith("sentiment"), "drop, top third"] = np.nan  # it did not learn its task
+    assert misses(verify.compare(expected, wanted(), accuracy(), found, judged())) == ["loose MISSING"]
+    gone = accuracy().query("variant != 'random'")
+    assert misses(verify.compare(expected, wanted(), gone, summary(), judged())) == ["tight MISSING"] * 6
+
+
+def test_a_swapped_encoder_is_a_miss(expected: dict, counted: dict) -> None:
+    counted["s: checkpoint"] = "other"
+    assert misses(verify.compare(expected, wanted(), accuracy(), summary(), judged())) == ["exact MISS"]
+
+
+def test_a_verdict_may_become_undecided_but_not_its_opposite(expected: dict) -> None:
+    for verdict, wrong in (("undecided", []), ("not testable here", []), ("not reproduced", ["claim MISS"])):
+        assert misses(verify.compare(expected, wanted(), accuracy(), summary(), judged(verdict))) == wrong
+
+
+def test_only_the_studies_own_tasks_are_recorded(counted: dict) -> None:
+    more = pd.concat([summary(), summary().assign(variant=lambda t: t["variant"].str.replace("-s", "-quarter-s"))])
+    found = verify.record(wanted(), accuracy(), more, judged())
+    assert not any("quarter" in name for name in found["loose"]["values"])
+
+
+def test_fewer_than_three_seeds_cannot_be_recorded(counted: dict) -> None:
+    with pytest.raises(params.ParameterError, match="three seeds of every task"):
+        verify.record(wanted((1, 2)), accuracy(), summary((1, 2)), judged())
+
+
+def test_a_file_of_recorded_numbers_must_be_whole(tmp_path) -> None:
+    with pytest.raises(params.ParameterError, match="nothing is recorded for this scale"):
+        verify.read(tmp_path / "none.yaml")
+    (tmp_path / "half.yaml").write_text("exact: {values: {}}\n")
+    with pytest.raises(params.ParameterError, match="the sections must be exact, tight, loose, claim"):
+        verify.read(tmp_path / "half.yaml")
