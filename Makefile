@@ -46,10 +46,10 @@ finetuned_of = $(foreach task,$(call tasks_of,$1),$(foreach seed,$(SEEDS),$(task
 variants_of = pretrained random $(call finetuned_of,$1)
 
 FINETUNED := $(foreach S,$(STUDIES),$(foreach V,$(call finetuned_of,$S),runs/$S/$V))
-RUNS := $(foreach S,$(STUDIES),$(foreach V,$(call variants_of,$S),runs/$S/$V))
-OTHERS := $(filter-out %/random,$(RUNS))
-NOTEBOOKS := $(FINETUNED:%=%/01_finetune.ipynb) $(RUNS:%=%/02_extract.ipynb) \
-             $(RUNS:%=%/03_probe_layers.ipynb) $(RUNS:%=%/04_rank_neurons.ipynb)
+EACH := $(foreach S,$(STUDIES),$(foreach V,$(call variants_of,$S),runs/$S/$V))
+OTHERS := $(filter-out %/random,$(EACH))
+NOTEBOOKS := $(FINETUNED:%=%/01_finetune.ipynb) $(EACH:%=%/02_extract.ipynb) \
+             $(EACH:%=%/03_probe_layers.ipynb) $(EACH:%=%/04_rank_neurons.ipynb)
 FIGURES := runs/figures/$(SCALE)/05_figures.ipynb
 VARIANTS = {$(subst $(space)|,$(comma),$(strip $(foreach S,$(STUDIES),|"$S": $(call quoted,$(call variants_of,$S)))))}
 variants_json = $(subst |,,$(VARIANTS))
@@ -123,7 +123,7 @@ report: reproduce ## the figures notebook as one self-contained page
 	@$(PYTHON) -c 'import sys; from lib import report; report.write(*sys.argv[1:])' $(FIGURES) $(FIGURES:%.ipynb=%.html)
 	@echo $(FIGURES:%.ipynb=%.html)
 
-grid: $(FINETUNED:%=%/01_finetune.ipynb) $(FIGURES) $(if $(KEEP),,$(RUNS:%=%/probed))
+grid: $(FINETUNED:%=%/01_finetune.ipynb) $(FIGURES) $(if $(KEEP),,$(EACH:%=%/probed))
 
 part = $(word $1,$(subst /, ,$@))
 
@@ -133,13 +133,13 @@ $(NOTEBOOKS):
 $(NOTEBOOKS:%.ipynb=%.key) $(FIGURES:%.ipynb=%.key): ;
 $(foreach n,$(NOTEBOOKS) $(FIGURES),$(eval $n: $(n:%.ipynb=%.key)))
 $(foreach r,$(FINETUNED),$(eval $r/02_extract.ipynb: $r/01_finetune.ipynb))
-$(foreach r,$(RUNS),$(eval $r/03_probe_layers.ipynb $r/04_rank_neurons.ipynb: $r/02_extract.ipynb))
+$(foreach r,$(EACH),$(eval $r/03_probe_layers.ipynb $r/04_rank_neurons.ipynb: $r/02_extract.ipynb))
 $(foreach r,$(OTHERS),$(eval $r/03_probe_layers.ipynb: $(dir $r)random/03_probe_layers.ipynb))
 
-$(FIGURES): $(RUNS:%=%/03_probe_layers.ipynb) $(RUNS:%=%/04_rank_neurons.ipynb)
+$(FIGURES): $(EACH:%=%/03_probe_layers.ipynb) $(EACH:%=%/04_rank_neurons.ipynb)
 	@lib/notebook.sh $@ '{"variants": $(variants_json), "scale": "$(SCALE)", "size": "full", "overrides": $(OVERRIDES)}'
 
-$(RUNS:%=%/probed): %/probed: %/03_probe_layers.ipynb %/04_rank_neurons.ipynb
+$(EACH:%=%/probed): %/probed: %/03_probe_layers.ipynb %/04_rank_neurons.ipynb
 	@rm -rf $*/activations; touch $@
 
 pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (some four core-hours; resumes)
