@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 
 # Selectors ------------------------------------------------------------------------------------------------------
-SCALE ?= minilm
+SCALE ?= mini
 STUDIES ?= $(sort $(basename $(notdir $(shell grep -lxE 'scale: *$(SCALE) *(#.*)?' params/*.yaml))))
 TASKS ?=
 PROPERTIES ?=

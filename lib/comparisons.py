@@ -1,9 +1,7 @@
 """Figures that compare encoders, each from a tidy table. Tasks have the colours of ``figures``, encoders their own."""
 
-import itertools
 import math
 import re
-import textwrap
 import zlib
 
 import matplotlib.pyplot as plt
@@ -12,18 +10,17 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from lib import figures, results
 from lib.claims import LAYER
+from lib.figures import finish
 from lib.results import pick
 
 FAMILIES = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert": ("#5e2ca5", "o")}
 OTHERS = [("#6b4423", "D"), ("#1f98ab", "v")]
 PLAIN = {"pretrained": "before fine-tuning", "random": "random weights", "pos": "parts of speech", "chunk": "chunks",
          "supersense": "semantic classes"}  # fmt: skip
-AMOUNT = re.compile(r"-(half|quarter|\d+k?)$")
 POINTS = "after − before, points"
 CELL = [c for c in results.CELL if c != "variant"] + ["kind", "split", "neurons_are"]
 """What names one value, the variant apart."""
@@ -69,18 +66,15 @@ def encoders_side_by_side(
     levels = _shaded(seed_mean(pick(drawn, property=name, words=words), "accuracy"))
     changes = seed_mean(pick(drop, property=name, words=words), "drop")
     for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
-        figures._accuracy_panel(top, pick(levels, study=study))
+        figures.accuracy_panel(top, pick(levels, study=study), plain)
         here = pick(changes, study=study)
-        figures._drop_panel(bottom, _shaded(here))
+        figures.drop_panel(bottom, _shaded(here), plain)
         for variant, mine in here[here["seeds"] > 1].groupby("variant"):
             bottom.vlines(mine["layer"], -100 * mine["high"], -100 * mine["low"], color=figures.colour(variant), lw=1.2)
-        top.set_title(title)
+        top.set(title=title, xlabel="")
     axes[0, 0].set_ylabel(f"accuracy, {words} words")
     axes[1, 0].set_ylabel(POINTS)
-    _by_task(axes)
-    return _finish(
-        figure, axes, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True)
-    )
+    return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True))
 
 
 def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, words: str = "all") -> Figure:
@@ -93,7 +87,7 @@ def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, words: s
         task=mine["variant"].map(_task), change=-100 * mine["drop"], lost=mine["low"] > 0, won=mine["high"] < 0
     )
     cells = mine.groupby(["study", "task", "layer"]).agg({"change": "mean", "lost": "all", "won": "all"})
-    tasks, layers = figures._ordered(mine["task"].unique()), sorted(mine["layer"].unique())
+    tasks, layers = figures.ordered(mine["task"].unique()), sorted(mine["layer"].unique())
     most = max(0.1, cells["change"].abs().max())
     size = (max(6.4, 2.7 + 0.62 * len(layers)), max(2.8, 1.1 + len(titles) * (0.45 + 0.42 * len(tasks))))
     figure, axes = plt.subplots(len(titles), 1, figsize=size, squeeze=False, sharex=True)
@@ -101,7 +95,7 @@ def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, words: s
         here = cells.reindex(pd.MultiIndex.from_product([[study], tasks, layers]))
         change = pd.DataFrame(here["change"].to_numpy().reshape(len(tasks), -1), tasks, layers)
         sns.heatmap(change, vmin=-most, vmax=most, cmap="RdBu", annot=change.map(_signed), fmt="", cbar=False, ax=ax,
-                    linewidths=1, xticklabels=layers, yticklabels=[_plain(t) for t in tasks])  # fmt: skip
+                    linewidths=1, xticklabels=layers, yticklabels=[plain(t) for t in tasks])  # fmt: skip
         shades = [sns.utils.relative_luminance(c) for c in ax.collections[0].get_facecolors()]
         there = here.assign(dark=np.array(shades) < 0.2).dropna()
         for text, (*sure, dark) in zip(ax.texts, there[["lost", "won", "dark"]].to_numpy(), strict=True):
@@ -125,23 +119,21 @@ def top_neurons(tests: pd.DataFrame, titles: dict[str, str], name: str) -> Figur
     mine = _shares(pick(tests, property=name))
     shares = _shaded(seed_mean(mine, "share"))
     middle = results.centre(mine, "neurons").reset_index().assign(task=lambda t: t["variant"].map(_task))
-    order = figures._ordered(shares["variant"].unique())
+    order = figures.ordered(shares["variant"].unique())
     for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
         here = pick(shares, study=study)
         for row, task in enumerate(order):
-            figures._line(top, here[here["variant"] == task], "share", task)
+            figures.line(top, here[here["variant"] == task], "share", task, plain(task))
             places, shade = pick(middle, study=study, task=task)["centre"], figures.colour(task)
             bottom.scatter(places, [row] * len(places), s=9 if len(places) > 1 else 0, color=shade, alpha=0.6, lw=0)
-            inside = "white" if AMOUNT.search(task) else shade
-            bottom.plot(places.mean(), row, "^", color=shade, markerfacecolor=inside, markersize=7)
+            bottom.plot(places.mean(), row, **figures.style(task) | {"marker": "^", "markersize": 7})
             if task == "pretrained":
                 bottom.axvline(places.mean(), color=shade, lw=1)
         top.set_title(title)
-        figures._layers_axis(bottom)
+        figures.layers_axis(bottom)
     _share_axis(axes[0, 0])
     axes[1, 0].set(ylabel="mean\nlayer", yticks=[], ylim=(len(order) - 0.3, -0.7))
-    _by_task(axes)
-    return _finish(figure, axes, f"Where the top neurons lie: {_property(tests, name)}", _caption(shares, texts=False))
+    return finish(figure, f"Where the top neurons lie: {_property(tests, name)}", _caption(shares, texts=False))
 
 
 def depth(claims: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
@@ -150,7 +142,7 @@ def depth(claims: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
     ``claims`` : encoder (study or title, shown as it is), task, value, low, high: of one property, the mean over the
     seeds and its 95 % interval over texts. ``seeds`` : encoder, task, seed, value.
     """
-    tasks, encoders = figures._ordered(claims["task"].unique()), list(dict.fromkeys(claims["encoder"]))
+    tasks, encoders = figures.ordered(claims["task"].unique()), list(dict.fromkeys(claims["encoder"]))
     figure, ax = plt.subplots(figsize=(8, 1.9 + len(tasks) * (0.3 + 0.3 * len(encoders))))
     ax.axvline(0, color=figures.PRETRAINED, lw=1)
     step, first = 0.8 / len(encoders), 0.4 - 0.4 / len(encoders)
@@ -166,10 +158,10 @@ def depth(claims: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
     for edge in range(1, len(tasks)):
         ax.axhline(edge - 0.5, color="#cccccc", lw=1)
     ax.grid(False, axis="y")
-    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=[_plain(t) for t in tasks])
+    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=[plain(t) for t in tasks])
     ax.set_xlabel("shift of the centre of gravity, layers (← towards lower layers)")
-    return _finish(figure, np.array([ax]), "Does fine-tuning move the knowledge to lower layers?",
-            "Bars: 95 % interval over texts. Small dots: single seeds.")  # fmt: skip
+    caption = "Bars: 95 % interval over texts. Small dots: single seeds."
+    return finish(figure, "Does fine-tuning move the knowledge to lower layers?", caption)
 
 
 def raw_and_standardised(tests: pd.DataFrame, accuracy: pd.DataFrame, titles: dict[str, str], name: str) -> Figure:
@@ -184,19 +176,17 @@ def raw_and_standardised(tests: pd.DataFrame, accuracy: pd.DataFrame, titles: di
     for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
         for kind in ("standardised", "raw"):
             where = {"study": study, "neurons_are": kind}
-            shares = _shares(pick(mine, **where))
-            figures._line(top, pick(levels, **where), "accuracy", "pretrained", f"{kind} neurons")
-            figures._line(bottom, shares, "share", "pretrained", f"{kind} neurons")
-            bottom.plot(results.centre(shares, "neurons"), [0], "k^", markersize=9, clip_on=False, zorder=5)
-            if kind == "raw":
-                _hollow(top.lines[-1], *bottom.lines[-2:])
+            shares, look = _shares(pick(mine, **where)), figures.HOLLOW if kind == "raw" else {}
+            figures.line(top, pick(levels, **where), "accuracy", "pretrained", f"{kind} neurons", **look)
+            figures.line(bottom, shares, "share", "pretrained", f"{kind} neurons", **look)
+            bottom.plot(results.centre(shares, "neurons"), [0], "k^", markersize=9, clip_on=False, zorder=5, **look)
         top.set_title(title)
-        figures._layers_axis(bottom)
+        figures.layers_axis(bottom)
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes[0, 0].set_ylabel("accuracy, all words")
     _share_axis(axes[1, 0])
-    return _finish(figure, axes, f"Raw and standardised neurons: {_property(accuracy, name)}",
-            "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer.")  # fmt: skip
+    caption = "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer."
+    return finish(figure, f"Raw and standardised neurons: {_property(accuracy, name)}", caption)
 
 
 def pretraining(curves: pd.DataFrame) -> Figure:
@@ -205,7 +195,7 @@ def pretraining(curves: pd.DataFrame) -> Figure:
     ``curves`` : encoder (study or title, shown as it is), pieces (read), held_out (loss in nats), entropy (of the
     encoder's pieces one by one, in nats: a constant). Pieces differ, so a line compares with its own dotted one only.
     """
-    figure, (ax,) = figures._panels(1, 7.6, 4.8)
+    figure, (ax,) = figures.panels(1, 7.6, 4.8)
     for encoder, mine in curves.groupby("encoder", sort=False):
         shade, marker = encoder_colour(encoder)
         mine = mine.sort_values("pieces")
@@ -214,8 +204,8 @@ def pretraining(curves: pd.DataFrame) -> Figure:
         ax.axhline(mine["entropy"].iloc[0], color=shade, lw=2, linestyle=":")
     ax.plot([], [], ":", color="#555555", lw=2, label="guessing by frequency")
     ax.set(xlabel="millions of pieces read", ylabel="held-out loss, nats per piece", ylim=(0, None))
-    return _finish(figure, np.array([ax]), "Pre-training of the encoders",
-            "Pieces differ between encoders: a line compares with its own dotted one.")  # fmt: skip
+    caption = "Pieces differ between encoders: a line compares with its own dotted one."
+    return finish(figure, "Pre-training of the encoders", caption)
 
 
 def quality(measured: pd.DataFrame, words: str = "ambiguous") -> Figure:
@@ -230,32 +220,25 @@ def quality(measured: pd.DataFrame, words: str = "ambiguous") -> Figure:
     for ax, family in zip(axes[0], families, strict=True):
         mine = pick(measured, family=family, words=words)
         kinds = np.where(mine["layer"] < 0, "lookup", "real")
-        figures._accuracy_panel(ax, mine.assign(variant=mine["encoder"], labels=kinds, accuracy=mine["accuracy"] / 100))
+        here = mine.assign(variant=mine["encoder"], labels=kinds, accuracy=mine["accuracy"] / 100)
+        figures.accuracy_panel(ax, here, plain)
         ax.set_title(f"{family}-mini")
     axes[0, 0].set_ylabel(f"accuracy, {words} words")
-    _by_task(axes)
-    return _finish(figure, axes, "Parts of speech, read off each layer by linear probes", "")
+    return finish(figure, "Parts of speech, read off each layer by linear probes")
+
+
+def plain(name: str) -> str:
+    """A variant, task or property in plain words."""
+    return PLAIN.get(name) or figures.AMOUNT.sub(r" (\1)", name)
 
 
 def _task(variant: str) -> str:
     return re.sub(r"-s\d+$", "", variant)
 
 
-def _plain(name: str) -> str:
-    return PLAIN.get(name) or AMOUNT.sub(r" (\1)", name)
-
-
-def _by_task(axes: np.ndarray) -> None:
-    """Plain words for the lines of tasks; dashed and hollow where the task was not learnt in full."""
-    for line in (line for ax in axes.flat for line in ax.lines if not str(line.get_label()).startswith("_")):
-        if AMOUNT.search(str(line.get_label())):
-            _hollow(line)
-        line.set_label(_plain(str(line.get_label())))
-
-
 def _property(table: pd.DataFrame, name: str) -> str:
     silver = "source" in table and (pick(table, property=name)["source"] == "silver").any()
-    return f"{_plain(name)} (silver)" if silver else _plain(name)
+    return f"{plain(name)} (silver)" if silver else plain(name)
 
 
 def _signed(points: float) -> str:
@@ -293,26 +276,3 @@ def _grid(rows: int, columns: int, heights: tuple[float, ...] | None = None) -> 
 def _share_axis(ax: Axes) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     ax.set(ylabel="share of the\ntop neurons", ylim=(0, None))
-
-
-def _hollow(*lines: Line2D) -> None:
-    for line in lines:
-        line.set(linestyle="--", markerfacecolor="white")
-
-
-def _finish(figure: Figure, axes: np.ndarray, title: str, caption: str) -> Figure:
-    """Title above; below, a caption and one legend of all that any panel shows, in as few rows as its width allows."""
-    found: dict[str, Line2D] = {}
-    for ax in axes.flat:
-        ax.label_outer()
-        found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    caption = textwrap.fill(caption, int(figure.get_figwidth() * 10.4))
-    for rows in itertools.count(1):
-        columns = math.ceil(len(found) / rows)
-        legend = figure.legend(found.values(), found, loc="outside lower center", ncols=columns, title=caption)
-        legend.get_title().set_multialignment("center")
-        if columns == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width:
-            break
-        legend.remove()
-    figure.suptitle(textwrap.fill(title, int(figure.get_figwidth() * 8)))
-    return figure

@@ -1,12 +1,18 @@
-"""Figures: one function per figure, each drawn from one tidy table. The only module that imports seaborn."""
+"""Figures: one function per figure, each drawn from one tidy table; and what ``comparisons`` shares with them."""
 
+import itertools
+import math
+import re
+import textwrap
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -17,6 +23,9 @@ TASKS = ["sentiment", "acceptability", "shuffled", "cola", "sst2", "mrpc", "stsb
 COLOURS = sns.color_palette("colorblind", 10).as_hex()
 MARKERS = "osD^vP*Xhd"
 RANDOM, PRETRAINED, PLAIN, BASELINE = "#8a8a8a", "#000000", "#4c72b0", "#b5473c"
+HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
+AMOUNT = re.compile(r"-(half|quarter|\d+k?)(?=$|-s\d+$)")
+"""The amount in the name of a task or variant that was not learnt in full."""
 
 sns.set_theme("notebook", "ticks", rc={
     "axes.grid": True, "grid.color": "#e6e6e6", "axes.spines.top": False, "axes.spines.right": False,
@@ -37,10 +46,17 @@ def _number(variant: str) -> int:
     return TASKS.index(task) if task in TASKS else zlib.crc32(task.encode())
 
 
-def _style(variant: str) -> dict:
-    line = ":" if variant == "random" else "-"
+def style(variant: str) -> dict:
+    """How the line of a variant is drawn: dashed and hollow where its task was not learnt in full."""
+    dashes = ":" if variant == "random" else "-"
     marker = {"pretrained": "o", "random": ""}.get(variant, MARKERS[(_number(variant) + 1) % len(MARKERS)])
-    return {"color": colour(variant), "linestyle": line, "marker": marker, "markersize": 5, "linewidth": 1.8}
+    look = {"color": colour(variant), "linestyle": dashes, "marker": marker, "markersize": 5, "linewidth": 1.8}
+    return look | HOLLOW if AMOUNT.search(variant) else look
+
+
+def ordered(variants: np.ndarray) -> list[str]:
+    """Before fine-tuning first, then the tasks, random weights last."""
+    return sorted(variants, key=lambda v: ({"pretrained": 0, "random": 2}.get(v, 1), _number(v), v))
 
 
 def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
@@ -59,26 +75,43 @@ def save_table(folder: Path, name: str, table: pd.DataFrame) -> None:
         table.to_csv(part, index=False, float_format="%.4f")
 
 
-def _panels(count: int, width: float = 4.2, height: float = 3.6) -> tuple[Figure, np.ndarray]:
+def panels(count: int, width: float = 4.2, height: float = 3.6) -> tuple[Figure, np.ndarray]:
+    """A figure with ``count`` panels side by side, each of this width and height in inches."""
     figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False)
     return figure, axes[0]
 
 
-def _line(ax: Axes, table: pd.DataFrame, y: str, variant: str, label: str | None = None, x: str = "layer") -> None:
-    table = table.sort_values(x)
-    ax.plot(table[x], table[y] * 100, label=label or variant, **_style(variant))
+def line(ax: Axes, table: pd.DataFrame, y: str, variant: str, label: str, **look: str) -> None:
+    """Fractions ``y`` per layer, in per cent, in the style of a variant, with ``look`` over it; intervals shaded."""
+    table = table.sort_values("layer")
+    ax.plot(table["layer"], table[y] * 100, label=label, **style(variant) | look)
     if {"low", "high"} <= set(table.columns):
-        ax.fill_between(table[x], table["low"] * 100, table["high"] * 100, color=colour(variant), alpha=0.15, lw=0)
+        low, high = table["low"] * 100, table["high"] * 100
+        ax.fill_between(table["layer"], low, high, color=colour(variant), alpha=0.15, lw=0)
 
 
-def _layers_axis(ax: Axes) -> None:
+def layers_axis(ax: Axes) -> None:
+    """Layers, in whole numbers, along the x axis."""
     ax.set_xlabel("layer (0 = embedding output)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _one_legend(figure: Figure, axes: np.ndarray) -> None:
-    handles, names = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6))
+def finish(figure: Figure, title: str = "", caption: str = "") -> Figure:
+    """Title above; below, a caption and one legend of all that any panel shows, in as few rows as its width allows."""
+    found: dict[str, Artist] = {}
+    for ax in figure.axes:
+        found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    caption = textwrap.fill(caption, int(figure.get_figwidth() * 10.4))
+    for rows in itertools.count(1):
+        columns = math.ceil(len(found) / rows)
+        legend = figure.legend(found.values(), found, loc="outside lower center", ncols=columns, title=caption)
+        legend.get_title().set_multialignment("center")
+        if columns == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width:
+            break
+        legend.remove()
+    if title:
+        figure.suptitle(textwrap.fill(title, int(figure.get_figwidth() * 8)))
+    return figure
 
 
 # 01 --------------------------------------------------------------------------------------------------------------
@@ -86,9 +119,9 @@ def _one_legend(figure: Figure, axes: np.ndarray) -> None:
 
 def learning_curve(curve: pd.DataFrame, metric: str, majority: float) -> Figure:
     """Loss and score over the updates, against the majority class."""
-    figure, (left, right) = _panels(2)
-    for name, style in (("train_loss", "-"), ("dev_loss", "--")):
-        left.plot(curve["step"], curve[name], style, marker="o", color=PLAIN, label=name.replace("_", " "))
+    figure, (left, right) = panels(2)
+    for name, dashes in (("train_loss", "-"), ("dev_loss", "--")):
+        left.plot(curve["step"], curve[name], dashes, marker="o", color=PLAIN, label=name.replace("_", " "))
     left.set(xlabel="updates", ylabel="loss", ylim=(0, None))
     left.legend()
     right.plot(curve["step"], curve[f"dev_{metric}"], marker="o", color=PLAIN, label=f"dev {metric}")
@@ -100,7 +133,7 @@ def learning_curve(curve: pd.DataFrame, metric: str, majority: float) -> Figure:
 
 def confusion(predictions: pd.DataFrame, labels: list[str]) -> Figure:
     """Gold against predicted test labels (counts); for a regression, gold against predicted values."""
-    figure, (ax,) = _panels(1, 4.4, 3.8)
+    figure, (ax,) = panels(1, 4.4, 3.8)
     if labels:
         counts = pd.crosstab(predictions["gold"], predictions["predicted"])
         counts = counts.reindex(index=range(len(labels)), columns=range(len(labels)), fill_value=0)
@@ -117,11 +150,11 @@ def confusion(predictions: pd.DataFrame, labels: list[str]) -> Figure:
 
 def norms(table: pd.DataFrame) -> Figure:
     """Length of the word vectors per layer: median and the middle 90 %. ``table`` : layer, median, low, high."""
-    figure, (ax,) = _panels(1, 5.2)
+    figure, (ax,) = panels(1, 5.2)
     ax.plot(table["layer"], table["median"], marker="o", color=PLAIN)
     ax.fill_between(table["layer"], table["low"], table["high"], color=PLAIN, alpha=0.2, lw=0)
     ax.set(ylabel="length of the word vector", ylim=(0, None))
-    _layers_axis(ax)
+    layers_axis(ax)
     return figure
 
 
@@ -133,18 +166,19 @@ def accuracy_per_layer(accuracy: pd.DataFrame, names: dict[str, str], words: str
 
     ``accuracy`` : as ``results.accuracies`` gives it, of one study. ``names`` : property → title of its panel.
     """
-    figure, axes = _panels(len(names))
+    figure, axes = panels(len(names))
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        _accuracy_panel(ax, results.pick(accuracy, property=name, words=words))
+        accuracy_panel(ax, results.pick(accuracy, property=name, words=words))
         ax.set_title(title)
     axes[0].set_ylabel(f"accuracy, {words} words")
-    _one_legend(figure, axes)
-    return figure
+    return finish(figure)
 
 
-def _accuracy_panel(ax: Axes, here: pd.DataFrame) -> None:
-    for variant in _ordered(here["variant"].unique()):
-        _line(ax, here[(here["variant"] == variant) & (here["labels"] == "real")], "accuracy", variant)
+def accuracy_panel(ax: Axes, here: pd.DataFrame, name: Callable[[str], str] = str) -> None:
+    """Accuracy per layer, one line per variant, labelled with its ``name``; the baselines across."""
+    real = here[here["labels"] == "real"]
+    for variant in ordered(here["variant"].unique()):
+        line(ax, real[real["variant"] == variant], "accuracy", variant, name(variant))
     lookup, majority = (here[here["labels"] == kind]["accuracy"] * 100 for kind in ("lookup", "majority"))
     if len(lookup):
         ax.axhline(lookup.iloc[0], color=BASELINE, linestyle="--", lw=1.2, label="most frequent tag of the word type")
@@ -156,12 +190,12 @@ def _accuracy_panel(ax: Axes, here: pd.DataFrame) -> None:
         ax.set_ylim(low - 0.06 * (high - low), high)  # far below it is named, not drawn: differences stay visible
         ax.text(0.02, 0.02, f"majority tag: {majority.iloc[0]:.0f}%", color=BASELINE, transform=ax.transAxes, size=9)
     ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    _layers_axis(ax)
+    layers_axis(ax)
 
 
 def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
     """One variant's accuracy on all, ambiguous and unseen words, and of the control task, per layer."""
-    figure, axes = _panels(len(names))
+    figure, axes = panels(len(names))
     kinds = {("all", "real"): "all words", ("ambiguous", "real"): "ambiguous words", ("unseen", "real"): "unseen words",
              ("all", "control"): "control task"}  # fmt: skip
     for ax, (name, title) in zip(axes, names.items(), strict=True):
@@ -172,10 +206,9 @@ def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
             ax.fill_between(here["layer"], here["low"] * 100, here["high"] * 100, color=look["color"], alpha=0.15, lw=0)
         ax.set_title(title)
         ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-        _layers_axis(ax)
+        layers_axis(ax)
     axes[0].set_ylabel("accuracy")
-    _one_legend(figure, axes)
-    return figure
+    return finish(figure)
 
 
 # 04 --------------------------------------------------------------------------------------------------------------
@@ -183,38 +216,36 @@ def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
 
 def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
     """How many of the top neurons lie in each layer: one panel per property, bars side by side per variant."""
-    figure, axes = _panels(len(names))
+    figure, axes = panels(len(names))
     mine = tests[tests["kind"] == "layer"]
     for ax, (name, title) in zip(axes, names.items(), strict=True):
         here = mine[mine["property"] == name]
-        order = _ordered(here["variant"].unique())
+        order = ordered(here["variant"].unique())
         sns.barplot(here, x="layer", y="neurons", hue="variant", hue_order=order, ax=ax, native_scale=True,
                     palette={v: colour(v) for v in order}, legend=ax is axes[0])  # fmt: skip
         ax.set(title=title, ylabel="")
-        _layers_axis(ax)
+        layers_axis(ax)
     axes[0].set_ylabel("top neurons")
     if axes[0].get_legend():
         axes[0].get_legend().remove()
-    _one_legend(figure, axes)
-    return figure
+    return finish(figure)
 
 
 def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str = "test") -> Figure:
     """Accuracy with n neurons: a probe retrained on the first n, and the all-neuron probe with all but n zeroed."""
-    figure, axes = _panels(len(names))
+    figure, axes = panels(len(names))
     kinds = {"retrain": ("retrained on the first n", COLOURS[0], "-", "o"),
              "keep-top": ("all but the first n zeroed", COLOURS[2], "--", "s"),
              "keep-random": ("all but n random ones zeroed", RANDOM, ":", "D"),
              "keep-bottom": ("all but the last n zeroed", COLOURS[3], "-.", "v")}  # fmt: skip
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        for kind, (label, shade, line, marker) in kinds.items():
+        for kind, (label, shade, dashes, marker) in kinds.items():
             here = results.pick(tests, property=name, kind=kind, split=split).sort_values("neurons")
-            ax.plot(here["neurons"], here["accuracy"] * 100, color=shade, linestyle=line, marker=marker, label=label)
+            ax.plot(here["neurons"], here["accuracy"] * 100, color=shade, linestyle=dashes, marker=marker, label=label)
         ax.set(title=title, xscale="log", xlabel="neurons")
         ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes[0].set_ylabel("accuracy")
-    _one_legend(figure, axes)
-    return figure
+    return finish(figure)
 
 
 # 05 --------------------------------------------------------------------------------------------------------------
@@ -222,34 +253,28 @@ def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str =
 
 def drop_per_layer(drop: pd.DataFrame, names: dict[str, str], words: str = "all") -> Figure:
     """Accuracy after minus before fine-tuning, per layer: one panel per property, one line per variant."""
-    figure, axes = _panels(len(names))
+    figure, axes = panels(len(names))
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        _drop_panel(ax, results.pick(drop, property=name, words=words))
+        drop_panel(ax, results.pick(drop, property=name, words=words))
         ax.set_title(title)
     axes[0].set_ylabel("accuracy after − before, points")
-    _one_legend(figure, axes)
-    return figure
+    return finish(figure)
 
 
 def before_after(accuracy: pd.DataFrame, drop: pd.DataFrame, name: str, title: str) -> Figure:
     """The main figure: accuracy of one property per layer before and after each fine-tuning, and the difference."""
-    figure, axes = _panels(2, 5.2, 4.0)
-    _accuracy_panel(axes[0], results.pick(accuracy, property=name, words="all"))
-    _drop_panel(axes[1], results.pick(drop, property=name, words="all"))
+    figure, axes = panels(2, 5.2, 4.0)
+    accuracy_panel(axes[0], results.pick(accuracy, property=name, words="all"))
+    drop_panel(axes[1], results.pick(drop, property=name, words="all"))
     axes[0].set(title=f"{title}: accuracy of linear probes", ylabel="accuracy, all test words")
     axes[1].set(title="after minus before fine-tuning", ylabel="accuracy after − before, points")
-    _one_legend(figure, axes)
-    return figure
+    return finish(figure)
 
 
-def _drop_panel(ax: Axes, here: pd.DataFrame) -> None:
+def drop_panel(ax: Axes, here: pd.DataFrame, name: Callable[[str], str] = str) -> None:
+    """Accuracy after minus before fine-tuning per layer, one line per variant, labelled with its ``name``."""
     ax.axhline(0, color=PRETRAINED, lw=1)
     change = here.assign(change=-here["drop"], low=-here["high"], high=-here["low"])
-    for variant in _ordered(here["variant"].unique()):
-        _line(ax, change[change["variant"] == variant], "change", variant)
-    _layers_axis(ax)
-
-
-def _ordered(variants: np.ndarray) -> list[str]:
-    """Before fine-tuning first, then the tasks, random weights last."""
-    return sorted(variants, key=lambda v: ({"pretrained": 0, "random": 2}.get(v, 1), _number(v), v))
+    for variant in ordered(here["variant"].unique()):
+        line(ax, change[change["variant"] == variant], "change", variant, name(variant))
+    layers_axis(ax)

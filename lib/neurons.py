@@ -127,7 +127,8 @@ def table(run: Run) -> pd.DataFrame:
 
     One row per property, split (dev, test) and test: ``kind`` retrain (a probe on the ordering's first ``neurons``),
     keep-top, keep-random, keep-bottom (the all-neuron probe with all others zeroed), with ``accuracy``; or ``kind``
-    layer (``neurons`` of the top fraction that lie in ``layer``). ``l1`` is the penalty that was used.
+    layer (``neurons`` of the top fraction that lie in ``layer``). ``l1`` is the penalty that was used, for all of
+    these probes; so the one retrained on all neurons is the all-neuron probe itself.
     """
     key = run.key("neurons")
     if _ranking_key(run) != key:
@@ -153,23 +154,23 @@ def _table(run: Run) -> pd.DataFrame:
     weight = probe.weight[0].T.cpu().numpy()
     shape = (stores["train"].layers, stores["train"].width)
     ranks = [_rank(labelled, weight[part], shape, settings) for labelled, part in zip(sets, probe.parts, strict=True)]
-    heads = [
-        Head([labelled], torch.from_numpy(np.sort(rank.order[: rank.count(fraction)])))
-        for labelled, rank in zip(sets, ranks, strict=True)
-        for fraction in settings.sizes
-    ]
-    retrained = probes.fit(stores["train"], heads, study.probe, study.seed, place, "retrained on the first n neurons")
+    *some, every = sorted({ranks[0].count(fraction) for fraction in settings.sizes})
+    rankings = [torch.from_numpy(rank.order) for rank in ranks]
+    heads = [Head([s], order, chosen, chosen, some) for s, order in zip(sets, rankings, strict=True)]
+    title = "retrained on the first n neurons"
+    retrained = probes.fit(stores["train"], heads, study.probe, study.seed, place, title) if some else []
     rows = [
         {"property": rank.property, "kind": "layer", "layer": layer, "neurons": int(n), "split": "train"}
         for rank in ranks
         for layer, n in enumerate(rank.per_layer(settings.top))
     ]
     for split in ("dev", "test"):
-        for head, found in zip(heads, retrained, strict=True):
-            (labelled,) = head.sets
-            right = found.predict(stores[split])[0][0] == labelled.ids[split]
-            rows.append(_row(labelled.property, "retrain", len(head.neurons), split, right.mean()))
-        rows += _zeroed(stores[split], split, sets, ranks, probe, settings, study.seed)
+        for labelled, found in zip(sets, retrained, strict=False):
+            right = found.predict(stores[split])[0] == labelled.ids[split]
+            rows += [_row(labelled.property, "retrain", n, split, r.mean()) for n, r in zip(some, right, strict=True)]
+        zeroed = _zeroed(stores[split], split, sets, ranks, probe, [*some, every], study.seed)
+        whole = [row for row in zeroed if row["neurons"] == every and row["kind"] == "keep-top"]
+        rows += zeroed + [{**row, "kind": "retrain"} for row in whole]
     kept = {f"{r.property}.{part}": getattr(r, part) for r in ranks for part in ("order", "weight", "labels")}
     with runs.being_made(run.ranking) as part_file, part_file.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, key=run.key("neurons"), shape=np.array(shape), **kept)
@@ -196,13 +197,12 @@ def _rank(labelled: Labels, weight: np.ndarray, shape: tuple[int, int], settings
 def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: Run) -> tuple[Probe, float]:
     """One probe on all neurons; with several penalties to try, the best by LCA's search score on the dev split."""
     study, grid = run.study, run.study.ranking.l1
-    every = torch.arange(stores["train"].layers * stores["train"].width)
     tried = sorted({0.0, *grid}) if len(grid) > 1 else grid
-    heads = [Head(sets, every, value, value) for value in tried]
+    heads = [Head(sets, slice(None), value, value) for value in tried]
     found = probes.fit(stores["train"], heads, study.probe, study.seed, encoders.device(study), "all-neuron probe")
     if len(tried) == 1:
         return found[0], tried[0]
-    free, edge = _mean_accuracy(found[0], sets, stores["dev"]), len(every) // 5
+    free, edge = _mean_accuracy(found[0], sets, stores["dev"]), found[0].weight.shape[1] // 5
     scores = {}
     for value, probe in zip(tried, found, strict=True):
         order = torch.from_numpy(ordering(probe.weight[0].T.cpu().numpy(), study.ranking.mass_steps).copy())
@@ -217,7 +217,7 @@ def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: R
 def _only(probe: Probe, neurons: torch.Tensor) -> Probe:
     """The probe with all neurons but these zeroed: it reads only these."""
     neurons = neurons.to(probe.weight.device)
-    return replace(probe, weight=probe.weight[:, neurons], neurons=neurons)
+    return replace(probe, weights=[probe.weight[:, neurons]], neurons=neurons)
 
 
 def _mean_accuracy(probe: Probe, sets: list[Labels], dev: Activations) -> float:
@@ -226,24 +226,24 @@ def _mean_accuracy(probe: Probe, sets: list[Labels], dev: Activations) -> float:
 
 
 def _zeroed(
-    store: Activations, split: str, sets: list[Labels], ranks: list[Ranked], probe: Probe, settings: Ranking, seed: int
+    store: Activations, split: str, sets: list[Labels], ranks: list[Ranked], probe: Probe, sizes: list[int], seed: int
 ) -> list[dict]:
     """Accuracy of the all-neuron probe with all but n neurons zeroed, without retraining."""
     tests = []
     for labelled, part, rank in zip(sets, probe.parts, ranks, strict=True):
-        own = replace(probe, weight=probe.weight[:, :, part], bias=probe.bias[:, :, part])
         shuffled = np.random.default_rng(seed).permutation(rank.order)
         for kind, order in (("top", rank.order), ("random", shuffled), ("bottom", rank.order[::-1])):
-            for n in (rank.count(f) for f in settings.sizes):
-                tests.append((labelled, kind, _only(own, torch.from_numpy(order[:n].copy()))))
-    right, start = np.zeros(len(tests)), 0
+            slices = np.split(order.copy(), sizes)[: len(sizes)]
+            tests.append((labelled, part, kind, [torch.from_numpy(n).to(probe.weight.device) for n in slices]))
+    right, start = {}, 0
     for block in probes.blocks(store, probe.scale, probe.weight.device):
         every = probes.flat(block)
-        for i, (labelled, _, only) in enumerate(tests):
-            guess = torch.addmm(only.bias[0], every[:, only.neurons], only.weight[0]).argmax(-1).cpu().numpy()
-            right[i] += (guess == labelled.ids[split][start : start + len(guess)]).sum()
-        start += len(every)
-    return [
-        _row(labelled.property, f"keep-{kind}", len(only.neurons), split, n / len(store.words))
-        for (labelled, kind, only), n in zip(tests, right, strict=True)
-    ]
+        for labelled, part, kind, slices in tests:
+            scores = probe.bias[0, :, part].expand(every.shape[1], -1)
+            for n, neurons in zip(sizes, slices, strict=True):
+                scores = torch.addmm(scores, every[neurons].T, probe.weight[0, neurons, part])
+                guess = scores.argmax(-1).cpu().numpy()
+                key = labelled.property, f"keep-{kind}", n
+                right[key] = right.get(key, 0) + (guess == labelled.ids[split][start : start + len(guess)]).sum()
+        start += every.shape[1]
+    return [_row(*key, split, count / len(store.words)) for key, count in right.items()]

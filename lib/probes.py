@@ -100,11 +100,11 @@ class Scale:
         mean, deviation = torch.zeros(layers, 1, width), torch.ones(layers, 1, width)
         for layer in range(layers if standardise else 0):
             total, square = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
-            shift = torch.from_numpy(vectors[layer, :BLOCK].astype(np.float64)).mean(0)
+            shift = torch.from_numpy(vectors[layer, :BLOCK].astype(np.float32)).mean(0)
             for start in range(0, words, BLOCK):
-                block = torch.from_numpy(vectors[layer, start : start + BLOCK].astype(np.float64)) - shift
+                block = torch.from_numpy(vectors[layer, start : start + BLOCK].astype(np.float32)).sub_(shift)
                 total += block.sum(0)
-                square += block.square().sum(0)
+                square += block.square_().sum(0)
             variance = square / words - (total / words) ** 2
             mean[layer, 0] = (shift + total / words).float()
             deviation[layer, 0] = torch.where(variance > 1e-12, variance, torch.inf).sqrt().float()
@@ -139,47 +139,76 @@ def batches(words: int, size: int, order: str, epochs: int, seed: int) -> Iterat
 
 @dataclass(frozen=True)
 class Head:
-    """What one batched probe learns: ``sets``, the label sets; ``neurons``, the numbers of the neurons that it reads
-    (one group), or None for one group per layer; ``l1`` and ``l2``, the penalties, None for those of the settings."""
+    """What one batched probe learns.
+
+    ``sets`` : the label sets. ``neurons`` : the numbers of the neurons that it reads, in one group (``slice(None)``:
+    all); None: one group per layer. ``l1``, ``l2`` : the penalties, None for those of the settings. ``sizes`` :
+    ascending; instead of one probe on all ``neurons``, one on each of their first ``sizes``.
+    """
 
     sets: Sequence[Labels]
-    neurons: torch.Tensor | None = None
+    neurons: torch.Tensor | slice | None = None
     l1: float | None = None
     l2: float | None = None
+    sizes: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Trained probes. ``weight`` : [groups, features, labels of all sets], ``bias`` : [groups, 1, same], ``parts`` :
-    the columns of each label set, ``neurons`` : what it reads, as in Head."""
+    """Trained probes, nested: the first reads the first neurons, the next these and some more.
 
-    weight: torch.Tensor
+    ``weights`` : one [groups, neurons, columns] per slice of neurons, for the probes that read it, which are the last
+    ones: the first has all columns. ``bias`` : [groups, 1, columns]; a column is a label of a set of a probe. ``parts``
+    : the columns of each label set within a probe. ``neurons`` : what is read, as in Head.
+    """
+
+    weights: list[torch.Tensor]
     bias: torch.Tensor
     parts: list[slice]
-    neurons: torch.Tensor | None
+    neurons: torch.Tensor | slice | None
     scale: Scale
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """[groups, features, columns] of a probe that is not nested."""
+        (weight,) = self.weights
+        return weight
+
+    def scores(self, block: torch.Tensor) -> torch.Tensor:
+        """What each label gets: [groups, n, features] → [groups, n, probes, labels of all sets]."""
+        scores, start = self.bias, 0
+        for weight in self.weights:
+            here = block[:, :, start : start + weight.shape[1]]
+            if start:
+                scores[:, :, -weight.shape[2] :].baddbmm_(here, weight)
+            else:
+                scores = torch.baddbmm(self.bias, here, weight)
+            start += weight.shape[1]
+        return scores.unflatten(2, (len(self.weights), -1))
+
     def predict(self, store: Activations) -> list[np.ndarray]:
-        """Predicted labels of every label set: [groups, words] each."""
+        """Predicted labels of every label set: [groups, words] each; [groups · probes, words] if nested."""
         out: list[list[np.ndarray]] = [[] for _ in self.parts]
-        for block in blocks(store, self.scale, self.weight.device):
-            scores = torch.baddbmm(self.bias, select(block, self.neurons), self.weight)
+        for block in blocks(store, self.scale, self.bias.device):
+            scores = self.scores(select(block, self.neurons))
             for found, part in zip(out, self.parts, strict=True):
-                found.append(scores[:, :, part].argmax(-1).cpu().numpy())
+                found.append(scores[..., part].argmax(-1).transpose(1, 2).flatten(0, 1).cpu().numpy())
         return [np.concatenate(found, 1) for found in out]
 
 
 def flat(block: torch.Tensor) -> torch.Tensor:
-    """All neurons of a block of words, neuron ``layer · width + unit``: [layers, n, width] → [n, layers · width]."""
-    return block.transpose(0, 1).reshape(block.shape[1], -1)
+    """All neurons of a block of words, neuron ``layer · width + unit``: [layers, n, width] → [layers · width, n]."""
+    return block.transpose(1, 2).reshape(-1, block.shape[1])
 
 
-def select(block: torch.Tensor, neurons: torch.Tensor | None, flattened: torch.Tensor | None = None) -> torch.Tensor:
+def select(
+    block: torch.Tensor, neurons: torch.Tensor | slice | None, flattened: torch.Tensor | None = None
+) -> torch.Tensor:
     """What a head reads of a block [layers, n, width]: [groups, n, features]."""
     if neurons is None:
         return block
     every = flat(block) if flattened is None else flattened
-    return (every if len(neurons) == every.shape[1] else every.index_select(1, neurons))[None]
+    return (every if isinstance(neurons, slice) else every.index_select(0, neurons)).T[None]
 
 
 def fit(
@@ -188,7 +217,7 @@ def fit(
 ) -> list[Probe]:  # fmt: skip
     """Train all heads in one pass over the words: every batch is read once, for all of them.
 
-    The loss of each group and label set is the cross-entropy, averaged over the batch, plus the elastic net
+    The loss of each group, probe and label set is the cross-entropy, averaged over the batch, plus the elastic net
     λ1·Σ|W| + λ2·‖W‖₂ of its own weights (the norm is not squared, as in the authors' toolkit). Adam; weights from zero.
     ``store`` holds the training words, to which the ``train`` labels of every set belong.
     """
@@ -199,7 +228,11 @@ def fit(
     for target in targets:
         if (target < 0).any() or target.shape[1] != len(store.words):
             raise ValueError(f"{target.shape[1]} labels do not match the {len(store.words)} words of the store")
-    weights = [w for probe in probes for w in (probe.weight, probe.bias)]
+    penalties = [
+        [given if given is not None else own for given, own in ((h.l1, settings.l1), (h.l2, settings.l2))]
+        for h in heads
+    ]
+    weights = [w for probe in probes for w in (*probe.weights, probe.bias)]
     adam = torch.optim.Adam(weights, lr=settings.learning_rate, fused=place.type in ("cpu", "cuda"))
     steps = -(-len(store.words) // settings.batch_size) * settings.epochs
     order = batches(len(store.words), settings.batch_size, settings.order, settings.epochs, seed)
@@ -207,41 +240,63 @@ def fit(
         for rows in tqdm(order, total=steps, desc=title, unit="step", leave=False):
             block = read(store, rows, scale, place)
             flattened = flat(block) if any(h.neurons is not None for h in heads) else None
-            for head, probe, target in zip(heads, probes, targets, strict=True):
-                _gradient(probe, head, settings, select(block, probe.neurons, flattened), target[:, rows].to(place))
+            for probe, target, (l1, l2) in zip(probes, targets, penalties, strict=True):
+                _gradient(probe, select(block, probe.neurons, flattened), target[:, rows].to(place))
+                _penalise(probe, l1, l2)
             adam.step()
-    return [replace(p, weight=p.weight.detach(), bias=p.bias.detach()) for p in probes]
+    return [replace(p, weights=[w.detach() for w in p.weights], bias=p.bias.detach()) for p in probes]
 
 
 def _zero(store: Activations, head: Head, scale: Scale, place: torch.device) -> Probe:
     ends = np.cumsum([0, *(len(s.names) for s in head.sets)])
-    groups, features = (store.layers, store.width) if head.neurons is None else (1, len(head.neurons))
-    weight = torch.zeros(groups, features, int(ends[-1]), device=place, requires_grad=True)
-    bias = torch.zeros(groups, 1, int(ends[-1]), device=place, requires_grad=True)
-    weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
+    groups, features = (store.layers, store.width) if head.neurons is None else (1, store.layers * store.width)
+    features = len(head.neurons) if isinstance(head.neurons, torch.Tensor) else features
+    sizes = head.sizes or [features]
+    slices = np.diff([0, *sizes])
+    if (slices <= 0).any() or sizes[-1] > features:
+        raise ValueError(f"the sizes of nested probes must ascend from 1 to at most {features}: {list(sizes)}")
+    columns = [int(ends[-1]) * probes for probes in range(len(sizes), 0, -1)]
+    shapes = [*((int(n), c) for n, c in zip(slices, columns, strict=True)), (1, columns[0])]
+    *weights, bias = (torch.zeros(groups, *shape, device=place, requires_grad=True) for shape in shapes)
+    for tensor in (*weights, bias):
+        tensor.grad = torch.zeros_like(tensor)
     parts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
-    return Probe(weight, bias, parts, None if head.neurons is None else head.neurons.to(place), scale)
+    neurons = head.neurons[: sizes[-1]].to(place) if isinstance(head.neurons, torch.Tensor) else head.neurons
+    return Probe(weights, bias, parts, neurons, scale)
 
 
-def _gradient(probe: Probe, head: Head, settings: params.Probe, block: torch.Tensor, wanted: torch.Tensor) -> None:
-    """Gradient of the loss in closed form. ``block`` : [groups, n, features]; ``wanted`` : [label sets, n]."""
-    weight, bias = probe.weight, probe.bias
-    error = torch.baddbmm(bias, block, weight)  # the scores; softmax minus one-hot in the end
+def _gradient(probe: Probe, block: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Gradient of the cross-entropy in closed form. ``block`` : [groups, n, features]; ``wanted`` : [label sets, n]."""
+    scores = probe.scores(block)  # becomes the error: softmax minus one-hot
     for part, ids in zip(probe.parts, wanted, strict=True):
-        view = error[:, :, part]
+        view = scores[..., part]
         view.copy_(torch.softmax(view, -1))
-        view.scatter_add_(-1, ids.expand(len(weight), -1)[:, :, None], error.new_full((len(weight), len(ids), 1), -1.0))
-    error /= block.shape[1]
-    assert weight.grad is not None and bias.grad is not None
-    torch.bmm(block.transpose(1, 2), error, out=weight.grad)
-    torch.sum(error, 1, keepdim=True, out=bias.grad)
-    l1, l2 = (given if given is not None else own for given, own in ((head.l1, settings.l1), (head.l2, settings.l2)))
+        index = ids[:, None, None].expand(*view.shape[:3], 1)
+        view.scatter_add_(-1, index, view.new_full((1, 1, 1, 1), -1.0).expand(index.shape))
+    error, seen, start = scores.flatten(2), block.transpose(1, 2), 0
+    for weight in probe.weights:
+        assert weight.grad is not None
+        here, mine = seen[:, start : start + weight.shape[1]], error[:, :, -weight.shape[2] :]
+        torch.baddbmm(weight.grad, here, mine, beta=0, alpha=1 / block.shape[1], out=weight.grad)
+        start += weight.shape[1]
+    torch.mean(error, 1, keepdim=True, out=probe.bias.grad)
+
+
+def _penalise(probe: Probe, l1: float, l2: float) -> None:
+    """Add the gradient of the elastic net, label set by label set."""
     if l1:
-        weight.grad.add_(weight.sign(), alpha=l1)
+        for weight in probe.weights:
+            weight.grad.add_(weight.sign(), alpha=l1)
     if l2:
+        norms = torch.zeros_like(probe.bias)  # of each column, squared; then of its label set, in every column
+        for weight in probe.weights:
+            norms[:, :, -weight.shape[2] :] += weight.square().sum(1, keepdim=True)
         for part in probe.parts:
-            norm = torch.linalg.vector_norm(weight[:, :, part], dim=(1, 2), keepdim=True).clamp_min(1e-12)
-            weight.grad[:, :, part] += l2 * weight[:, :, part] / norm
+            view = norms.unflatten(2, (len(probe.weights), -1))[..., part]
+            view.copy_(view.sum(-1, keepdim=True).expand(view.shape))
+        share = norms.sqrt_().clamp_min_(1e-12).reciprocal_()
+        for weight in probe.weights:
+            weight.grad.addcmul_(weight, share[:, :, -weight.shape[2] :], value=l2)
 
 
 # Layer-wise results ----------------------------------------------------------------------------------------------

@@ -62,11 +62,37 @@ def test_the_gradient_is_that_of_the_loss(seed: int, l1: float, l2: float, count
     wanted = torch.stack([torch.randint(n, (words,), generator=generator) for n in counts])
     expected = torch.autograd.grad(objective(block, weight, bias, parts, wanted, l1, l2).sum(), (weight, bias))
     weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
-    probe = probes.Probe(weight, bias, parts, None, None)
+    probe = probes.Probe([weight], bias, parts, None, None)
     with torch.no_grad():
-        probes._gradient(probe, Head([], None, l1, l2), setting(l1=9.0, l2=9.0), block, wanted)
+        probes._gradient(probe, block, wanted)
+        probes._penalise(probe, l1, l2)
     torch.testing.assert_close(weight.grad, expected[0], rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(bias.grad, expected[1], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("sizes", [[1, 5, 16], [7], [2, 3]])
+def test_nested_probes_are_those_trained_one_by_one(sizes: list[int]) -> None:
+    data, ids = problem()
+    tag, order = labelled(ids, 4), torch.from_numpy(np.random.default_rng(3).permutation(LAYERS * WIDTH))
+    settings = setting(l1=1e-3, l2=1e-2)
+    (nested,) = probes.fit(data, [Head([tag], order, sizes=sizes)], settings, seed=0)
+    alone = probes.fit(data, [Head([tag], order[:n]) for n in sizes], settings, seed=0)
+    found = nested.predict(data)[0]
+    assert found.shape == (len(sizes), len(data.words))
+    for guess, probe in zip(found, alone, strict=True):
+        assert (guess == probe.predict(data)[0][0]).mean() > 0.999
+    block = probes.read(data, slice(None), nested.scale, torch.device("cpu"))
+    scores = nested.scores(probes.select(block, nested.neurons))
+    for i, probe in enumerate(alone):
+        mine = probe.scores(probes.select(block, probe.neurons))
+        torch.testing.assert_close(scores[0, :, i], mine[0, :, 0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [[0, 4], [4, 4], [9, 3], [1, 10_000]])
+def test_sizes_that_do_not_ascend_within_the_neurons_are_refused(sizes: list[int]) -> None:
+    data, ids = problem()
+    with pytest.raises(ValueError, match="must ascend from 1 to at most"):
+        probes.fit(data, [Head([labelled(ids, 4)], slice(None), sizes=sizes)], setting(), seed=0)
 
 
 def test_a_head_without_penalties_of_its_own_takes_those_of_the_settings() -> None:
@@ -300,7 +326,7 @@ def test_flattened_neurons_are_numbered_layer_times_width_plus_unit() -> None:
     flat = probes.flat(block)
     for layer in range(2):
         for unit in range(4):
-            assert torch.equal(flat[:, layer * 4 + unit], block[layer, :, unit])
+            assert torch.equal(flat[layer * 4 + unit], block[layer, :, unit])
 
 
 # Labels, groups, baselines ---------------------------------------------------------------------------------------
