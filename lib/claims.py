@@ -1,7 +1,7 @@
 """Claim: the paper's claims (C1-C3) and the control (C4) as differences between runs, each with a verdict by one rule.
 
 All is about gold properties, all words of the test split. Accuracies are in points (per cent). A fine-tuned run that
-does not beat the majority class says nothing about its task: it is left out, and the sentence of a row names it.
+did not learn its task (``results.scores``) says nothing about it: it is left out, and the sentence of a row names it.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib import results
-from lib.results import pick
+from lib.results import gravity, pick, top_third
 from lib.runs import Run, Variant
 
 FORGET, KEEP = ("sst2", "qnli", "mnli"), ("stsb", "rte", "mrpc")
@@ -89,8 +89,8 @@ def verdicts(titles: dict[str, str], scores: pd.DataFrame, counts: pd.DataFrame,
     """The verdict on every comparison that the claims ask for (method, section 1), or what it lacks.
 
     C1 : each two tasks, drop over the top third of the layers; and the paper's named tasks, forget minus keep.
-    C2 : after minus before fine-tuning: ``gravity`` of the accuracy above the random encoder's; mean layer and entropy
-    of the top neurons, undecided where keeping these is no better than keeping random ones.
+    C2 : after minus before fine-tuning: ``results.gravity`` of the accuracy above the random encoder's; mean layer and
+    entropy of the top neurons, undecided where keeping these is no better than keeping random ones.
     C3 : BERT minus RoBERTa or XLNet, ``depth`` of the drop and shift of the centre of gravity. Tokenizer, objective and
     positions vary together: such a difference is an observation, not the effect of one of them.
     C4 : the same task, all minus some of its updates.
@@ -137,21 +137,9 @@ def verdict(per_seed: np.ndarray, low: float, high: float, threshold: float, exp
     return NOT_REPRODUCED if beyond or within else UNDECIDED
 
 
-def top_third(drop: np.ndarray) -> np.ndarray:
-    """Mean over the top third of the layers (as in ``results.summary``): [layers, n] → [n]; fewer than three: NaN."""
-    count = len(drop) // 3
-    return drop[-count:].mean(0) if count else np.full(drop.shape[1], np.nan)
-
-
 def depth(drop: np.ndarray) -> np.ndarray:
     """First layer from which it and all higher ones drop by more than a point; top + 1 if none: [layers, n] → [n]."""
     return len(drop) - np.logical_and.accumulate(drop[::-1] > POINT).sum(0).astype(float)
-
-
-def gravity(above: np.ndarray) -> np.ndarray:
-    """Centre of gravity over the layers of what is above 0: [layers, n] → [n]; NaN where nothing is."""
-    mass = np.maximum(above, 0)
-    return np.arange(len(mass)) @ mass / np.where(mass.any(0), mass.sum(0), np.nan)
 
 
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
@@ -178,8 +166,8 @@ def _of_layers(counts: pd.DataFrame) -> dict[Key, np.ndarray]:
         raise ValueError("the studies were not probed on the same test texts: judge each alone")
     if mine.empty:
         return {}
-    cells, right, total = results._by_text(mine, "test")
-    points = 100 * np.column_stack([right.sum(1) / total.sum(1), results._resampled(right, total, seed=0)])
+    cells, right, total = results.by_text(mine, "test")
+    points = 100 * np.column_stack([right.sum(1) / total.sum(1), results.resampled(right, total, seed=0)])
     accuracy = {key: points[rows.sort_values("layer").index] for key, rows in cells.groupby(results.NAMED)}
     values = {}
     for (study, variant, name), now in accuracy.items():
@@ -197,7 +185,7 @@ def _of_neurons(tests: pd.DataFrame) -> dict[Key, np.ndarray]:
     order, kept = pick(tests, source="gold", kind="layer"), pick(tests, source="gold", split="test")
     kept = kept[kept["kind"].isin(["keep-top", "keep-random"])]
     found = {MIDDLE.name: results.centre(order, "neurons"), SPREAD.name: results.entropy(order, "neurons")}
-    found[MARGIN] = {key: results._margin(rows) for key, rows in kept.groupby(results.NAMED)}
+    found[MARGIN] = {key: results.margin(rows) for key, rows in kept.groupby(results.NAMED)}
     return {(measure, *key): np.array([value]) for measure, of in found.items() for key, value in of.items()}
 
 
@@ -295,6 +283,6 @@ def _remarks(known: Evidence, asked: Comparison, weak: list[str]) -> str:
     runs = [(s, pick(known.tuned, study=s, condition=c)) for s, c in asked.these + asked.those if c != "pretrained"]
     updates = [f"{mine['condition'].iloc[0]} {mine['updates'].max()}" for _, mine in runs if len(mine)]
     failed = [f"{known.titles[s]} {v}" for s, mine in runs for v in pick(mine, learnt=False)["variant"]]
-    found = {"updates": updates, "left out, majority class not beaten": failed, "neurons no better than random": weak}
+    found = {"updates": updates, "left out, task not learnt": failed, "neurons no better than random": weak}
     found["different tasks at the same number of updates"] = ["C1"] if asked.measure == UPDATES else []
     return "".join(f"; {what}: {', '.join(names)}" for what, names in found.items() if names)

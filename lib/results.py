@@ -15,6 +15,11 @@ RESAMPLES = 1000
 """Bootstrap resamples of an interval; 95 % of them lie inside."""
 
 
+ERRORS = 3
+"""Standard errors above the best constant answer from which a task counts as learnt; of many runs that learnt nothing,
+two standard errors would let some pass by chance."""
+
+
 def load(variants_of: dict[str, list[str]], size: str = "full", overrides: dict | None = None) -> list[Run]:
     """The runs of several studies. ``variants_of`` : study → names of its variants.
 
@@ -86,16 +91,21 @@ def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
 
 
 def scores(wanted: Iterable[Run]) -> pd.DataFrame:
-    """How well each fine-tuned run does its task: one row per run. ``learnt``: better than the best constant answer."""
+    """How well each fine-tuned run does its task: one row per run.
+
+    ``majority`` : the score of the best constant answer. ``learnt`` : whether the score is more than ``ERRORS``
+    standard errors above it (of a proportion for an accuracy; else of a correlation, 1/√n).
+    """
     rows = []
     for run in wanted:
         if run.variant.task:
             meta = runs.read_meta(run.model)
-            score, floor = meta["scores"][meta["metric"]], meta["majority"]["test"]
+            score, floor, tested = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]["test"]
+            error = np.sqrt((floor * (1 - floor) if meta["metric"] == "accuracy" else 1) / tested)
             rows.append(
                 {"study": run.study.name, "variant": run.variant.name, "metric": meta["metric"], "score": score,
-                 "majority": floor, "learnt": score > floor, "updates": meta["updates"],
-                 "train": meta["examples"]["train"], "test": meta["examples"]["test"]}
+                 "majority": floor, "learnt": bool(score > floor + ERRORS * error), "updates": meta["updates"],
+                 "train": meta["examples"]["train"], "test": tested}
             )  # fmt: skip
     columns = ["study", "variant", "metric", "score", "majority", "learnt", "updates", "train", "test"]
     return pd.DataFrame(rows, columns=columns)
@@ -117,8 +127,8 @@ def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.D
     One row per study, variant, property, labels (real, control, majority, lookup), words and layer: ``accuracy``,
     ``low``, ``high``, ``n`` (words).
     """
-    cells, right, total = _by_text(counts, split)
-    return cells.assign(**_interval(_resampled(right, total, seed), right.sum(1) / total.sum(1)), n=total.sum(1))
+    cells, right, total = by_text(counts, split)
+    return cells.assign(**_interval(resampled(right, total, seed), right.sum(1) / total.sum(1)), n=total.sum(1))
 
 
 def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
@@ -130,8 +140,8 @@ def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFr
     -------
     One row per fine-tuned variant, property, words and layer: ``drop``, ``low``, ``high`` (fractions, not points).
     """
-    cells, right, total = _by_text(counts[counts["labels"] == "real"], split)
-    draws, point = _resampled(right, total, seed), right.sum(1) / total.sum(1)
+    cells, right, total = by_text(counts[counts["labels"] == "real"], split)
+    draws, point = resampled(right, total, seed), right.sum(1) / total.sum(1)
     place = {tuple(row): i for i, row in enumerate(cells[CELL].itertuples(index=False, name=None))}
     rows = []
     for i, (study, variant, *rest) in enumerate(cells[CELL].itertuples(index=False, name=None)):
@@ -157,11 +167,22 @@ def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
     return table[np.logical_and.reduce([table[k] == v for k, v in where.items()])]
 
 
+def top_third(per_layer: np.ndarray) -> np.ndarray:
+    """Mean over the top third of the layers: [layers, n] → [n]; NaN with fewer than three layers."""
+    count = len(per_layer) // 3
+    return per_layer[-count:].mean(0) if count else np.full(per_layer.shape[1], np.nan)
+
+
+def gravity(per_layer: np.ndarray) -> np.ndarray:
+    """Centre of gravity over the layers of what is above 0: [layers, n] → [n]; NaN where nothing is."""
+    mass = np.maximum(per_layer, 0)
+    return np.arange(len(mass)) @ mass / np.where(mass.any(0), mass.sum(0), np.nan)
+
+
 def centre(per_layer: pd.DataFrame, value: str) -> pd.Series:
-    """Centre of gravity over layers of a quantity, Σ layer·value / Σ value: per study, variant and property."""
-    weight = per_layer.assign(mass=per_layer[value].clip(lower=0), moment=lambda t: t["layer"] * t["mass"])
-    sums = weight.groupby(NAMED)[["moment", "mass"]].sum()
-    return (sums["moment"] / sums["mass"]).rename("centre")
+    """``gravity`` of a column: per study, variant and property."""
+    wide = per_layer.pivot_table(index="layer", columns=NAMED, values=value, fill_value=0, observed=True)
+    return pd.Series(gravity(wide.to_numpy(float)), wide.columns, name="centre")
 
 
 def entropy(per_layer: pd.DataFrame, value: str) -> pd.Series:
@@ -194,7 +215,7 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
             mine = pick(accuracy, **where)
             every = mine[mine["words"] == "all"].set_index("layer")["accuracy"]
             learnt = score["learnt"].get((run.study.name, run.variant.name), False)
-            deep = pick(drop, **where, words="all").set_index("layer")["drop"]
+            deep = pick(drop, **where, words="all").sort_values("layer")[["drop"]].to_numpy()
             tried = pick(tests, **where, kind="retrain", split="dev").set_index("neurons")["accuracy"]
             fewest = neurons.minimal_set(tried.to_dict(), min(run.study.ranking.deltas))
             last = int(every.index.max())
@@ -209,18 +230,21 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
                     "best accuracy": every.max(),
                     "top layer accuracy": every[last],
                     "top layer ambiguous": unclear.iloc[0] if len(unclear) else np.nan,
-                    "drop, top third": deep[deep.index > last - (last + 1) // 3].mean() if learnt else np.nan,
+                    "drop, top third": top_third(deep)[0] if learnt else np.nan,
                     "mean layer of top neurons": middle[tuple(where.values())],
                     "entropy of top neurons": spread[tuple(where.values())],
-                    "top - random": _margin(pick(tests, **where, split="test")),
+                    "top - random": margin(pick(tests, **where, split="test")),
                     "minimal set": fewest / tried.index.max(),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _margin(tests: pd.DataFrame) -> float:
-    """Accuracy with all but the top tenth of the neurons zeroed minus that with all but a random tenth."""
+def margin(tests: pd.DataFrame) -> float:
+    """Accuracy with all but the top tenth of the neurons zeroed minus that with all but a random tenth.
+
+    ``tests`` : ``neuron_tests`` of one run, property and split.
+    """
     kept = tests[tests["kind"].isin(["keep-top", "keep-random"])].pivot_table(
         index="neurons", columns="kind", values="accuracy"
     )
@@ -273,7 +297,7 @@ def closing(variants_of: dict[str, list[str]], overrides: dict, scale: str) -> N
     print(f"\nfigures and their tables: {place.relative_to(ROOT)}/")
 
 
-def _by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+def by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Cells and their correct and total counts per text: table [cells], [cells, texts], [cells, texts]."""
     mine = counts[counts["split"] == split]
     wide = mine.pivot_table(index=CELL, columns="text", values=["correct", "total"], fill_value=0, observed=True)
@@ -281,7 +305,7 @@ def _by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray
     return cells, wide["correct"].to_numpy(float), wide["total"].to_numpy(float)
 
 
-def _resampled(right: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
+def resampled(right: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
     """Accuracies on texts drawn with replacement, the same draws for every cell: [cells, RESAMPLES]."""
     texts = right.shape[1]
     weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)

@@ -119,9 +119,9 @@ def test_the_depth_is_the_first_layer_from_which_every_higher_one_drops(drop: li
 def test_the_measures_are_taken_in_each_draw_by_itself() -> None:
     drop = np.array([[0, 2, 2], [0, 0, 2], [0, 2, 2]])
     assert claims.depth(drop).tolist() == [3, 2, 0]
-    assert claims.top_third(np.arange(18.0).reshape(9, 2)).tolist() == [14, 15]
-    assert np.isnan(claims.top_third(np.ones((2, 3)))).all(), "there is no third of two layers"
-    found = claims.gravity(np.array([[1.0, -3, -1], [1, 1, -1], [0, 3, -1]]))
+    assert results.top_third(np.arange(18.0).reshape(9, 2)).tolist() == [14, 15]
+    assert np.isnan(results.top_third(np.ones((2, 3)))).all(), "there is no third of two layers"
+    found = results.gravity(np.array([[1.0, -3, -1], [1, 1, -1], [0, 3, -1]]))
     assert found[:2].tolist() == [0.5, 1.75], "what is below the random encoder weighs nothing"
     assert np.isnan(found[2])
 
@@ -198,7 +198,7 @@ def test_a_run_that_did_not_learn_is_left_out_visibly() -> None:
     table = judged(tuned(drops), failed=["a-s2", "c-s1"])
     row = only(table, claim="C1", compared="a vs b")
     assert (row["effect"], row["seeds"], row["verdict"]) == (pytest.approx(3), 1, REPRODUCED)
-    assert "left out, majority class not beaten: E a-s2" in row["sentence"]
+    assert "left out, task not learnt: E a-s2" in row["sentence"]
     for claim, compared in (("C1", "a vs c"), ("C1", "b vs c"), ("C2", "c vs pretrained")):
         for _, lost in results.pick(table, claim=claim, compared=compared).iterrows():
             assert (lost["verdict"], lost["seeds"]) == (NOT_TESTABLE, 0)

@@ -134,6 +134,21 @@ def test_the_centre_of_gravity_weighs_layers_by_the_quantity() -> None:
     assert found["s", "low", "tag"] == 0.25, "what is below 0 weighs nothing"
 
 
+@pytest.mark.parametrize(
+    ("metric", "score", "majority", "learnt"),
+    [("accuracy", 0.56, 0.52, False), ("accuracy", 0.58, 0.52, True), ("matthews", 0.09, 0.0, False),
+     ("pearson", 0.1, 0.0, True), ("accuracy", 0.52, 0.52, False)],
+)  # fmt: skip
+def test_a_task_is_learnt_when_chance_would_not_give_its_score(
+    make_study, monkeypatch: pytest.MonkeyPatch, metric: str, score: float, majority: float, learnt: bool
+) -> None:
+    meta = {"metric": metric, "scores": {metric: score}, "majority": {"test": majority}, "updates": 1,
+            "examples": {"train": 1, "test": 1000}}  # fmt: skip
+    monkeypatch.setattr(runs, "read_meta", lambda folder: meta)
+    found = results.scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
+    assert found["learnt"].tolist() == [learnt], "1,000 test examples: three standard errors are 4.7 points, or .095"
+
+
 def test_pick_takes_the_rows_with_all_these_values() -> None:
     table = pd.DataFrame({"a": [1, 1, 2], "b": ["x", "y", "x"], "n": [10, 20, 30]})
     assert results.pick(table, a=1, b="x")["n"].tolist() == [10]
