@@ -99,8 +99,9 @@ def verdicts(titles: dict[str, str], scores: pd.DataFrame, counts: pd.DataFrame,
 
     Returns
     -------
-    One row per comparison and property. ``effect`` : mean over the ``seeds`` that all compared runs have; ``low``,
-    ``high`` : its paired 95 % bootstrap interval over texts (NaN: there is none); all in ``unit``.
+    One row per comparison and property. ``effect`` : mean over the ``seeds`` that all compared runs have
+    (``per_seed``: each of them, as text); ``low``, ``high`` : its paired 95 % bootstrap interval over texts (NaN: there
+    is none); all in ``unit``.
 
     Raises
     ------
@@ -261,6 +262,7 @@ def _row(known: Evidence, asked: Comparison, name: str, seeds: list[int]) -> dic
         "claim": m.claim, "encoder": asked.encoder, "compared": asked.compared, "property": name, "measure": m.name,
         "effect": mean[0], "low": low, "high": high, "unit": m.unit, "threshold": m.threshold, "seeds": len(seeds),
         "same_sign": abs(np.sign(per_seed).sum()) == len(draws),
+        "per_seed": " ".join(f"{effect:+.3f}" for effect in per_seed),
         "verdict": NOT_TESTABLE if np.isnan(mean[0]) else decided,
     }  # fmt: skip
     return row | {"sentence": f"{_said(row, m, asked)}{_remarks(known, asked, weak)}."}

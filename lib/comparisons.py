@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lib import figures, results
-from lib.claims import LAYER
+from lib.claims import CENTRE, LAYER
 from lib.figures import finish
 from lib.results import pick
 
@@ -22,7 +22,7 @@ OTHERS = [("#6b4423", "D"), ("#1f98ab", "v")]
 PLAIN = {"pretrained": "before fine-tuning", "random": "random weights", "pos": "parts of speech", "chunk": "chunks",
          "supersense": "semantic classes"}  # fmt: skip
 POINTS = "after − before, points"
-CELL = [c for c in results.CELL if c != "variant"] + ["kind", "split", "neurons_are"]
+CELL = [c for c in results.CELL if c != "variant"] + ["kind", "split"]
 """What names one value, the variant apart."""
 
 
@@ -136,23 +136,30 @@ def top_neurons(tests: pd.DataFrame, titles: dict[str, str], name: str) -> Figur
     return finish(figure, f"Where the top neurons lie: {_property(tests, name)}", _caption(shares, texts=False))
 
 
-def depth(claims: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
+def depth(judged: pd.DataFrame, name: str) -> Figure:
     """Shift of the centre of gravity by fine-tuning, in layers: one row per task and encoder, in the encoder's colour.
 
-    ``claims`` : encoder (study or title, shown as it is), task, value, low, high: of one property, the mean over the
-    seeds and its 95 % interval over texts. ``seeds`` : encoder, task, seed, value.
+    ``judged`` : as ``claims.judge`` gives it; drawn are mean, interval over texts and single seeds of the property
+    ``name``. Raises ValueError if none could be judged.
     """
-    tasks, encoders = figures.ordered(claims["task"].unique()), list(dict.fromkeys(claims["encoder"]))
+    mine = pick(judged, measure=CENTRE.name, property=name)
+    if mine.empty:
+        raise ValueError(f"no shift of the centre of gravity was judged for '{name}'")
+    mine = mine.assign(task=mine["compared"].str.removesuffix(" vs pretrained"))
+    tasks, encoders = figures.ordered(mine["task"].unique()), list(dict.fromkeys(mine["encoder"]))
     figure, ax = plt.subplots(figsize=(8, 1.9 + len(tasks) * (0.3 + 0.3 * len(encoders))))
     ax.axvline(0, color=figures.PRETRAINED, lw=1)
     step, first = 0.8 / len(encoders), 0.4 - 0.4 / len(encoders)
     for i, encoder in enumerate(encoders):
         shade, marker = encoder_colour(encoder)
-        mine, single = (t[t["encoder"] == encoder] for t in (claims, seeds))
-        rows, below = ([tasks.index(t) + step * i - first for t in table["task"]] for table in (mine, single))
-        ax.hlines(rows, mine["low"], mine["high"], color=shade, lw=2)
-        ax.plot(mine["value"], rows, linestyle="", marker=marker, color=shade, markersize=8, label=encoder)
-        ax.scatter(single["value"], np.array(below) + 0.3 * step, s=14, color=shade, alpha=0.7, lw=0)
+        here = pick(mine, encoder=encoder)
+        rows = [tasks.index(task) + step * i - first for task in here["task"]]
+        ax.hlines(rows, here["low"], here["high"], color=shade, lw=2)
+        ax.plot(here["effect"], rows, linestyle="", marker=marker, color=shade, markersize=8, label=encoder)
+        single = [
+            (float(v), row + 0.3 * step) for row, text in zip(rows, here["per_seed"], strict=True) for v in text.split()
+        ]
+        ax.scatter(*zip(*single, strict=True), s=14, color=shade, alpha=0.7, lw=0)
     for side in (-LAYER, LAYER):
         ax.axvline(side, color="#555555", lw=1.2, linestyle="--", label=f"±{LAYER} layer", zorder=0)
     for edge in range(1, len(tasks)):
@@ -164,20 +171,21 @@ def depth(claims: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
     return finish(figure, "Does fine-tuning move the knowledge to lower layers?", caption)
 
 
-def raw_and_standardised(tests: pd.DataFrame, accuracy: pd.DataFrame, titles: dict[str, str], name: str) -> Figure:
+def raw_and_standardised(
+    tests: pd.DataFrame, accuracy: pd.DataFrame, titles: dict[str, str], raw: dict[str, str], name: str
+) -> Figure:
     """The pre-trained encoders probed with raw and with standardised neurons: accuracy, and share of the top neurons.
 
-    ``tests``, ``accuracy`` : as ``results.neuron_tests`` and ``results.accuracies`` give them, with a column
-    ``neurons_are``: raw or standardised.
+    ``tests``, ``accuracy`` : as ``results.neuron_tests`` and ``results.accuracies`` give them, of both kinds of studies.
+    ``titles`` : study with standardised neurons → title of its panels. ``raw`` : the same study → that with raw ones.
     """
     figure, axes = _grid(2, len(titles))
     levels = pick(accuracy, property=name, variant="pretrained", labels="real", words="all")
     mine = pick(tests, property=name, variant="pretrained")
-    for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
-        for kind in ("standardised", "raw"):
-            where = {"study": study, "neurons_are": kind}
-            shares, look = _shares(pick(mine, **where)), figures.HOLLOW if kind == "raw" else {}
-            figures.line(top, pick(levels, **where), "accuracy", "pretrained", f"{kind} neurons", **look)
+    for (top, bottom), (standardised, title) in zip(axes.T, titles.items(), strict=True):
+        for kind, study in (("standardised", standardised), ("raw", raw[standardised])):
+            shares, look = _shares(pick(mine, study=study)), figures.HOLLOW if kind == "raw" else {}
+            figures.line(top, pick(levels, study=study), "accuracy", "pretrained", f"{kind} neurons", **look)
             figures.line(bottom, shares, "share", "pretrained", f"{kind} neurons", **look)
             bottom.plot(results.centre(shares, "neurons"), [0], "k^", markersize=9, clip_on=False, zorder=5, **look)
         top.set_title(title)

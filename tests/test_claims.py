@@ -138,6 +138,7 @@ def test_a_task_difference_of_5_points_is_reproduced_in_either_order() -> None:
         assert row["low"] < row["effect"] < row["high"]
         assert row["compared"] == ("a vs b" if sign == 1 else "b vs a")
         assert row[["unit", "threshold", "seeds", "same_sign"]].tolist() == ["points", 1.0, 3, True]
+        assert np.mean([float(effect) for effect in row["per_seed"].split()]) == pytest.approx(row["effect"], abs=1e-3)
         assert "E, a minus b, tag: +" in row["sentence"] if sign == 1 else "b minus a, tag: -" in row["sentence"]
 
 
@@ -422,7 +423,8 @@ def test_the_overview_has_one_verdict_per_claim_and_encoder_or_counts_them() -> 
 def test_the_columns_are_those_that_are_promised() -> None:
     table = judged(tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP}))
     assert table.columns.tolist() == ["claim", "encoder", "compared", "property", "measure", "effect", "low", "high",
-                                      "unit", "threshold", "seeds", "same_sign", "verdict", "sentence"]  # fmt: skip
+                                      "unit", "threshold", "seeds", "same_sign", "per_seed", "verdict",
+                                      "sentence"]  # fmt: skip
     assert table["same_sign"].dtype == bool
     assert table["claim"].is_monotonic_increasing
     assert table["sentence"].str.fullmatch(r"[A-Z].*\.").all()

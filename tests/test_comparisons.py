@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lib import comparisons, figures, results
+from lib.claims import CENTRE
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
 TASKS = ["sentiment", "sentiment-quarter", "acceptability", "shuffled"]
@@ -198,7 +199,7 @@ def test_a_task_has_the_same_colour_in_every_figure() -> None:
 
 
 def test_an_encoder_has_the_same_colour_in_every_figure() -> None:
-    shift = comparisons.depth(*shifts(3, 3))
+    shift = comparisons.depth(shifts(3, 3)[0], "pos")
     loss = comparisons.pretraining(curves(3))
     for figure in (shift, loss):
         shown = named(panels(figure)[0])
@@ -271,12 +272,12 @@ def test_a_task_of_one_encoder_only_is_in_the_legend() -> None:
 def test_silver_properties_are_marked() -> None:
     silver = {"property": "supersense", "source": "silver"}
     tables = accuracies(1, 1).assign(**silver), drops(1, 1).assign(**silver), neuron_tests(1, 1).assign(**silver)
-    both = [t.assign(neurons_are=kind) for t in (tables[2], tables[0]) for kind in ("raw", "standardised")]
+    same = {study: study for study in titles(1)}
     drawn = [
         comparisons.encoders_side_by_side(tables[0], tables[1], titles(1), "supersense"),
         comparisons.drop_heatmap(tables[1], titles(1), "supersense"),
         comparisons.top_neurons(tables[2], titles(1), "supersense"),
-        comparisons.raw_and_standardised(pd.concat(both[:2]), pd.concat(both[2:]), titles(1), "supersense"),
+        comparisons.raw_and_standardised(tables[2], tables[0], titles(1), same, "supersense"),
     ]
     for figure in drawn:
         assert "semantic classes (silver)" in figure.get_suptitle().replace("\n", " ")
@@ -412,11 +413,9 @@ def test_raw_and_standardised_neurons_are_two_lines_in_every_panel(encoders: int
     accuracy, tests = accuracies(encoders, seeds), neuron_tests(encoders, seeds)
     turned = tests.assign(layer=3 - tests["layer"])
     less = accuracy.assign(**{c: accuracy[c] - 0.1 for c in ("accuracy", "low", "high")})
-    tables = (
-        pd.concat([tests.assign(neurons_are="standardised"), turned.assign(neurons_are="raw")]),
-        pd.concat([accuracy.assign(neurons_are="standardised"), less.assign(neurons_are="raw")]),
-    )
-    figure = comparisons.raw_and_standardised(*tables, titles(encoders), "pos")
+    raw = {study: f"{study}-raw" for study in titles(encoders)}
+    tables = (pd.concat([t, u.assign(study=u["study"].map(raw))]) for t, u in ((tests, turned), (accuracy, less)))
+    figure = comparisons.raw_and_standardised(*tables, titles(encoders), raw, "pos")
     axes = panels(figure)
     assert len(axes) == 2 * encoders
     for ax in axes:
@@ -439,15 +438,17 @@ def shifts(encoders: int, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         [{"encoder": e, "task": t, "seed": n, "value": 0.1 * i - 0.2 * k + 0.01 * n}
          for i, e in enumerate(titles(encoders).values()) for k, t in enumerate(TASKS) for n in range(seeds)]
     )  # fmt: skip
-    mean = single.groupby(["encoder", "task"], sort=False)["value"].mean().reset_index()
-    return mean.assign(low=mean["value"] - 0.05, high=mean["value"] + 0.07), single
+    groups = single.groupby(["encoder", "task"], sort=False)["value"]
+    mean = groups.agg(effect="mean", per_seed=lambda values: " ".join(f"{v:+.3f}" for v in values)).reset_index()
+    named = mean.assign(compared=mean["task"] + " vs pretrained", property="pos", measure=CENTRE.name)
+    return named.assign(low=mean["effect"] - 0.05, high=mean["effect"] + 0.07), single
 
 
 @SHAPES
 def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(encoders: int, seeds: int) -> None:
     claims, single = shifts(encoders, seeds)
     claims.loc[0, ["low", "high"]] = 5.0, 6.0  # an interval that its mean lies outside of is drawn as it is
-    figure = comparisons.depth(claims, single)
+    figure = comparisons.depth(claims, "pos")
     (ax,) = panels(figure)
     assert legend(figure) == [*titles(encoders).values(), "±0.25 layer"]
     upright = sorted(float(m.get_xdata()[0]) for m in ax.lines if np.ptp(np.asarray(m.get_xdata(), float)) == 0)
@@ -458,9 +459,9 @@ def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(enc
     for encoder, bar, dot in zip(titles(encoders).values(), bars, dots, strict=True):
         mine = claims[claims["encoder"] == encoder]
         (mean,) = (m for m in ax.lines if m.get_label() == encoder)
-        assert np.asarray(mean.get_xdata()).tolist() == mine["value"].tolist()
+        assert np.asarray(mean.get_xdata()).tolist() == mine["effect"].tolist()
         assert [[*s[:, 0]] for s in bar.get_segments()] == mine[["low", "high"]].to_numpy().tolist()
-        assert sorted(dot.get_offsets()[:, 0]) == sorted(single[single["encoder"] == encoder]["value"])
+        assert sorted(dot.get_offsets()[:, 0]) == pytest.approx(sorted(single[single["encoder"] == encoder]["value"]))
         rows = np.asarray(mean.get_ydata())
         assert [ax.get_yticklabels()[round(y)].get_text() for y in rows] == [comparisons.plain(t) for t in mine["task"]]
         heights |= {*rows}
