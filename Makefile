@@ -106,8 +106,8 @@ reproduce: keys ## the whole study: fine-tune, extract, probe, rank, draw; resum
 	@$(prepare) fetch
 	@echo "$(words $(NOTEBOOKS) $(FIGURES)) notebook runs, $(JOBS) at a time; logs are in runs/<study>/<variant>/"
 	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) grid
-	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; \
-	  results.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
+	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import report; \
+	  report.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
 
 verify: keys ## compare the results of make reproduce with what is recorded in expected/; fails on a miss
 	@$(check) ''

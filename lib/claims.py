@@ -19,6 +19,9 @@ FORGET, KEEP = ("sst2", "qnli", "mnli"), ("stsb", "rte", "mrpc")
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = "reproduced", "not reproduced", "undecided", "not testable here"
 
+ORDER = [REPRODUCED, NOT_REPRODUCED, UNDECIDED]
+"""The verdicts on what could be tested."""
+
 MIN_SEEDS = 3
 """Seeds from which a measure without an interval is decided."""
 POINT, LAYER, NATS = 1.0, 0.25, 0.05
@@ -144,14 +147,22 @@ def depth(drop: np.ndarray) -> np.ndarray:
 
 
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim, one column per encoder or pair: the verdict of all its testable rows, or how many of each."""
+    """One row per claim and measure, one column per encoder or pair: how many comparisons came to each verdict, if more
+    than one did, and their effects. What could not be tested is named only where nothing could."""
 
-    def cell(found: pd.Series) -> str:
-        number = found[found != NOT_TESTABLE].value_counts()
-        each = ", ".join(f"{number[v]} {v}" for v in (REPRODUCED, NOT_REPRODUCED, UNDECIDED) if v in number)
-        return number.index[0] if len(number) == 1 else each or NOT_TESTABLE
+    def cell(found: pd.DataFrame) -> str:
+        testable = found[found["verdict"] != NOT_TESTABLE]
+        said = []
+        for verdict, rows in testable.groupby(pd.Categorical(testable["verdict"], ORDER), observed=True):
+            count = f"{len(rows)} " if len(rows) < len(testable) else ""
+            said.append(f"{count}{verdict} ({', '.join(f'{effect:+.2f}' for effect in rows['effect'])})")
+        return ", ".join(said) or NOT_TESTABLE
 
-    wide = judged.pivot_table(index="claim", columns="encoder", values="verdict", aggfunc=cell, fill_value="")
+    named = judged.assign(measure=judged["measure"] + " (" + judged["unit"] + ")")
+    keys = ["claim", "measure", "encoder"]
+    cells = [(*key, cell(rows)) for key, rows in named.groupby(keys, sort=False)]
+    table = pd.DataFrame(cells, columns=[*keys, "verdicts"])
+    wide = table.pivot_table("verdicts", keys[:2], "encoder", aggfunc="first", fill_value="", sort=False)
     return wide[judged["encoder"].unique()].rename_axis(columns=None).reset_index()
 
 
@@ -262,7 +273,7 @@ def _row(known: Evidence, asked: Comparison, name: str, seeds: list[int]) -> dic
         "claim": m.claim, "encoder": asked.encoder, "compared": asked.compared, "property": name, "measure": m.name,
         "effect": mean[0], "low": low, "high": high, "unit": m.unit, "threshold": m.threshold, "seeds": len(seeds),
         "same_sign": abs(np.sign(per_seed).sum()) == len(draws),
-        "per_seed": " ".join(f"{effect:+.3f}" for effect in per_seed),
+        "per_seed": " ".join(f"{effect:+.3f}" for effect in per_seed[: len(seeds)]),
         "verdict": NOT_TESTABLE if np.isnan(mean[0]) else decided,
     }  # fmt: skip
     return row | {"sentence": f"{_said(row, m, asked)}{_remarks(known, asked, weak)}."}

@@ -1,12 +1,14 @@
-"""Report: the executed figures notebook as one HTML page that needs nothing else."""
+"""Report: what a finished study says, in the terminal and as one HTML page that needs nothing else."""
 
+import os
 import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 from nbconvert import HTMLExporter
 
-from lib import runs
+from lib import claims, results, runs
 
 STYLE = """<style>
 main { max-width: 62rem; margin: auto; }
@@ -36,3 +38,29 @@ def write(notebook: str | Path, page: str | Path) -> None:
         raise ValueError(f"{page}: the page would load {loaded.group()}")
     with runs.being_made(Path(page)) as part:
         part.write_text(html, encoding="utf-8")
+
+
+def headline(table: pd.DataFrame) -> str:
+    """The summary of the gold properties as text, in per cent, for a terminal."""
+    shown = table[table["labels"] == "gold"].drop(columns="labels")
+    shown = shown.drop(columns=["entropy of top neurons", "top - random", "top layer ambiguous"])
+    numbers = shown.select_dtypes("number").columns.difference(["best layer", "mean layer of top neurons"])
+    shown[numbers] = shown[numbers] * 100
+    return shown.round(1).to_string(index=False, na_rep="")
+
+
+def closing(variants_of: dict[str, list[str]], overrides: dict, scale: str) -> None:
+    """What ``make reproduce`` prints at its end: the time per step, the headline table, where the figures are."""
+    took = results.times(results.load(variants_of, overrides=overrides))
+    if len(took):
+        print("\nseconds per notebook run (computed once, in whatever session that was)")
+        print(
+            took.pivot_table(index=["study", "variant"], columns="step", values="seconds").round(0).to_string(na_rep="")
+        )
+    place = results.figures_folder(scale)
+    print(f"\nin per cent (layers apart); silver properties are in {os.path.relpath(place)}/summary.csv")
+    print(headline(pd.read_csv(place / "summary.csv")))
+    judged = pd.read_csv(place / "claims.csv")
+    print("\nthe claims, judged by rule: verdicts per encoder (each comparison is in claims.csv)")
+    print(claims.overview(judged).to_string(index=False))
+    print(f"\nfigures and their tables: {os.path.relpath(place)}/")

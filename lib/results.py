@@ -1,7 +1,10 @@
 """Result: tidy tables over many runs, with intervals; what the figures are drawn from and what is concluded."""
 
 import json
+import os
+import platform
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -264,6 +267,14 @@ def times(wanted: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"])
 
 
+def versions() -> pd.DataFrame:
+    """What computes here: the machine, Python and the packages that the numbers come from; one row each."""
+    packages = ["torch", "transformers", "tokenizers", "datasets", "numpy", "pandas", "scikit-learn", "nltk", "seaborn"]
+    found = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "system": platform.system()}
+    found |= {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return pd.Series(found, name="version").to_frame()
+
+
 def figures_folder(scale: str, size: str = "full") -> Path:
     """Where the figures of a run are written: ``runs/figures/<scale>``, or ``runs/<size>/figures/<scale>``."""
     return runs.home() / "figures" / scale if size == "full" else runs.home() / size / "figures" / scale
@@ -272,29 +283,6 @@ def figures_folder(scale: str, size: str = "full") -> Path:
 def recorded(scale: str) -> Path:
     """Where the figures of the recorded run are: ``figures/<scale>``, which only ``make record`` writes."""
     return ROOT / "figures" / scale
-
-
-def headline(table: pd.DataFrame) -> str:
-    """The summary of the gold properties as text, in per cent, for a terminal."""
-    shown = table[table["labels"] == "gold"].drop(columns="labels")
-    shown = shown.drop(columns=["entropy of top neurons", "top - random", "top layer ambiguous"])
-    numbers = shown.select_dtypes("number").columns.difference(["best layer", "mean layer of top neurons"])
-    shown[numbers] = shown[numbers] * 100
-    return shown.round(1).to_string(index=False, na_rep="")
-
-
-def closing(variants_of: dict[str, list[str]], overrides: dict, scale: str) -> None:
-    """What ``make reproduce`` prints at its end: the time per step, the headline table, where the figures are."""
-    took = times(load(variants_of, overrides=overrides))
-    if len(took):
-        print("\nseconds per notebook run (computed once, in whatever session that was)")
-        print(
-            took.pivot_table(index=["study", "variant"], columns="step", values="seconds").round(0).to_string(na_rep="")
-        )
-    place = figures_folder(scale)
-    print(f"\nin per cent (layers apart); silver properties are in {place.relative_to(ROOT)}/summary.csv")
-    print(headline(pd.read_csv(place / "summary.csv")))
-    print(f"\nfigures and their tables: {place.relative_to(ROOT)}/")
 
 
 def by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

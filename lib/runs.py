@@ -325,7 +325,7 @@ def write_keys(wanted: list[Run], figures: str) -> None:
             if step != "finetune" or run.variant.task:
                 keys[run.folder / f"{notebook}.key"] = (run.key(step), made(run, step))
     titles = sorted({run.study.title for run in wanted})
-    drawn = [code_digest("results", "figures"), notebook_digest("05_figures"), titles]
+    drawn = [code_digest("results", "claims", "figures", "comparisons"), notebook_digest("05_figures"), titles]
     keys[home() / figures / "05_figures.key"] = (digest(drawn, sorted(k for k, _ in keys.values())), True)
     for path, (key, whole) in keys.items():
         finished = path.with_suffix(".ipynb").exists()

@@ -404,19 +404,23 @@ def test_studies_of_different_corpora_are_refused(make_study: Callable) -> None:
         claims.judge(wanted, counts({"pretrained": FLAT}), NO_TESTS)
 
 
-def test_the_overview_has_one_verdict_per_claim_and_encoder_or_counts_them() -> None:
-    rows = [("C1", "E", REPRODUCED), ("C1", "E", REPRODUCED), ("C1", "E", UNDECIDED), ("C1", "E", NOT_TESTABLE),
-            ("C1", "F", NOT_REPRODUCED), ("C1", "F", NOT_TESTABLE), ("C2", "E", NOT_TESTABLE), ("C2", "F", UNDECIDED),
-            ("C3", "F vs E", REPRODUCED), ("C2", "F", UNDECIDED)]  # fmt: skip
-    found = claims.overview(pd.DataFrame(rows, columns=["claim", "encoder", "verdict"]))
-    assert found.columns.tolist() == ["claim", "E", "F", "F vs E"]
+def test_the_overview_has_one_row_per_claim_and_measure_and_counts_the_verdicts() -> None:
+    rows = [
+        ("C1", "drop", "E", REPRODUCED, 2.0), ("C1", "drop", "E", REPRODUCED, 3.0), ("C1", "drop", "E", UNDECIDED, 1.0),
+        ("C1", "drop", "E", NOT_TESTABLE, np.nan), ("C1", "drop", "F", NOT_REPRODUCED, -0.5),
+        ("C1", "drop", "F", NOT_TESTABLE, np.nan), ("C2", "shift", "E", NOT_TESTABLE, np.nan),
+        ("C2", "shift", "F", UNDECIDED, 0.0), ("C3", "shift", "E|F", REPRODUCED, -1.0),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["claim", "measure", "encoder", "verdict", "effect"]).assign(unit="points")
+    found = claims.overview(table)
+    assert found.columns.tolist() == ["claim", "measure", "E", "F", "E|F"]
     assert found.to_numpy().tolist() == [
-        ["C1", "2 reproduced, 1 undecided", NOT_REPRODUCED, ""],
-        ["C2", NOT_TESTABLE, UNDECIDED, ""],
-        ["C3", "", "", REPRODUCED],
+        ["C1", "drop (points)", "2 reproduced (+2.00, +3.00), 1 undecided (+1.00)", "not reproduced (-0.50)", ""],
+        ["C2", "shift (points)", NOT_TESTABLE, "undecided (+0.00)", ""],
+        ["C3", "shift (points)", "", "", "reproduced (-1.00)"],
     ]
-    assert claims.to_markdown(found.rename(columns={"E": "E|1"})[["claim", "E|1"]].head(1)) == (
-        "| claim | E\\|1 |\n| --- | --- |\n| C1 | 2 reproduced, 1 undecided |"
+    assert claims.to_markdown(found[["claim", "E|F"]].tail(1)) == (
+        "| claim | E\\|F |\n| --- | --- |\n| C3 | reproduced (-1.00) |"
     )
 
 
