@@ -102,9 +102,10 @@ def record(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame, jud
         raise ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
     table = loose(summary)
     own = {(run.study.name, task) for run in wanted for task in run.study.tasks}
+    default = [r for r in wanted if not r.variant.task or (r.study.name, r.variant.name.rpartition("-s")[0]) in own]
     table = table[[pair in own for pair in zip(table["study"], table["task"], strict=True)]]
     return {
-        "exact": {"reason": REASONS["exact"], "values": exact(wanted)},
+        "exact": {"reason": REASONS["exact"], "values": exact(default)},
         "tight": {"reason": REASONS["tight"], "tolerance": TIGHT,
                   "values": {k: round(v, 4) for k, v in tight(accuracy).items()}},
         "loose": {"reason": REASONS["loose"],

@@ -121,10 +121,14 @@ def test_a_verdict_may_become_undecided_but_not_its_opposite(expected: dict) -> 
         assert misses(verify.compare(expected, wanted(), accuracy(), summary(), judged(verdict))) == wrong
 
 
-def test_only_the_studies_own_tasks_are_recorded(counted: dict) -> None:
+def test_only_the_studies_own_tasks_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "exact", lambda wanted: {run.variant.name: 1 for run in wanted})
     more = pd.concat([summary(), summary().assign(variant=lambda t: t["variant"].str.replace("-s", "-quarter-s"))])
-    found = verify.record(wanted(), accuracy(), more, judged())
+    quarters = [SimpleNamespace(study=r.study, variant=Variant.parse(f"sentiment-quarter-s{s}"))
+                for r in wanted()[:1] for s in SEEDS]  # fmt: skip
+    found = verify.record([*wanted(), *quarters], accuracy(), more, judged())
     assert not any("quarter" in name for name in found["loose"]["values"])
+    assert list(found["exact"]["values"]) == [run.variant.name for run in wanted()]
 
 
 def test_fewer_than_three_seeds_cannot_be_recorded(counted: dict) -> None:
