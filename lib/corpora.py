@@ -11,7 +11,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-import nltk
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -278,6 +277,8 @@ def _file_splits(corpus: Corpus) -> dict[str, list[Sentence]]:
 
 def chunks(sentences: list[list[tuple[str, str]]]) -> list[list[str]]:
     """BIO labels of noun, verb and prepositional chunks, computed from gold Brown tags by ``CHUNK_GRAMMAR``."""
+    import nltk  # a second that only the making of a corpus needs
+
     parser = nltk.RegexpParser(CHUNK_GRAMMAR)
     return [[tag for _, _, tag in nltk.chunk.tree2conlltags(parser.parse(s))] for s in sentences]
 

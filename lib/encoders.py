@@ -1,22 +1,27 @@
 """Encoder: checkpoint and tokenizer; from words to sub-words and back to word positions, for any fast tokenizer."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+import transformers  # its classes by attribute: the models are then imported (two seconds) only where one is loaded
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from lib import sources
 from lib.params import ROOT, Study
 
-logging.set_verbosity_error()
-logging.disable_progress_bar()
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 
 class EncoderError(RuntimeError):
@@ -71,7 +76,7 @@ def checkpoint(study: Study) -> str:
 def tokenizer(study: Study) -> PreTrainedTokenizerBase:
     """The study's fast tokenizer; byte-level BPE is told that every word begins with a space."""
     place = checkpoint(study)
-    found = _load(AutoTokenizer, place, study, add_prefix_space=True)
+    found = _load(transformers.AutoTokenizer, place, study, add_prefix_space=True)
     if not found.is_fast:
         raise EncoderError(f"the tokenizer of {place} is not a fast one (tokenizer.json): words cannot be aligned")
     if found.vocab_size <= len(found.all_special_tokens):
@@ -84,25 +89,25 @@ def tokenizer(study: Study) -> PreTrainedTokenizerBase:
 
 def shape(study: Study) -> tuple[int, int]:
     """Layers (the embedding output counts as one) and width of the study's encoder, without loading its weights."""
-    config = _load(AutoConfig, checkpoint(study), study)
+    config = _load(transformers.AutoConfig, checkpoint(study), study)
     return config.num_hidden_layers + 1, config.hidden_size
 
 
 def pretrained(study: Study) -> PreTrainedModel:
     """The encoder as it was released, without a head."""
-    return _load(AutoModel, checkpoint(study), study, **safe_weights(study)).eval()
+    return _load(transformers.AutoModel, checkpoint(study), study, **safe_weights(study)).eval()
 
 
 def randomised(study: Study) -> PreTrainedModel:
     """The same architecture with fresh weights, drawn by the study's seed: what probes read without any training."""
-    config = _load(AutoConfig, checkpoint(study), study)
+    config = _load(transformers.AutoConfig, checkpoint(study), study)
     torch.manual_seed(study.seed)
-    return AutoModel.from_config(config).eval()
+    return transformers.AutoModel.from_config(config).eval()
 
 
 def finetuned(folder: Path) -> PreTrainedModel:
     """The encoder inside a fine-tuned model of ours, without its head."""
-    return AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
+    return transformers.AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
 
 
 def safe_weights(study: Study) -> dict[str, bool]:
@@ -179,7 +184,12 @@ def _spans(word_ids: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _align_one(
-    tok: PreTrainedTokenizerBase, words: list[str], ids: list[int], word_ids: list[int | None], longest: int, room: int
+    tok: PreTrainedTokenizerBase,
+    words: list[str],
+    ids: list[int],
+    word_ids: list[int | None],
+    longest: int,
+    room: int,
 ) -> Alignment:
     found, spans = _spans(word_ids)
     dropped = {int(i): "no sub-word" for i in np.setdiff1d(np.arange(len(words)), found)}

@@ -1,5 +1,6 @@
 """Verify: are the numbers of a run those that were recorded? Exact, tight and loose, each with its reason."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,14 @@ def read(path: Path) -> dict[str, Any]:
     return expected
 
 
+def with_claims(page: str, scale: str, judged: pd.DataFrame) -> str:
+    """A Markdown page with the overview of a scale's claims between the marks ``<!-- claims: SCALE -->`` and
+    ``<!-- end -->``, if it has them."""
+    table = claims.to_markdown(claims.overview(judged))
+    marks = re.compile(rf"(<!-- claims: {scale} -->\n).*?(\n<!-- end -->)", re.S)
+    return marks.sub(lambda found: found[1] + table + found[2], page)
+
+
 def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, recording: bool = False) -> bool:
     """For Make: compare the results with ``expected/<scale>.yaml`` and print the table, or record them there.
 
@@ -176,6 +185,10 @@ def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, record
         kept.mkdir(parents=True, exist_ok=True)
         for figure in (f for f in made.iterdir() if f.suffix in (".pdf", ".png", ".csv")):
             shutil.copy2(figure, kept / figure.name)
+        page = ROOT / "README.md"
+        text = page.read_text(encoding="utf-8")
+        with runs.being_made(page) as part:
+            part.write_text(with_claims(text, scale, pd.read_csv(kept / "claims.csv")), encoding="utf-8")
         print(f"recorded in {path.relative_to(ROOT)} and {kept.relative_to(ROOT)}/")
         return True
     table = compare(expected, wanted, *found)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib import params, verify
+from lib import claims, params, results, verify
 from lib.runs import Variant
 
 TASKS, SEEDS = ("sentiment", "acceptability"), (1, 2, 3)
@@ -142,3 +142,18 @@ def test_a_file_of_recorded_numbers_must_be_whole(tmp_path) -> None:
     (tmp_path / "half.yaml").write_text("exact: {values: {}}\n")
     with pytest.raises(params.ParameterError, match="the sections must be exact, tight, loose, claim"):
         verify.read(tmp_path / "half.yaml")
+
+
+def test_the_overview_of_the_claims_takes_its_place_in_a_page() -> None:
+    page = "before\n<!-- claims: mini -->\nold | table\n<!-- end -->\nafter\n"
+    table = judged().assign(unit="points", effect=2.0)
+    found = verify.with_claims(page, "mini", table)
+    assert found == page.replace("old | table", claims.to_markdown(claims.overview(table)))
+    assert verify.with_claims(found, "mini", table) == found
+    assert verify.with_claims(page, "paper", table) == page
+
+
+def test_the_readme_shows_the_recorded_claims() -> None:
+    page = (params.ROOT / "README.md").read_text(encoding="utf-8")
+    assert verify.with_claims(page, "mini", pd.read_csv(results.recorded("mini") / "claims.csv")) == page
+    assert "<!-- claims: mini -->" in page
