@@ -161,8 +161,8 @@ def with_claims(page: str, scale: str, judged: pd.DataFrame) -> str:
     """A Markdown page with the overview of a scale's claims between the marks ``<!-- claims: SCALE -->`` and
     ``<!-- end -->``, if it has them."""
     table = claims.to_markdown(claims.overview(judged))
-    marks = re.compile(rf"(<!-- claims: {scale} -->\n).*?(\n<!-- end -->)", re.S)
-    return marks.sub(lambda found: found[1] + table + found[2], page)
+    marks = re.compile(rf"(<!-- claims: {scale} -->\n).*?(<!-- end -->)", re.S)
+    return marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page)
 
 
 def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, recording: bool = False) -> bool:
