@@ -22,6 +22,7 @@ KEEP ?=
 LAUNCH ?=
 SIZE ?= full
 SETTINGS ?= {}
+BENCH ?=
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 VENV := .venv
@@ -54,7 +55,7 @@ FIGURES := runs/figures/$(SCALE)/05_figures.ipynb
 VARIANTS = {$(subst $(space)|,$(comma),$(strip $(foreach S,$(STUDIES),|"$S": $(call quoted,$(call variants_of,$S)))))}
 variants_json = $(subst |,,$(VARIANTS))
 
-.PHONY: help doctor data plan reproduce grid keys verify record report pretrain test test-quick lint lab clean clean-runs clean-all env
+.PHONY: help doctor data plan reproduce grid keys verify record report pretrain test test-quick test-faults bench lint lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -64,7 +65,7 @@ help: ## this list
 	@echo 'Selectors (in brackets: now)'
 	@printf '  %-12s%s\n' SCALE 'which studies and figures: the `scale` of params/*.yaml [$(SCALE)]' \
 	  STUDIES 'parameter files by name [$(STUDIES)]' \
-	  TASKS 'tasks to fine-tune on; default: those of each study [$(or $(TASKS),$(foreach S,$(STUDIES),$(call tasks_of,$S)))]' \
+	  TASKS 'tasks to fine-tune on; default: those of each study [$(or $(TASKS),$(sort $(foreach S,$(STUDIES),$(call tasks_of,$S))))]' \
 	  PROPERTIES 'word-level properties to probe; default: those of each study [$(PROPERTIES)]' \
 	  SEEDS 'fine-tuning seeds, e.g. SEEDS="1 2 3" [$(SEEDS)]' \
 	  DEVICE 'auto, cpu, cuda, cuda:1, mps [$(DEVICE)]' \
@@ -147,10 +148,16 @@ pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (so
 	  print(minis.compare(minis.make(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3])))' '$(SIZE)' '$(SETTINGS)' '$(DEVICE)'
 
 test: data lint ## everything that must hold: lint, unit tests, the notebooks under nbval
-	@$(PYTHON) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder tests/test_reproduce.py notebooks tests
+	@$(PYTHON) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults tests/test_reproduce.py notebooks tests
+
+test-faults: data ## the slow tests of what is killed, full, damaged or offline
+	@$(PYTHON) -m pytest tests/faults
+
+bench: data ## the same job on NeuroX and on this package, beside the arithmetic alone; BENCH="--device cuda" on a GPU
+	@$(PYTHON) tests/bench/bench.py $(BENCH)
 
 test-quick: data lint ## the unit tests alone (under two minutes)
-	@$(PYTHON) -m pytest -n 2 -m 'not slow' tests
+	@$(PYTHON) -m pytest -n 2 -m 'not slow' --ignore tests/faults tests
 
 lint: env
 	@$(PYTHON) -m ruff check lib tests

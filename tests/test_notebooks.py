@@ -23,8 +23,8 @@ def notebook(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
-def test_there_are_the_five_notebooks() -> None:
-    assert [p.stem[:2] for p in NOTEBOOKS if p.stem[:1] == "0"][-5:] == ["01", "02", "03", "04", "05"]
+def test_there_are_the_lessons_and_their_solutions() -> None:
+    assert [p.stem[:2] for p in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05", "so"]
 
 
 def test_every_cell_was_executed_in_order_from_a_fresh_kernel(notebook: Path) -> None:
@@ -61,11 +61,19 @@ def test_a_notebook_defines_no_function_and_has_one_parameters_cell(notebook: Pa
 
 
 def test_a_notebook_is_short_and_tells_why_before_and_what_after(notebook: Path) -> None:
-    code = cells(notebook)
-    assert sum(len(c["source"]) for c in code) <= 150
+    assert sum(len(c["source"]) for c in cells(notebook)) <= 150
+    lesson = ("**Aim.**", "**In:**", "**Out:**", "## To remember", "## Exercises") * (notebook.stem != "solutions")
     prose = "".join("".join(c["source"]) for c in cells(notebook, "markdown"))
-    for part in ("**Aim.**", "**Time:**", "**In:**", "**Out:**", "## To remember", "## Exercises"):
+    for part in ("**Time:**", *lesson):
         assert part in prose, part
+
+
+def test_every_exercise_has_its_answer() -> None:
+    answers = "".join("".join(c["source"]) for c in cells(ROOT / "notebooks" / "solutions.ipynb", "markdown"))
+    for path in NOTEBOOKS:
+        prose = "".join("".join(c["source"]) for c in cells(path, "markdown"))
+        if "solutions.ipynb" in prose:
+            assert f"## {int(path.stem[:2])} ·" in answers, path.stem
 
 
 def test_a_run_leaves_no_trace_of_its_machine(notebook: Path) -> None:
