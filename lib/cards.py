@@ -14,6 +14,7 @@ from transformers import AutoModel
 from lib import quality
 from lib.params import Corpus
 from lib.pretrain import Settings, cpu_info
+from lib.results import pick
 from lib.sources import SOURCES
 
 FAMILY = {
@@ -84,11 +85,11 @@ def good(accuracy: pd.DataFrame, gain: float) -> str:
 
 def layers(accuracy: pd.DataFrame) -> str:
     """Accuracy per layer, as rows of a table."""
-    wide = accuracy.pivot_table(index="layer", columns=["encoder", "words"], values="accuracy")
-    shown = wide[[("pretrained", "all"), ("pretrained", "ambiguous"), ("pretrained", "unseen"), ("random", "all")]]
+    wide = accuracy.pivot_table(index="layer", columns=["variant", "words"], values="accuracy")
+    columns = [("pretrained", "all"), ("pretrained", "ambiguous"), ("pretrained", "unseen"), ("random", "all")]
     names = {-1: "look-up", 0: "0 (embeddings)"}
     rows = []
-    for layer, values in zip(shown.index, shown.to_numpy(), strict=True):
+    for layer, values in (100 * wide[columns]).iterrows():
         cells = [f"{v:.1f}" for v in values[: 3 if layer < 0 else 4]] + [""] * (layer < 0)
         rows.append(" | ".join(["", names.get(layer, str(layer)), *cells, ""]).strip())
     return "\n".join(rows)
@@ -126,9 +127,9 @@ def overview(root: Path) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for family in FAMILY:
-        mine = table[table["family"] == family]
-        found, marks = mine.set_index(["encoder", "words", "layer"])["accuracy"].sort_index(), quality.marks(mine)
-        unclear, every = found["pretrained", "ambiguous"].drop(-1), found["pretrained", "all"].drop(-1)
+        mine = pick(table, study=f"{family}-mini")
+        probes, marks = pick(mine, variant="pretrained", labels="real"), quality.marks(mine)
+        unclear, every = (100 * pick(probes, words=w).set_index("layer")["accuracy"] for w in ("ambiguous", "all"))
         end = pd.read_csv(root / f"{family}-mini" / "log.csv").iloc[-1]
         rows.append(
             f"| [{family}-mini](models/{family}-mini/README.md) | {unclear[0]:.1f} → {unclear.max():.1f} % (layer "

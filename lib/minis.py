@@ -77,8 +77,8 @@ def make(size: str = "full", overrides: dict[str, Any] | None = None, device: st
         runs.write_meta(root, {"state": state})
         pretrain_all(prose, common, root, place)
         studies = {family: study_of(root, family, size) for family in FAMILIES}
-        measured = {family: measure(root, study, family) for family, study in studies.items()}
-        pd.concat([t.assign(family=f) for f, t in measured.items()]).round(2).to_csv(root / "quality.csv", index=False)
+        measured = {family: quality.table(s).assign(study=f"{family}-mini") for family, s in studies.items()}
+        pd.concat(measured.values()).round(4).to_csv(root / "quality.csv", index=False)
         for family in FAMILIES:
             mine = dataclasses.replace(common, family=family)
             describe(root, mine, state["text"], studies[family], measured[family])
@@ -86,16 +86,9 @@ def make(size: str = "full", overrides: dict[str, Any] | None = None, device: st
 
 
 def study_of(root: Path, family: str, size: str) -> Study:
-    """The study that an encoder in `root` is measured by: that of its shipped sister."""
+    """The study that an encoder in `root` is measured by: that of its shipped sister, in a folder of its own."""
     checkpoint = {"encoder": {"checkpoint": str(root / f"{family}-mini")}, "properties": ["pos"]}
-    return params.load(f"{family}-mini", size, checkpoint)
-
-
-def measure(root: Path, study: Study, family: str) -> pd.DataFrame:
-    """`quality.table` of one of the encoders in `root`, made once."""
-    code = runs.code_digest("encoders", "activations", "probes", "quality")
-    key = runs.digest(code, runs.checkpoint_digest(study), runs.corpus_key(study), study.probe)
-    return runs.table(root / family / "quality.parquet", key, lambda: quality.table(study))
+    return params.load(f"{family}-mini", size, checkpoint).model_copy(update={"name": f"pretrain/{family}"})
 
 
 def describe(root: Path, mine: Settings, text: dict[str, Any], study: Study, accuracy: pd.DataFrame) -> None:

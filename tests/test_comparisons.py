@@ -495,15 +495,15 @@ def test_pretraining_has_a_loss_and_an_entropy_per_encoder(encoders: int) -> Non
     assert_all_text_inside_and_apart(figure)
 
 
-def test_quality_has_a_panel_per_family_with_both_encoders_and_the_look_up() -> None:
+def test_quality_has_a_panel_per_study_with_both_encoders_and_the_look_up() -> None:
     rows = [
-        (family, encoder, "ambiguous", layer, 70.0 + layer)
-        for family in ("bert", "xlnet") for encoder in ("pretrained", "random") for layer in range(-1, 4)
+        (study, variant, "real" if layer >= 0 else "lookup", "ambiguous", layer, 0.70 + layer / 100)
+        for study in ("bert-mini", "xlnet-mini") for variant in ("pretrained", "random") for layer in range(-1, 4)
     ]  # fmt: skip
-    measured = pd.DataFrame(rows, columns=["family", "encoder", "words", "layer", "accuracy"])
-    axes = comparisons.quality(measured).axes
+    accuracy = pd.DataFrame(rows, columns=["study", "variant", "labels", "words", "layer", "accuracy"])
+    axes = comparisons.quality(accuracy).axes
     assert [ax.get_title() for ax in axes] == ["bert-mini", "xlnet-mini"]
     for ax in axes:
         before, weights, lookup = ax.lines
-        assert list(before.get_ydata()) == list(weights.get_ydata()) == [70, 71, 72, 73]
+        assert before.get_ydata().round(6).tolist() == weights.get_ydata().round(6).tolist() == [70, 71, 72, 73]
         assert set(lookup.get_ydata()) == {69}
