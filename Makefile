@@ -150,7 +150,7 @@ pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (so
 test: data lint ## everything that must hold: lint, unit tests, the notebooks under nbval
 	@$(PYTHON) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults tests/test_reproduce.py notebooks tests
 
-test-faults: data ## the slow tests of what is killed, full, damaged or offline
+test-faults: data ## the slow tests of what is killed, full, damaged or made twice (some ten minutes)
 	@$(PYTHON) -m pytest tests/faults
 
 bench: data ## the same job on NeuroX and on this package, beside the arithmetic alone; BENCH="--device cuda" on a GPU

@@ -206,6 +206,7 @@ def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
             array = np.lib.format.open_memmap(
                 part / "activations.npy", mode="w+", dtype=np.float16, shape=(layers, len(kept), width)
             )
+            runs.reserve(part / "activations.npy")
             options = (tok.pad_token_id or 0, study.encoder.batch_pieces, study.encoder.pooling, f"extract {split}")
             for rows, vectors in extract(model, alignments, *options):
                 if not np.isfinite(vectors).all() or np.abs(vectors).max() > 65504:

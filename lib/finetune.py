@@ -177,7 +177,7 @@ def _encode(batch: dict[str, list], tok: PreTrainedTokenizerBase, longest: int) 
 
 def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end (the trainer's state comes last), if any."""
-    done = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
+    done = [p for p in folder.glob("checkpoint-*") if runs.read_json(p / "trainer_state.json") is not None]
     return str(max(done, key=lambda p: int(p.name.rpartition("-")[2]))) if done else None
 
 

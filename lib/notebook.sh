@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One papermill run of one notebook, for Make:  lib/notebook.sh runs/STUDY/VARIANT/NOTEBOOK.ipynb '{parameters}'
 # Executed into a part file that becomes the target when it succeeded, so a failed run leaves no result behind. A kernel
-# that dies or loses its port is started once more.
+# that dies or loses its port is started once more. Of two makes at once, the second waits and uses what the first made.
 set -euo pipefail
 target=$1 parameters=$2
 stem=${target%.ipynb} name=$(basename "${1%.ipynb}") run=$(dirname "${1#runs/}")
@@ -11,6 +11,14 @@ execute() {
   ${LAUNCH:-} "${PYTHON:-python}" -m papermill --log-output --no-progress-bar --cwd notebooks \
     "notebooks/$name.ipynb" "$stem.part.ipynb" -y "$parameters" > "$stem.log" 2>&1
 }
+
+lock=$(dirname "$target")/.$name.lock
+exec 9> "$lock" # held, through this open file, until this script and what it started have ended
+"${PYTHON:-python}" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2> /dev/null || true # some file systems have no locks
+if [ "$target" -nt "$lock" ]; then
+  echo "  $run $name: made by another make meanwhile"
+  exit 0
+fi
 
 echo "  $run $name ..."
 if ! execute; then

@@ -7,6 +7,7 @@ of the wrong type or range with its place in the file.
 import difflib
 import json
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -180,12 +181,13 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads ``2e-5`` as a string; read it as the number everybody means, and refuse a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(k, deep=deep) for k, _ in node.value]
-        for key in keys:
+        seen = set()
+        for key in [self.construct_object(k, deep=deep) for k, _ in node.value]:
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a word", node.start_mark)
-            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {shown(key)} is not a word", node.start_mark)
+            if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -252,7 +254,7 @@ def load(study: str, size: str = "full", overrides: dict[str, Any] | None = None
     try:
         return Study(name=study, size=size, **data)
     except ValidationError as error:
-        raise ParameterError(_explain(error, study, data)) from error
+        raise ParameterError(_explain(error, study, data)) from None  # pydantic's text holds the whole input
     except TypeError as error:
         raise ParameterError(f"study '{study}': 'name' and 'size' are not parameters of a file ({error})") from error
 
@@ -283,6 +285,16 @@ def nearest(name: str, known: Any) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def shown(value: Any) -> str:
+    """A value as Python writes it, cut where it is long: a few aliases of YAML can stand for billions of words."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 200
+    try:
+        return short.repr(value)[:1000]
+    except ValueError:  # Python refuses to write out an integer of thousands of digits
+        return "a huge number"
+
+
 def _fields(path: tuple) -> list[str]:
     model: Any = Study
     for part in path:
@@ -300,5 +312,5 @@ def _explain(error: ValidationError, study: str, data: dict) -> str:
         elif item["type"] == "missing":
             lines.append(f"  {place}: missing; give it in params/{study}.yaml")
         else:
-            lines.append(f"  {place} = {item['input']!r}: {item['msg']}" if item["loc"] else f"  {item['msg']}")
+            lines.append(f"  {place} = {shown(item['input'])}: {item['msg']}" if item["loc"] else f"  {item['msg']}")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ steps before it. A result carries the key it was made under; under another key i
 """
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -216,12 +217,20 @@ def corpus_key(study: Study) -> str:
 
 @contextmanager
 def being_made(path: Path) -> Iterator[Path]:
-    """Yield a temporary place beside ``path`` that becomes ``path`` if the block succeeds and vanishes if it fails."""
+    """Yield a temporary place beside ``path`` that becomes ``path`` if the block succeeds and vanishes if it fails.
+
+    A folder with a ``meta.json`` gets a list of the digests of its files, by which ``read_meta`` knows of changes.
+    Raises OSError that names ``path`` if its disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     remove(part)
     try:
-        yield part
+        with _full_disk(path):
+            yield part
+            if (part / "meta.json").exists():
+                digests = {p.relative_to(part).as_posix(): file_digest(p) for p in part.rglob("*") if p.is_file()}
+                (part / DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
         if path.is_dir():
             remove(path)
         os.replace(part, path)
@@ -229,17 +238,53 @@ def being_made(path: Path) -> Iterator[Path]:
         remove(part)
 
 
+DIGESTS = ".sha256.json"
+"""The list of digests in a folder of results."""
+
+
+def _intact(folder: Path) -> bool:
+    """Whether the files of a folder are as they were written (true where no list was kept)."""
+    if not (folder / DIGESTS).exists():
+        return True
+    digests = read_json(folder / DIGESTS)
+    return digests is not None and all(
+        (folder / name).is_file() and file_digest(folder / name) == digest for name, digest in digests.items()
+    )
+
+
+@contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """Turn what a library raises on a full disk (torch: an "iostream error") into one OSError that says so."""
+    try:
+        yield
+    except Exception as error:
+        number = getattr(error, "errno", 0)  # None: an OSError of our own
+        told = number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
+        if told or (number == 0 and shutil.disk_usage(path.parent).free < 1 << 20):
+            raise OSError(
+                f"the disk is full: {path} could not be written. Free some space and run the same command again: "
+                "what is finished is kept"
+            ) from error
+        raise
+
+
 def remove(path: Path) -> None:
     """Delete a file or folder if it is there."""
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """``meta.json`` of a folder, {} if it is not there or unfinished."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file, None if it is not there or unfinished."""
     try:
-        return json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        return None
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """``meta.json`` of a folder, {} if it is not there, unfinished, or a file is not as it was written."""
+    meta = read_json(path / "meta.json")
+    return meta if meta is not None and _intact(path) else {}
 
 
 def write_meta(path: Path, meta: dict[str, Any]) -> None:
@@ -250,23 +295,37 @@ def write_meta(path: Path, meta: dict[str, Any]) -> None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """One process at a time makes ``path``; another waits and then finds it made."""
+    """One process at a time makes ``path``; another waits and then finds it made. Raises OSError on a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with FileLock(path.with_name(f".{path.name}.lock")), _full_disk(path):
         yield
 
 
 def write_table(path: Path, table: pd.DataFrame, key: str) -> None:
-    """Write a parquet table that carries the key it was made under."""
+    """Write a parquet table that carries the key it was made under and the SHA-256 of its own bytes."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
+    metadata = {**(arrow.schema.metadata or {}), b"key": key.encode(), b"digest": b"sha256:" + BLANK}
+    stream = pa.BufferOutputStream()
+    pq.write_table(arrow.replace_schema_metadata(metadata), stream)
+    content = stream.getvalue().to_pybytes()
+    digest = hashlib.sha256(content).hexdigest().encode()
     with being_made(path) as part:
-        pq.write_table(arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"key": key.encode()}), part)
+        part.write_bytes(content.replace(b"sha256:" + BLANK, b"sha256:" + digest))
+
+
+BLANK = b"0" * 64
+"""What stands in a table in place of its digest while that is computed."""
 
 
 def read_table(path: Path, key: str) -> pd.DataFrame:
     """Read a table written under this key. Raises StaleResult if it is missing, damaged or from other parameters."""
     try:
-        arrow = pq.read_table(path)
+        content = path.read_bytes()
+        if found := re.search(rb"sha256:([0-9a-f]{64})", content):
+            blank = content.replace(found[0], b"sha256:" + BLANK)
+            if hashlib.sha256(blank).hexdigest().encode() != found[1]:
+                raise OSError("its bytes are not those that were written")
+        arrow = pq.read_table(pa.BufferReader(content))
     except FileNotFoundError as error:
         raise StaleResult(f"{path} is missing: run 'make reproduce'") from error
     except (OSError, pa.ArrowException) as error:
@@ -295,6 +354,14 @@ def need_space(place: Path, size: float) -> None:
             f"{place} needs {size / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free: "
             "free some space, or make it a link to a folder on a larger disk"
         )
+
+
+def reserve(path: Path) -> None:
+    """Give a file that was made with holes its place on the disk. Raises OSError if there is too little: a process that
+    writes into the hole of a mapped file on a full disk is killed."""
+    with path.open("r+b") as stream:
+        if hasattr(os, "posix_fallocate"):  # Linux
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
 def made(run: Run, step: str) -> bool:
@@ -327,8 +394,9 @@ def write_keys(wanted: list[Run], figures: str) -> None:
     titles = sorted({run.study.title for run in wanted})
     drawn = [code_digest("results", "claims", "figures", "comparisons"), notebook_digest("05_figures"), titles]
     keys[home() / figures / "05_figures.key"] = (digest(drawn, sorted(k for k, _ in keys.values())), True)
-    for path, (key, whole) in keys.items():
-        finished = path.with_suffix(".ipynb").exists()
-        if not path.exists() or path.read_text() != key or (finished and not whole):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(key)
+    with lock(home() / "keys"):
+        for path, (key, whole) in keys.items():
+            finished = path.with_suffix(".ipynb").exists()
+            if not path.exists() or path.read_text() != key or (finished and not whole):
+                with being_made(path) as part:
+                    part.write_text(key)

@@ -128,7 +128,9 @@ def unpack(archive: Path, folder: Path, keep: str, limit: int, inner: str | None
                     if written > limit:
                         raise SourceError(f"{archive} unpacks to more than {limit:,} bytes: refused")
                     out.write(block)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except SourceError:
+        raise
+    except Exception as error:  # damaged archives raise some ten kinds
         raise SourceError(f"{archive} cannot be unpacked into {folder}: {error}") from error
     if not written:
         raise SourceError(f"{archive} holds nothing below {keep!r}")
@@ -172,8 +174,7 @@ def _download(name: str, source: Source, archive: Path) -> None:
         if done.returncode or len(files) != 1:
             reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
             raise SourceError(
-                f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n"
-                f"Connect to the network and run 'make data', or lay {source.archive} into {archive.parent}"
+                f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n" + _remedy(name)
             )
         archive.parent.mkdir(parents=True, exist_ok=True)
         os.replace(files[0], archive)
@@ -190,6 +191,14 @@ def _npm(name: str) -> list[str]:
         if subprocess.run(command, capture_output=True).returncode or not script.exists():
             raise SourceError(
                 f"source '{name}' could not be fetched: there is no npm here, and {NODE} could not be installed. "
-                f"Connect to the network and run 'make data', or lay {SOURCES[name].archive} into {home() / 'archives'}"
+                + _remedy(name)
             )
     return [str(node), str(script)]
+
+
+def _remedy(name: str) -> str:
+    """What to do, with the archives of all sources that are not here: without a network all of them are needed."""
+    place = home() / "archives"
+    archives = [SOURCES[n].archive for n in dict.fromkeys([name, *missing()])]
+    lacking = ", ".join(a for a in archives if not (place / a).exists())
+    return f"Connect to the network and run 'make data', or lay {lacking} into {place}"

@@ -1,0 +1,134 @@
+"""The benchmark's job on this package: ``python own.py STAGE JOB RESULT`` (see bench.py)."""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib import activations, corpora, encoders, neurons, probes, runs
+from lib.activations import Activations
+from lib.params import Study
+from lib.probes import Head, Labels
+from lib.runs import Run
+
+
+def clock() -> float:
+    """Seconds, once the device is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def prepare(run: Run) -> dict:
+    """Make the corpus and write it as NeuroX reads it: a file of sentences, one per line, and one of their labels."""
+    study = run.study
+    tables = corpora.load(study)
+    for column, file in (("word", "sentences.txt"), ("pos", "labels.txt")):
+        lines = [t[column].astype(str).groupby(t["sentence"], sort=False).agg(" ".join) for t in tables.values()]
+        (runs.home() / file).write_text("\n".join(np.concatenate(lines)) + "\n", encoding="utf-8")
+    sentences = {split: int(t["sentence"].nunique()) for split, t in tables.items()}
+    place, tags = encoders.device(study), tables["train"]["pos"].astype(str)
+    return {
+        "model": encoders.checkpoint(study), "store": str(run.activations("train") / "activations.npy"),
+        "sentences": {**sentences, "all": sum(sentences.values())}, "words": {s: len(t) for s, t in tables.items()},
+        "labels": tags.nunique(), "majority": tags.mode()[0], "shape": encoders.shape(study),
+        "seed": study.seed, "steps": study.ranking.mass_steps, "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name(place) if place.type == "cuda" else None,
+    }  # fmt: skip
+
+
+def extract(run: Run) -> dict:
+    folder = run.folder / "activations"
+    runs.remove(folder)
+    activations.encoder(run)  # imports the encoder's modules before the clock starts
+    start = clock()
+    activations.load(run)
+    return {"seconds": clock() - start, "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())}
+
+
+def probe(run: Run) -> dict:
+    start = clock()
+    stores, labelled = _load(run)
+    loaded = clock()
+    trained, seconds = _train(run.study, stores["train"], labelled)
+    seconds = {"loading": loaded - start, **seconds}
+    start = clock()
+    neurons.ordering(trained[1].weight[0].T.cpu().numpy(), run.study.ranking.mass_steps)
+    seconds["ordering"] = clock() - start
+    right = [(guess == labelled.ids["test"]).mean() for p in trained for guess in p.predict(stores["test"])[0]]
+    names = [*(f"layer {i}" for i in range(len(right) - 1)), "all neurons"]
+    return {"seconds": seconds, "accuracy": dict(zip(names, map(float, right), strict=True))}
+
+
+def _load(run: Run) -> tuple[dict[str, Activations], Labels]:
+    stores = activations.load(run)
+    return stores, probes.labels({split: s.words for split, s in stores.items()}, "pos")
+
+
+def _train(study: Study, store: Activations, labelled: Labels) -> tuple[list[probes.Probe], dict[str, float]]:
+    """The layer probes and the all-neuron probe, and the seconds of each."""
+    trained, seconds = [], {}
+    for stage, read in (("layer probes", None), ("all-neuron probe", slice(None))):
+        start = clock()
+        trained += probes.fit(store, [Head([labelled], read)], study.probe, study.seed, encoders.device(study))
+        seconds[stage] = clock() - start
+    return trained, seconds
+
+
+def shapes(run: Run) -> dict:
+    """Seconds of the probes on the store as it is, with twice the layers, and with twice the width."""
+    stores, labelled = _load(run)
+    seconds, file = {}, run.folder / "tiled.npy"
+    for name, times in (("as it is", (1, 1, 1)), ("2 x layers", (2, 1, 1)), ("2 x width", (1, 1, 2))):
+        np.save(file, np.tile(stores["train"].vectors, times))
+        store = replace(stores["train"], vectors=np.load(file, mmap_mode="r"))
+        seconds[name] = _train(run.study, store, labelled)[1]
+    runs.remove(file)
+    return {"seconds": seconds}
+
+
+def limits(run: Run) -> dict:
+    """Seconds of the arithmetic alone: the encoder on the batches of the extraction, the probes' matrix products."""
+    study, place, tables = run.study, encoders.device(run.study), corpora.load(run.study)
+    tok, model, batches = encoders.tokenizer(study), activations.encoder(run).to(place), []
+    hook = model.register_forward_pre_hook(lambda _, *given: batches.append(given), with_kwargs=True)
+    for table in tables.values():
+        sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]
+        aligned = encoders.align(tok, sentences, encoders.limit(study, tok, model))
+        for _ in activations.extract(model, aligned, tok.pad_token_id or 0, study.encoder.batch_pieces):
+            pass
+    hook.remove()
+    words, labels = len(tables["train"]), tables["train"]["pos"].astype(str).nunique()
+    layers, width = encoders.shape(study)
+    times = [clock()]
+    with torch.inference_mode():
+        for given, options in batches:
+            model(*given, **{**options, "output_hidden_states": False})
+        times.append(clock())
+        for groups, features in ((layers, width), (1, layers * width)):
+            _products(study, words, groups, features, labels, place)
+            times.append(clock())
+    return {"seconds": dict(zip(("extraction", "layer probes", "all-neuron probe"), np.diff(times), strict=True))}
+
+
+def _products(study: Study, words: int, groups: int, features: int, labels: int, place: torch.device) -> None:
+    """Scores and gradient of every step, in float32: [groups, n, features] x [groups, features, labels] and back."""
+    block = torch.randn(groups, min(study.probe.batch_size, words), features, device=place)
+    weight, bias = torch.randn(groups, features, labels, device=place), torch.zeros(groups, 1, labels, device=place)
+    for _ in range(study.probe.epochs):
+        for start in range(0, words, study.probe.batch_size):
+            batch = block[:, : words - start]
+            scores = torch.baddbmm(bias, batch, weight)
+            torch.bmm(batch.transpose(1, 2), scores)
+
+
+if __name__ == "__main__":
+    stage, job = sys.argv[1], json.loads(sys.argv[2])
+    run = runs.load("minilm", "pretrained", overrides=job["overrides"])
+    encoders.device(run.study)  # sets the threads
+    stages = {"prepare": prepare, "extract": extract, "probe": probe, "limits": limits, "shapes": shapes}
+    Path(sys.argv[3]).write_text(json.dumps(stages[stage](run)))
