@@ -90,7 +90,7 @@ def test_the_readme_is_enough_to_study_another_encoder_and_another_corpus(copy: 
     first = make(copy, *command.split())
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
     assert "sentiment-s1" in first.stdout.split("in per cent")[1]
-    for name in ("summary.csv", "drop_mine.pdf", "drop_mine.png", "drop_mine.csv", "accuracy_all_mine.png"):
+    for name in ("summary.csv", "claims.csv", "layers_pos.pdf", "layers_pos.png", "layers_pos.csv", "change_pos.png"):
         assert (copy / "runs" / "figures" / "mine" / name).stat().st_size > 0
 
     again = make(copy, *command.split())
