@@ -295,7 +295,7 @@ def test_a_study_killed_in_the_middle_of_each_step_goes_on_to_the_same_results(n
         process = start(narrow, "-j8")
         while not midway(runs):
             assert process.poll() is None, f"{name}: {(narrow / 'said.txt').read_text()[-2000:]}"
-            time.sleep(0.005)
+            time.sleep(0.02)
             check()
         kill(process)
         assert midway(runs), f"{name} was killed too late"
