@@ -248,27 +248,7 @@ def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str =
     return finish(figure)
 
 
-# 05 --------------------------------------------------------------------------------------------------------------
-
-
-def drop_per_layer(drop: pd.DataFrame, names: dict[str, str], words: str = "all") -> Figure:
-    """Accuracy after minus before fine-tuning, per layer: one panel per property, one line per variant."""
-    figure, axes = panels(len(names))
-    for ax, (name, title) in zip(axes, names.items(), strict=True):
-        drop_panel(ax, results.pick(drop, property=name, words=words))
-        ax.set_title(title)
-    axes[0].set_ylabel("accuracy after − before, points")
-    return finish(figure)
-
-
-def before_after(accuracy: pd.DataFrame, drop: pd.DataFrame, name: str, title: str) -> Figure:
-    """The main figure: accuracy of one property per layer before and after each fine-tuning, and the difference."""
-    figure, axes = panels(2, 5.2, 4.0)
-    accuracy_panel(axes[0], results.pick(accuracy, property=name, words="all"))
-    drop_panel(axes[1], results.pick(drop, property=name, words="all"))
-    axes[0].set(title=f"{title}: accuracy of linear probes", ylabel="accuracy, all test words")
-    axes[1].set(title="after minus before fine-tuning", ylabel="accuracy after − before, points")
-    return finish(figure)
+# 05 (lib.comparisons) ---------------------------------------------------------------------------------------------
 
 
 def drop_panel(ax: Axes, here: pd.DataFrame, name: Callable[[str], str] = str) -> None:

@@ -292,23 +292,19 @@ def test_silver_properties_are_marked() -> None:
 def test_a_task_that_was_not_learnt_in_full_is_dashed_and_hollow() -> None:
     full, less = ["sentiment", "rte-s1"], ["sentiment-quarter", "sentiment-half-s12", "sst2-1k", "sst2-500-s2"]
     table = pd.concat(drops(1, 1).query("variant == 'shuffled-s1'").assign(variant=v) for v in full + less)
-    (ax,) = panels(figures.drop_per_layer(table, {"pos": "pos"}))
+    _, (ax,) = figures.panels(1)
+    figures.drop_panel(ax, table.query("property == 'pos' and words == 'all'"))
     drawn = {str(m.get_label()): (m.get_linestyle(), to_hex(m.get_markerfacecolor()) == "#ffffff") for m in ax.lines}
     assert {v: drawn[v] for v in full + less} == dict.fromkeys(full, ("-", False)) | dict.fromkeys(less, ("--", True))
 
 
 def test_their_legend_shows_what_any_panel_shows_and_leaves_room_for_a_title() -> None:
-    accuracy, drop = (pd.concat([t, t.assign(property="chunk")]) for t in (accuracies(1, 1), drops(1, 1)))
+    accuracy = pd.concat([t := accuracies(1, 1), t.assign(property="chunk")])
     lacking = accuracy.query("property != 'pos' or variant != 'shuffled-s1'")
-    drawn = [
-        figures.accuracy_per_layer(lacking, {"pos": "pos", "chunk": "chunk"}),
-        figures.drop_per_layer(drop, {"pos": "pos", "chunk": "chunk"}),
-        figures.before_after(lacking, drop, "pos", "BERT-mini, pos"),
-    ]
-    for figure in drawn:
-        figure.suptitle("BERT-mini")
-        assert {*variants(1)} <= {*legend(figure)}
-        assert_all_text_inside_and_apart(figure)
+    figure = figures.accuracy_per_layer(lacking, {"pos": "pos", "chunk": "chunk"})
+    figure.suptitle("BERT-mini")
+    assert {*variants(1)} <= {*legend(figure)}
+    assert_all_text_inside_and_apart(figure)
 
 
 # heat map -----------------------------------------------------------------------------------------------------------
