@@ -101,7 +101,7 @@ def extract(
     model: PreTrainedModel,
     alignments: list[Alignment],
     pad_id: int,
-    batch_pieces: int,
+    batch_pieces: int | None = None,
     pooling: str = "last",
     title: str = "extraction",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -110,7 +110,7 @@ def extract(
     Parameters
     ----------
     alignments : one per sentence (``encoders.align``).
-    batch_pieces : sub-words per forward pass, padding included.
+    batch_pieces : sub-words per forward pass, padding included; default as in ``params.Encoder``.
     pooling : ``last``, ``first`` or ``average`` sub-word of the word.
 
     Yields
@@ -118,6 +118,7 @@ def extract(
     rows : [n] numbers of the represented words, counted over all sentences in corpus order.
     vectors : [layers, n, width] float32.
     """
+    batch_pieces = batch_pieces or (512 if model.device.type == "cpu" else 16_384)
     at = _first_rows(alignments)
     windows = [(at[i], w) for i, a in enumerate(alignments) for w in a.windows]
     windows.sort(key=lambda pair: -len(pair[1].ids))
@@ -150,7 +151,7 @@ def _forward(model: PreTrainedModel, windows: list[Window], pad_id: int, pooling
     ids = torch.full((len(windows), length), pad_id)
     mask = torch.zeros((len(windows), length), dtype=torch.long)
     for i, window in enumerate(windows):
-        ids[i, : len(window.ids)] = torch.tensor(window.ids)
+        ids[i, : len(window.ids)] = torch.from_numpy(window.ids)
         mask[i, : len(window.ids)] = 1
     place = model.device
     options = {"use_mems": False} if model.config.model_type == "xlnet" else {}

@@ -28,21 +28,21 @@ class EncoderError(RuntimeError):
     """A checkpoint or tokenizer that cannot be used; the message says which and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
     """A stretch of one sentence that fits the encoder.
 
-    ``ids`` : sub-word ids with the special tokens where this tokenizer puts them.
+    ``ids`` : [sub-words] with the special tokens where this tokenizer puts them.
     ``words`` : [represented words] their numbers in the sentence.
-    ``spans`` : [represented words, 2] first and last sub-word of each, as positions in ``ids``.
+    ``spans`` : [represented words, 2] first and last sub-word of each, as positions in ``ids``. All int32.
     """
 
-    ids: list[int]
+    ids: np.ndarray
     words: np.ndarray
     spans: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Alignment:
     """One sentence: its windows, and the words that got no vector, with the reason."""
 
@@ -183,6 +183,10 @@ def _spans(word_ids: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray]:
     return words, np.stack([at[first], at[last]], 1) if len(at) else np.empty((0, 2), int)
 
 
+def _window(*given: Sequence[int] | np.ndarray) -> Window:
+    return Window(*(np.array(part, np.int32) for part in given))
+
+
 def _align_one(
     tok: PreTrainedTokenizerBase,
     words: list[str],
@@ -194,7 +198,7 @@ def _align_one(
     found, spans = _spans(word_ids)
     dropped = {int(i): "no sub-word" for i in np.setdiff1d(np.arange(len(words)), found)}
     if len(ids) <= longest:
-        return Alignment([Window(ids, found, spans)] if len(found) else [], dropped)
+        return Alignment([_window(ids, found, spans)] if len(found) else [], dropped)
     pieces = spans[:, 1] - spans[:, 0] + 1
     for i in np.flatnonzero(pieces > room):
         dropped[int(found[i])] = f"{pieces[i]} sub-words, more than the {room} that fit"
@@ -224,7 +228,7 @@ def _align_one(
             raise EncoderError(f"the tokenizer splits {words[found[a]]!r} … otherwise at the start of a window")
         mine = best[a:b] == number
         if mine.any():
-            windows.append(Window(list(encoding.ids), found[a:b][mine], inner[mine]))
+            windows.append(_window(encoding.ids, found[a:b][mine], inner[mine]))
     return Alignment(windows, dropped)
 
 

@@ -151,7 +151,7 @@ def _table(run: Run) -> pd.DataFrame:
     words = {split: s.words for split, s in stores.items()}
     sets = [probes.labels(words, name) for name in study.properties]
     probe, chosen = _all_neuron_probe(stores, sets, run)
-    weight = probe.weight[0].T.cpu().numpy()
+    weight = probe.weight[0].cpu().numpy()
     shape = (stores["train"].layers, stores["train"].width)
     ranks = [_rank(labelled, weight[part], shape, settings) for labelled, part in zip(sets, probe.parts, strict=True)]
     *some, every = sorted({ranks[0].count(fraction) for fraction in settings.sizes})
@@ -202,10 +202,10 @@ def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: R
     found = probes.fit(stores["train"], heads, study.probe, study.seed, encoders.device(study), "all-neuron probe")
     if len(tried) == 1:
         return found[0], tried[0]
-    free, edge = _mean_accuracy(found[0], sets, stores["dev"]), found[0].weight.shape[1] // 5
+    free, edge = _mean_accuracy(found[0], sets, stores["dev"]), found[0].weight.shape[2] // 5
     scores = {}
     for value, probe in zip(tried, found, strict=True):
-        order = torch.from_numpy(ordering(probe.weight[0].T.cpu().numpy(), study.ranking.mass_steps).copy())
+        order = torch.from_numpy(ordering(probe.weight[0].cpu().numpy(), study.ranking.mass_steps).copy())
         top, bottom = (
             _mean_accuracy(_only(probe, part), sets, stores["dev"]) for part in (order[:edge], order[-edge:])
         )
@@ -217,7 +217,7 @@ def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: R
 def _only(probe: Probe, neurons: torch.Tensor) -> Probe:
     """The probe with all neurons but these zeroed: it reads only these."""
     neurons = neurons.to(probe.weight.device)
-    return replace(probe, weights=[probe.weight[:, neurons]], neurons=neurons)
+    return replace(probe, weights=[probe.weight[:, :, neurons]], neurons=neurons)
 
 
 def _mean_accuracy(probe: Probe, sets: list[Labels], dev: Activations) -> float:
@@ -233,17 +233,19 @@ def _zeroed(
     for labelled, part, rank in zip(sets, probe.parts, ranks, strict=True):
         shuffled = np.random.default_rng(seed).permutation(rank.order)
         for kind, order in (("top", rank.order), ("random", shuffled), ("bottom", rank.order[::-1])):
-            slices = np.split(order.copy(), sizes)[: len(sizes)]
-            tests.append((labelled, part, kind, [torch.from_numpy(n).to(probe.weight.device) for n in slices]))
+            slices = [torch.from_numpy(n).to(probe.weight.device) for n in np.split(order.copy(), sizes)[: len(sizes)]]
+            steps = [(size, n, probe.weight[0, part, n]) for size, n in zip(sizes, slices, strict=True)]
+            tests.append((labelled, part, f"keep-{kind}", steps))
     right, start = {}, 0
     for block in probes.blocks(store, probe.scale, probe.weight.device):
-        every = probes.flat(block)
-        for labelled, part, kind, slices in tests:
-            scores = probe.bias[0, :, part].expand(every.shape[1], -1)
-            for n, neurons in zip(sizes, slices, strict=True):
-                scores = torch.addmm(scores, every[neurons].T, probe.weight[0, neurons, part])
-                guess = scores.argmax(-1).cpu().numpy()
-                key = labelled.property, f"keep-{kind}", n
-                right[key] = right.get(key, 0) + (guess == labelled.ids[split][start : start + len(guess)]).sum()
-        start += every.shape[1]
+        every = probes.select(block, slice(None))[0]
+        wanted = slice(start, start + len(every))
+        for labelled, part, kind, steps in tests:
+            scores = probe.bias[0, part].expand(-1, len(every))
+            for size, neurons, weight in steps:
+                scores = torch.addmm(scores, weight, every.index_select(1, neurons).T)
+                guess = scores.argmax(0).cpu().numpy()
+                key = labelled.property, kind, size
+                right[key] = right.get(key, 0) + (guess == labelled.ids[split][wanted]).sum()
+        start = wanted.stop
     return [_row(*key, split, count / len(store.words)) for key, count in right.items()]

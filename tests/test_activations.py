@@ -56,7 +56,7 @@ def test_layer_0_is_the_embedding_output(make_study) -> None:
     words = store.words[store.words["sentence"] == 0]["word"].tolist()
     (window,) = encoders.align(tok, [words], 64)[0].windows
     with torch.inference_mode():
-        embedded = model.embeddings(torch.tensor([window.ids]))[0].numpy()
+        embedded = model.embeddings(torch.from_numpy(window.ids)[None])[0].numpy()
     np.testing.assert_allclose(store.vectors[0, : len(words)], embedded[window.spans[:, 1]], rtol=2e-3, atol=2e-3)
 
 

@@ -525,7 +525,7 @@ def check(tok: PreTrainedTokenizerBase, words: list[str], longest: int) -> None:
     for window in alignment.windows:
         assert len(window.ids) <= longest
         for number, (first, last) in zip(window.words, window.spans, strict=True):
-            assert window.ids[first : last + 1] == alone[words[number]], words[number]
+            assert window.ids[first : last + 1].tolist() == alone[words[number]], words[number]
     for number, reason in alignment.dropped.items():
         lacking, room = not alone[words[number]], longest - tok.num_special_tokens_to_add()
         assert reason == "no sub-word" if lacking else len(alone[words[number]]) > room, words[number]

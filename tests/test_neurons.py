@@ -198,7 +198,7 @@ def test_the_order_is_tested_with_the_probe_that_gave_it(planted_run) -> None:
     expected = (probe.predict(stores["test"])[0][0] == tag.ids["test"]).mean()
     table = neurons.table(run).set_index(["split", "kind", "neurons"])["accuracy"]
     assert table["test", "retrain", 24] == expected
-    np.testing.assert_allclose(neurons.load(run)["tag"].weight, probe.weight[0].T.numpy(), atol=1e-6)
+    np.testing.assert_allclose(neurons.load(run)["tag"].weight, probe.weight[0].numpy(), atol=1e-6)
 
 
 def test_the_penalty_that_keeps_the_accuracy_and_separates_the_neurons_is_chosen(planted_run) -> None:

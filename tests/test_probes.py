@@ -57,10 +57,10 @@ def test_the_gradient_is_that_of_the_loss(seed: int, l1: float, l2: float, count
     ends = np.cumsum([0, *counts])
     parts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
     block = torch.randn(LAYERS, words, WIDTH, generator=generator, dtype=torch.float64)
-    weight = torch.randn(LAYERS, WIDTH, int(ends[-1]), generator=generator, dtype=torch.float64).requires_grad_()
-    bias = torch.randn(LAYERS, 1, int(ends[-1]), generator=generator, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(LAYERS, int(ends[-1]), WIDTH, generator=generator, dtype=torch.float64).requires_grad_()
+    bias = torch.randn(LAYERS, int(ends[-1]), 1, generator=generator, dtype=torch.float64).requires_grad_()
     wanted = torch.stack([torch.randint(n, (words,), generator=generator) for n in counts])
-    expected = torch.autograd.grad(objective(block, weight, bias, parts, wanted, l1, l2).sum(), (weight, bias))
+    expected = torch.autograd.grad(objective(block, weight.mT, bias.mT, parts, wanted, l1, l2).sum(), (weight, bias))
     weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
     probe = probes.Probe([weight], bias, parts, None, None)
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_nested_probes_are_those_trained_one_by_one(sizes: list[int]) -> None:
     scores = nested.scores(probes.select(block, nested.neurons))
     for i, probe in enumerate(alone):
         mine = probe.scores(probes.select(block, probe.neurons))
-        torch.testing.assert_close(scores[0, :, i], mine[0, :, 0], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(scores[0, i], mine[0, 0], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("sizes", [[0, 4], [4, 4], [9, 3], [1, 10_000]])
@@ -136,7 +136,7 @@ def test_the_objective_at_convergence_is_that_of_a_reference_solver(l1: float, l
     (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], settled, seed=0)
     x = probes.read(data, slice(None), probe.scale, torch.device("cpu")).numpy().astype(np.float64)
     for layer in range(LAYERS):
-        weight, bias = probe.weight[layer].numpy().astype(np.float64), probe.bias[layer].numpy().astype(np.float64)
+        weight, bias = (t[layer].T.numpy().astype(np.float64) for t in (probe.weight, probe.bias))
         found = total_loss(x[layer], ids, weight, bias, l1, l2)
         best = reference(x[layer], ids, 4, l1, l2)
         assert best - 1e-6 <= found <= best + 2e-3
@@ -150,7 +150,7 @@ def test_without_penalty_the_optimum_is_that_of_scikit_learn() -> None:
     (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], settled, seed=0)
     x = probes.read(data, slice(None), probe.scale, torch.device("cpu")).numpy().astype(np.float64)[1]
     solved = LogisticRegression(C=np.inf, max_iter=2000, tol=1e-8).fit(x, ids)
-    scores = x @ probe.weight[1].numpy() + probe.bias[1].numpy()
+    scores = x @ probe.weight[1].T.numpy() + probe.bias[1].T.numpy()
     chance = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     np.testing.assert_allclose(chance, solved.predict_proba(x), atol=5e-3)
 
@@ -238,8 +238,8 @@ def test_heads_and_label_sets_trained_together_equal_those_trained_alone() -> No
         for labels, part in zip(head.sets, probe.parts, strict=True):
             alone = Head([labels], head.neurons, head.l1, head.l2)
             (single,) = probes.fit(data, [alone], setting(l1=1e-3, l2=1e-2), seed=0)
-            torch.testing.assert_close(probe.weight[:, :, part], single.weight, rtol=1e-4, atol=1e-6)
-            torch.testing.assert_close(probe.bias[:, :, part], single.bias, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(probe.weight[:, part], single.weight, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(probe.bias[:, part], single.bias, rtol=1e-4, atol=1e-6)
 
 
 def test_a_head_of_one_layers_neurons_equals_that_layers_probe() -> None:
@@ -259,7 +259,7 @@ def test_labels_that_do_not_match_the_words_are_refused() -> None:
 def test_predictions_do_not_depend_on_the_block_in_which_a_word_is_read() -> None:
     data, ids = problem(words=5000, noise=2.0)
     (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], setting(epochs=1), seed=0)
-    scores = probes.read(data, slice(None), probe.scale, torch.device("cpu")) @ probe.weight + probe.bias
+    scores = probes.read(data, slice(None), probe.scale, torch.device("cpu")) @ probe.weight.mT + probe.bias.mT
     assert (probe.predict(data)[0] == scores.argmax(-1).numpy()).mean() > 0.9995
 
 
@@ -323,10 +323,21 @@ def test_standardising_makes_the_probe_blind_to_the_scale_of_a_layer() -> None:
 
 def test_flattened_neurons_are_numbered_layer_times_width_plus_unit() -> None:
     block = torch.arange(2 * 3 * 4).reshape(2, 3, 4)
-    flat = probes.flat(block)
+    every, some = probes.select(block, slice(None))[0], probes.select(block, torch.tensor([5, 2]))[0]
     for layer in range(2):
         for unit in range(4):
-            assert torch.equal(flat[layer * 4 + unit], block[layer, :, unit])
+            assert torch.equal(every[:, layer * 4 + unit], block[layer, :, unit])
+    assert torch.equal(some, every[:, [5, 2]])
+
+
+def test_words_are_read_into_a_buffer_without_a_copy_for_the_whole_network() -> None:
+    data, _ = problem()
+    buffer = torch.full((20, LAYERS, WIDTH), torch.nan)
+    block = probes.read(data, np.array([7, 3, 9]), None, torch.device("cpu"), buffer)
+    assert torch.equal(block, torch.from_numpy(data.vectors[:, [7, 3, 9]].astype(np.float32)))
+    for neurons in (None, slice(None)):
+        assert probes.select(block, neurons).data_ptr() == buffer.data_ptr()
+    assert buffer[3:].isnan().all()
 
 
 # Labels, groups, baselines ---------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def probe(run: Run) -> dict:
     trained, seconds = _train(run.study, stores["train"], labelled)
     seconds = {"loading": loaded - start, **seconds}
     start = clock()
-    neurons.ordering(trained[1].weight[0].T.cpu().numpy(), run.study.ranking.mass_steps)
+    neurons.ordering(trained[1].weight[0].cpu().numpy(), run.study.ranking.mass_steps)
     seconds["ordering"] = clock() - start
     right = [(guess == labelled.ids["test"]).mean() for p in trained for guess in p.predict(stores["test"])[0]]
     names = [*(f"layer {i}" for i in range(len(right) - 1)), "all neurons"]
@@ -116,14 +116,15 @@ def limits(run: Run) -> dict:
 
 
 def _products(study: Study, words: int, groups: int, features: int, labels: int, place: torch.device) -> None:
-    """Scores and gradient of every step, in float32: [groups, n, features] x [groups, features, labels] and back."""
+    """Scores and gradient of every step, in float32: [groups, labels, features] x [groups, features, n] and back (of
+    the possible layouts the fastest)."""
     block = torch.randn(groups, min(study.probe.batch_size, words), features, device=place)
-    weight, bias = torch.randn(groups, features, labels, device=place), torch.zeros(groups, 1, labels, device=place)
+    weight, bias = torch.randn(groups, labels, features, device=place), torch.zeros(groups, labels, 1, device=place)
     for _ in range(study.probe.epochs):
         for start in range(0, words, study.probe.batch_size):
             batch = block[:, : words - start]
-            scores = torch.baddbmm(bias, batch, weight)
-            torch.bmm(batch.transpose(1, 2), scores)
+            scores = torch.baddbmm(bias, weight, batch.transpose(1, 2))
+            torch.bmm(scores, batch)
 
 
 if __name__ == "__main__":
