@@ -11,6 +11,8 @@ A store is a folder of three files: ``activations.npy`` (float16 [layers, words,
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,6 +134,14 @@ def extract(
             rows = np.concatenate([first[w.words] for first, w in batch])
             yield rows, _forward(model, [w for _, w in batch], pad_id, pooling).cpu().numpy()
             bar.update(sum(len(w.ids) for _, w in batch))
+            if start // 256 != (start - len(batch)) // 256:
+                _trim()
+
+
+def _trim() -> None:
+    """Give freed memory back to the system: batches of ever other shapes leave holes in glibc's heap, which grows."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _first_rows(alignments: list[Alignment]) -> list[np.ndarray]:

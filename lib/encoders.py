@@ -73,6 +73,15 @@ def checkpoint(study: Study) -> str:
     return name
 
 
+def fetch(study: Study) -> None:
+    """Get a hub checkpoint into the local cache, once and before many runs want it. Raises EncoderError."""
+    place = checkpoint(study)
+    if not os.path.isdir(place):
+        _load(transformers.AutoConfig, place, study)
+        _load(transformers.AutoTokenizer, place, study)
+        _load(transformers.AutoModel, place, study, **safe_weights(study))
+
+
 def tokenizer(study: Study) -> PreTrainedTokenizerBase:
     """The study's fast tokenizer; byte-level BPE is told that every word begins with a space."""
     place = checkpoint(study)

@@ -4,7 +4,6 @@ A neuron is (layer, unit), numbered ``layer · width + unit``. One elastic-net p
 layers; its weights order the neurons; the order is tested by retraining on its first n and by zeroing all but n.
 """
 
-import zipfile
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -131,18 +130,9 @@ def table(run: Run) -> pd.DataFrame:
     these probes; so the one retrained on all neurons is the all-neuron probe itself.
     """
     key = run.key("neurons")
-    if _ranking_key(run) != key:
+    if runs.archive_key(run.ranking) != key:
         runs.remove(run.neurons)
     return runs.table(run.neurons, key, lambda: _table(run))
-
-
-def _ranking_key(run: Run) -> str | None:
-    """The key that the ranking was made under; None if it is missing or damaged."""
-    try:
-        with np.load(run.ranking, allow_pickle=False) as found:
-            return str(found["key"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
 
 
 def _table(run: Run) -> pd.DataFrame:

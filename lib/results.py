@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import neurons, probes, runs, sources, tasks
-from lib.params import ROOT, ParameterError
+from lib import encoders, neurons, probes, runs, sources, tasks
+from lib.encoders import EncoderError
+from lib.params import ROOT, ParameterError, Study
 from lib.runs import Run
+from lib.sources import SourceError
+from lib.tasks import TaskError
 
 RESAMPLES = 1000
 """Bootstrap resamples of an interval; 95 % of them lie inside."""
@@ -35,34 +38,56 @@ def load(variants_of: dict[str, list[str]], size: str = "full", overrides: dict 
 
 
 def prepare(variants_of: dict[str, list[str]], overrides: dict, scale: str, given: bool, fetch: bool) -> None:
-    """For Make, before any work: check all parameters and task names, fetch the sources needed, write the steps' keys.
+    """For Make, before any work: check all parameters and task names, fetch what is needed, write the steps' keys.
 
     Parameters
     ----------
     given : whether the tasks were given to Make; if not, they must be those of each study.
-    fetch : whether to fetch sources that are not here.
+    fetch : whether to fetch sources, encoders of the hub and tasks' data that are not here.
 
     Raises
     ------
     ParameterError : no study, an unknown task (with the nearest name), tasks that Make could not read from a study.
+    SourceError : one list of all that could not be fetched, each with what to do.
     """
     if not variants_of:
         raise ParameterError(f"no file in params/ has 'scale: {scale}'")
     wanted = [runs.load(study, name, overrides=overrides) for study, names in variants_of.items() for name in names]
-    needed = set()
+    needed, downstream, checkpoints = set(), {}, {}
     for run in wanted:
         study, task = run.study, run.variant.task
         if task:
             tasks.task(study, task)
-            needed |= {"movie-snippets"} if task in tasks.REGISTRY else set()
+            if task in tasks.REGISTRY:
+                needed.add("movie-snippets")
+            elif not runs.made(run, "finetune"):
+                downstream.setdefault((task, repr(study.task_data)), run)
         named = {v.rpartition("-s")[0] for v in variants_of[study.name]} - {""}
         if not given and named != set(study.tasks):
             raise ParameterError(f"params/{study.name}.yaml: write the tasks on one line, as tasks: [sentiment, rte]")
         needed |= {study.corpus.source, study.encoder.checkpoint} & set(sources.SOURCES)
+        checkpoints[study.encoder.checkpoint, study.encoder.revision] = study
         needed |= {"wordnet"} if study.corpus.format == "brown" and "supersense" in study.properties else set()
-    for name in sorted(needed) if fetch else []:
-        print("OK", name, sources.fetch(name))
+    if fetch:
+        _fetch(needed, [s for s in checkpoints.values() if s.encoder.checkpoint not in needed], downstream.values())
     runs.write_keys(wanted, f"figures/{scale}")
+
+
+def _fetch(needed: set[str], studies: Iterable[Study], downstream: Iterable[Run]) -> None:
+    """Sources, checkpoints and the data of tasks. All are tried before one error names those that failed."""
+    problems = []
+    for wanted, get in (
+        (sorted(needed), lambda name: print("OK", name, sources.fetch(name))),
+        (studies, encoders.fetch),
+        (downstream, lambda run: tasks.load(run.study, run.variant)),
+    ):
+        for one in wanted:
+            try:
+                get(one)
+            except (SourceError, EncoderError, TaskError) as error:
+                problems.append(str(error))
+    if problems:
+        raise SourceError("\n\n".join([*problems, "Nothing was started. Then type the same command again."]))
 
 
 def complete(wanted: Iterable[Run]) -> None:

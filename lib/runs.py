@@ -11,6 +11,8 @@ import json
 import os
 import re
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -370,9 +373,19 @@ def made(run: Run, step: str) -> bool:
     if step == "finetune":
         return read_meta(run.model).get("key") == key and (run.model / "model.safetensors").exists()
     try:
-        return step == "extract" or bool(len(read_table(run.layers if step == "layers" else run.neurons, key)))
+        table = step == "extract" or bool(len(read_table(run.layers if step == "layers" else run.neurons, key)))
     except StaleResult:
         return False
+    return table and (step != "neurons" or archive_key(run.ranking) == key)
+
+
+def archive_key(path: Path) -> str | None:
+    """The ``key`` in an .npz archive; None if the archive is missing or damaged (every array's checksum is read)."""
+    try:
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as found:
+            return None if archive.testzip() else str(found["key"])
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
+        return None
 
 
 def notebook_digest(name: str) -> str:

@@ -11,8 +11,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from lib import params, sources
 from lib.params import ROOT, Study
@@ -121,6 +119,9 @@ def load(study: Study, variant: Variant) -> datasets.DatasetDict:
 
 def scores(described: Task) -> Callable[[Any], dict[str, float]]:
     """The function from a Trainer's predictions to the task's scores, as GLUE defines them."""
+
+    from scipy.stats import pearsonr, spearmanr  # here: most runs train nothing, and they take a second to import
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
     def compute(prediction: Any) -> dict[str, float]:
         output, gold = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)

@@ -8,6 +8,7 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import forget
@@ -375,6 +376,7 @@ def test_make_is_told_of_a_result_that_is_gone(monkeypatch) -> None:
     runs.write_keys([run], "figures/minilm")
     for step, path in (("layers", run.layers), ("neurons", run.neurons)):
         runs.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
+    np.savez(run.ranking, key=run.key("neurons"))
     keys = {p.stem: p for p in run.folder.glob("*.key")}
     for path in keys.values():
         path.with_suffix(".ipynb").touch()
