@@ -95,16 +95,15 @@ prepare = $(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib impor
   results.prepare(*map(json.loads, sys.argv[1:3]), sys.argv[3], given=bool(sys.argv[4]), fetch=bool(sys.argv[5]))' \
   '$(variants_json)' '$(OVERRIDES)' '$(SCALE)' '$(TASKS)'
 
-# Under `make -n` too, where there is an environment: the keys say what has to be done.
+# Under `make -n` too, where there is an environment: the keys say what has to be done. What has to be run is also fetched.
 keys: env
-	$(if $(wildcard $(PYTHON)),+)@$(prepare) ''
+	$(if $(wildcard $(PYTHON)),+)@$(prepare) '$(if $(filter reproduce report,$(MAKECMDGOALS)),$(if $(findstring n,$(firstword -$(MAKEFLAGS))),,fetch))'
 
 plan: keys ## show what `make reproduce` would run now
 	@$(MAKE) --no-print-directory -n grid | sed -nE 's/^lib.notebook.sh runs.([^ ]+)\.ipynb.*/  \1/p' \
 	  | { grep . || echo 'nothing to do: every result is there' ; }
 
 reproduce: keys ## the whole study: fine-tune, extract, probe, rank, draw; resumes where it stopped
-	@$(prepare) fetch
 	@echo "$(words $(NOTEBOOKS) $(FIGURES)) notebook runs, $(JOBS) at a time; logs are in runs/<study>/<variant>/"
 	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) grid
 	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import report; \

@@ -4,9 +4,7 @@ import os
 import re
 from pathlib import Path
 
-import nbformat
 import pandas as pd
-from nbconvert import HTMLExporter
 
 from lib import claims, results, runs
 
@@ -24,6 +22,9 @@ def write(notebook: str | Path, page: str | Path) -> None:
     ------
     ValueError : the page would load something (script, style, font or picture) from elsewhere.
     """
+    import nbformat  # here: what make reproduce prints at its end needs neither
+    from nbconvert import HTMLExporter
+
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     exporter.mathjax_url = exporter.require_js_url = exporter.jquery_url = exporter.mermaid_js_url = ""
     book = nbformat.read(notebook, 4)
