@@ -129,9 +129,10 @@ def read(
 
 
 def blocks(store: Activations, scale: Scale | None, place: torch.device, size: int = 2048) -> Iterator[torch.Tensor]:
-    """All words of a store in order, some at a time."""
+    """All words of a store in order, some at a time, each block in the memory of the one before."""
+    buffer = torch.empty(min(size, len(store.words)), store.layers, store.width, device=place)
     for start in range(0, len(store.words), size):
-        yield read(store, slice(start, start + size), scale, place)
+        yield read(store, slice(start, start + size), scale, place, buffer)
 
 
 def batches(words: int, size: int, order: str, epochs: int, seed: int) -> Iterator[np.ndarray | slice]:
