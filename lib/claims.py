@@ -147,16 +147,19 @@ def depth(drop: np.ndarray) -> np.ndarray:
 
 
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim and measure, one column per encoder or pair: how many comparisons came to each verdict, if more
-    than one did, and their effects. What could not be tested is named only where nothing could."""
+    """One row per claim and measure, one column per encoder or pair: each verdict with the comparisons that came to it
+    and their effects. What could not be tested is named only where nothing could."""
 
     def cell(found: pd.DataFrame) -> str:
         testable = found[found["verdict"] != NOT_TESTABLE]
         said = []
         for verdict, rows in testable.groupby(pd.Categorical(testable["verdict"], ORDER), observed=True):
-            count = f"{len(rows)} " if len(rows) < len(testable) else ""
-            said.append(f"{count}{verdict} ({', '.join(f'{effect:+.2f}' for effect in rows['effect'])})")
-        return ", ".join(said) or NOT_TESTABLE
+            named = rows["compared"].str.removesuffix(" vs pretrained")
+            if testable["property"].nunique() > 1:
+                named += " " + rows["property"]
+            effects = (f"{name} {effect:+.2f}" for name, effect in zip(named, rows["effect"], strict=True))
+            said.append(f"{verdict} ({', '.join(effects)})")
+        return "; ".join(said) or NOT_TESTABLE
 
     named = judged.assign(measure=judged["measure"] + " (" + judged["unit"] + ")")
     keys = ["claim", "measure", "encoder"]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-import transformers  # its classes by attribute: the models are then imported (two seconds) only where one is loaded
 from tokenizers.pre_tokenizers import ByteLevel
 
 from lib import sources
@@ -19,9 +18,6 @@ from lib.params import ROOT, Study
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
 
 
 class EncoderError(RuntimeError):
@@ -77,15 +73,15 @@ def fetch(study: Study) -> None:
     """Get a hub checkpoint into the local cache, once and before many runs want it. Raises EncoderError."""
     place = checkpoint(study)
     if not os.path.isdir(place):
-        _load(transformers.AutoConfig, place, study)
-        _load(transformers.AutoTokenizer, place, study)
-        _load(transformers.AutoModel, place, study, **safe_weights(study))
+        _load("AutoConfig", place, study)
+        _load("AutoTokenizer", place, study)
+        _load("AutoModel", place, study, **safe_weights(study))
 
 
 def tokenizer(study: Study) -> PreTrainedTokenizerBase:
     """The study's fast tokenizer; byte-level BPE is told that every word begins with a space."""
     place = checkpoint(study)
-    found = _load(transformers.AutoTokenizer, place, study, add_prefix_space=True)
+    found = _load("AutoTokenizer", place, study, add_prefix_space=True)
     if not found.is_fast:
         raise EncoderError(f"the tokenizer of {place} is not a fast one (tokenizer.json): words cannot be aligned")
     if found.vocab_size <= len(found.all_special_tokens):
@@ -98,25 +94,25 @@ def tokenizer(study: Study) -> PreTrainedTokenizerBase:
 
 def shape(study: Study) -> tuple[int, int]:
     """Layers (the embedding output counts as one) and width of the study's encoder, without loading its weights."""
-    config = _load(transformers.AutoConfig, checkpoint(study), study)
+    config = _load("AutoConfig", checkpoint(study), study)
     return config.num_hidden_layers + 1, config.hidden_size
 
 
 def pretrained(study: Study) -> PreTrainedModel:
     """The encoder as it was released, without a head."""
-    return _load(transformers.AutoModel, checkpoint(study), study, **safe_weights(study)).eval()
+    return _load("AutoModel", checkpoint(study), study, **safe_weights(study)).eval()
 
 
 def randomised(study: Study) -> PreTrainedModel:
     """The same architecture with fresh weights, drawn by the study's seed: what probes read without any training."""
-    config = _load(transformers.AutoConfig, checkpoint(study), study)
+    config = _load("AutoConfig", checkpoint(study), study)
     torch.manual_seed(study.seed)
-    return transformers.AutoModel.from_config(config).eval()
+    return _auto("AutoModel").from_config(config).eval()
 
 
 def finetuned(folder: Path) -> PreTrainedModel:
     """The encoder inside a fine-tuned model of ours, without its head."""
-    return transformers.AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
+    return _auto("AutoModel").from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
 
 
 def safe_weights(study: Study) -> dict[str, bool]:
@@ -241,10 +237,19 @@ def _align_one(
     return Alignment(windows, dropped)
 
 
-def _load(kind: type, place: str, study: Study, **options: object):
+def _auto(kind: str):
+    """A class of ``transformers``, imported here: half a second, two for the models, that only loading one needs."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return getattr(transformers, kind)
+
+
+def _load(kind: str, place: str, study: Study, **options: object):
     revision = None if os.path.isdir(place) else study.encoder.revision
     try:
-        return kind.from_pretrained(place, revision=revision, trust_remote_code=False, **options)
+        return _auto(kind).from_pretrained(place, revision=revision, trust_remote_code=False, **options)
     except Exception as error:  # damaged files raise some ten kinds
         raise EncoderError(
             f"the encoder '{place}' cannot be loaded: {type(error).__name__}: {(str(error) or '-').splitlines()[0]}\n"

@@ -6,12 +6,13 @@ step is two batched matrix products, forward and gradient, in closed form: no au
 (labels before words, and one buffer of words that layers and the whole network are both views of) is the fastest.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
 from lib import activations, encoders, params, runs
@@ -77,9 +78,11 @@ def word_groups(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dic
 def baselines(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
     """Predictions without any encoder: [words] label numbers of ``majority`` (the most frequent training label) and
     ``lookup`` (the most frequent one of the word type; the majority for unseen types)."""
-    counts = pd.Series(real.ids["train"]).groupby(words["train"]["word"].to_numpy(str)).agg(lambda x: x.mode()[0])
+    pairs = pd.DataFrame({"word": words["train"]["word"].to_numpy(str), "label": real.ids["train"]}).value_counts()
+    ranked = pairs.reset_index().sort_values(["count", "label"], ascending=[False, True], kind="stable")
+    known = ranked.drop_duplicates("word").set_index("word")["label"]
     top = int(np.bincount(real.ids["train"]).argmax())
-    found = counts.reindex(words[split]["word"].to_numpy(str)).fillna(top).to_numpy(int)
+    found = known.reindex(words[split]["word"].to_numpy(str)).fillna(top).to_numpy(int)
     return {"majority": np.full(len(found), top), "lookup": found}
 
 
@@ -238,7 +241,7 @@ def fit(
         for h in heads
     ]
     weights = [w for probe in probes for w in (*probe.weights, probe.bias)]
-    adam = torch.optim.Adam(weights, lr=settings.learning_rate, fused=place.type in ("cpu", "cuda"))
+    update = _adam(weights, settings.learning_rate)
     steps = -(-len(store.words) // settings.batch_size) * settings.epochs
     order = batches(len(store.words), settings.batch_size, settings.order, settings.epochs, seed)
     buffer = torch.empty(settings.batch_size, store.layers, store.width, device=place)
@@ -248,8 +251,18 @@ def fit(
             for probe, target, (l1, l2) in zip(probes, targets, penalties, strict=True):
                 _gradient(probe, select(block, probe.neurons), target[:, rows].to(place))
                 _penalise(probe, l1, l2)
-            adam.step()
+            update()
     return [replace(p, weights=[w.detach() for w in p.weights], bias=p.bias.detach()) for p in probes]
+
+
+def _adam(weights: list[torch.Tensor], learning_rate: float) -> Callable[[], None]:
+    """A step of Adam on the ``grad`` of the weights. (``torch.optim.Adam``, the class around the same function, imports
+    PyTorch's compiler: more than a second.)"""
+    grads, moments = [w.grad for w in weights], [[torch.zeros_like(w) for w in weights] for _ in range(2)]
+    steps = [torch.zeros((), device=w.device) for w in weights]
+    settings = {"lr": learning_rate, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
+    settings |= {"amsgrad": False, "maximize": False, "fused": weights[0].device.type in ("cpu", "cuda") or None}
+    return lambda: adam(weights, grads, *moments, [], steps, **settings)
 
 
 def _zero(store: Activations, head: Head, scale: Scale | None, place: torch.device) -> Probe:
@@ -359,6 +372,8 @@ def _counts(
     for name, inside in groups.items():
         counts = {"correct": np.bincount(codes[inside & right], minlength=size)}
         counts["total"] = np.bincount(codes[inside], minlength=size)
-        table = pd.DataFrame({"text": texts.categories.astype(str), **counts}).query("total > 0")
-        out.append(table.assign(property=labelled.property, labels=kind, layer=layer, split=split, words=name))
+        found = counts["total"] > 0
+        of = {"property": labelled.property, "labels": kind, "layer": layer, "split": split, "words": name}
+        text = texts.categories.astype(str)[found]
+        out.append(pd.DataFrame({"text": text, **{k: n[found] for k, n in counts.items()}, **of}))
     return out

@@ -404,23 +404,27 @@ def test_studies_of_different_corpora_are_refused(make_study: Callable) -> None:
         claims.judge(wanted, counts({"pretrained": FLAT}), NO_TESTS)
 
 
-def test_the_overview_has_one_row_per_claim_and_measure_and_counts_the_verdicts() -> None:
+def test_the_overview_has_one_row_per_claim_and_measure_and_names_what_came_to_each_verdict() -> None:
     rows = [
-        ("C1", "drop", "E", REPRODUCED, 2.0), ("C1", "drop", "E", REPRODUCED, 3.0), ("C1", "drop", "E", UNDECIDED, 1.0),
-        ("C1", "drop", "E", NOT_TESTABLE, np.nan), ("C1", "drop", "F", NOT_REPRODUCED, -0.5),
-        ("C1", "drop", "F", NOT_TESTABLE, np.nan), ("C2", "shift", "E", NOT_TESTABLE, np.nan),
-        ("C2", "shift", "F", UNDECIDED, 0.0), ("C3", "shift", "E|F", REPRODUCED, -1.0),
+        ("C1", "drop", "E", "a vs b", "pos", REPRODUCED, 2.0), ("C1", "drop", "E", "a vs b", "sem", REPRODUCED, 3.0),
+        ("C1", "drop", "E", "a vs c", "pos", UNDECIDED, 1.0),
+        ("C1", "drop", "E", "b vs c", "pos", NOT_TESTABLE, np.nan),
+        ("C1", "drop", "F", "a vs b", "pos", NOT_REPRODUCED, -0.5), ("C1", "drop", "F", "", "", NOT_TESTABLE, np.nan),
+        ("C2", "shift", "E", "a vs pretrained", "pos", NOT_TESTABLE, np.nan),
+        ("C2", "shift", "F", "a vs pretrained", "pos", UNDECIDED, 0.0),
+        ("C3", "shift", "E|F", "a", "pos", REPRODUCED, -1.0),
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["claim", "measure", "encoder", "verdict", "effect"]).assign(unit="points")
-    found = claims.overview(table)
+    columns = ["claim", "measure", "encoder", "compared", "property", "verdict", "effect"]
+    found = claims.overview(pd.DataFrame(rows, columns=columns).assign(unit="points"))
     assert found.columns.tolist() == ["claim", "measure", "E", "F", "E|F"]
+    several = "reproduced (a vs b pos +2.00, a vs b sem +3.00); undecided (a vs c pos +1.00)"
     assert found.to_numpy().tolist() == [
-        ["C1", "drop (points)", "2 reproduced (+2.00, +3.00), 1 undecided (+1.00)", "not reproduced (-0.50)", ""],
-        ["C2", "shift (points)", NOT_TESTABLE, "undecided (+0.00)", ""],
-        ["C3", "shift (points)", "", "", "reproduced (-1.00)"],
+        ["C1", "drop (points)", several, "not reproduced (a vs b -0.50)", ""],
+        ["C2", "shift (points)", NOT_TESTABLE, "undecided (a +0.00)", ""],
+        ["C3", "shift (points)", "", "", "reproduced (a -1.00)"],
     ]
     assert claims.to_markdown(found[["claim", "E|F"]].tail(1)) == (
-        "| claim | E\\|F |\n| --- | --- |\n| C3 | reproduced (-1.00) |"
+        "| claim | E\\|F |\n| --- | --- |\n| C3 | reproduced (a -1.00) |"
     )
 
 

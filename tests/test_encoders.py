@@ -11,7 +11,7 @@ import torch
 from conftest import KINDS, SENTENCES, _byte_level
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from lib import encoders, sources
 from lib.encoders import Alignment, EncoderError, align
@@ -26,7 +26,7 @@ def toks(encoder_folder):
 
     def tok(kind: str):
         if kind not in made:
-            made[kind] = encoders._load(AutoTokenizer, str(encoder_folder(kind)), None, add_prefix_space=True)
+            made[kind] = encoders._load("AutoTokenizer", str(encoder_folder(kind)), None, add_prefix_space=True)
         return made[kind]
 
     return tok

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load
-from transformers import AutoTokenizer
 
 from lib import encoders, finetune, params, runs, tasks
 from lib.runs import Run, Variant
@@ -87,7 +86,7 @@ def test_a_separable_task_is_learnt_and_kept(run_of, monkeypatch) -> None:
     )
     monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained again"))
     assert finetune.load(run).meta == found.meta
-    tok = encoders._load(AutoTokenizer, str(run.model), run.study)
+    tok = encoders._load("AutoTokenizer", str(run.model), run.study)
     assert tok("the dog")["input_ids"] == encoders.tokenizer(run.study)("the dog")["input_ids"]
 
 
