@@ -203,12 +203,15 @@ class Probe:
 
     def predict(self, store: Activations) -> list[np.ndarray]:
         """Predicted labels of every label set: [groups, words] each; [groups · probes, words] if nested."""
-        out: list[list[np.ndarray]] = [[] for _ in self.parts]
+        groups, words = len(self.bias) * len(self.weights), len(store.words)
+        out = [np.empty((groups, words), np.int32) for _ in self.parts]  # before all blocks: kept between them, their
+        start = 0  # parts would leave holes in the heap, which then grows with the corpus
         for block in blocks(store, self.scale, self.bias.device):
+            here = slice(start, start := start + block.shape[1])
             scores = self.scores(select(block, self.neurons))
             for found, part in zip(out, self.parts, strict=True):
-                found.append(scores[:, :, part].argmax(2).flatten(0, 1).cpu().numpy())
-        return [np.concatenate(found, 1) for found in out]
+                found[:, here] = scores[:, :, part].argmax(2).flatten(0, 1).cpu().numpy()
+        return out
 
 
 def select(block: torch.Tensor, neurons: torch.Tensor | slice | None) -> torch.Tensor:
