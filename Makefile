@@ -55,7 +55,7 @@ FIGURES := runs/figures/$(SCALE)/05_figures.ipynb
 VARIANTS = {$(subst $(space)|,$(comma),$(strip $(foreach S,$(STUDIES),|"$S": $(call quoted,$(call variants_of,$S)))))}
 variants_json = $(subst |,,$(VARIANTS))
 
-.PHONY: help doctor data plan reproduce grid keys verify record report pretrain test test-quick test-faults bench lint lab clean clean-runs clean-all env
+.PHONY: help doctor data plan reproduce grid keys verify record report pretrain test test-quick test-faults bench lint notebooks lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -152,7 +152,7 @@ test: data lint ## everything that must hold: lint, unit tests, the notebooks un
 test-faults: data ## the slow tests of what is killed, full, damaged or made twice (some ten minutes)
 	@$(PYTHON) -m pytest tests/faults
 
-bench: data ## the same job on NeuroX and on this package, beside the arithmetic alone; BENCH="--device cuda" on a GPU
+bench: data ## the same job on NeuroX and on this package, beside the arithmetic alone; BENCH="--device cuda" on a GPU, BENCH=--record to keep it
 	@$(PYTHON) tests/bench/bench.py $(BENCH)
 
 test-quick: data lint ## the unit tests alone (under two minutes)
@@ -161,6 +161,9 @@ test-quick: data lint ## the unit tests alone (under two minutes)
 lint: env
 	@$(PYTHON) -m ruff check lib tests
 	@$(PYTHON) -m ruff format --check --quiet lib tests
+
+notebooks: data ## execute the lessons in place, as they are committed (after a change of their text or code)
+	@$(PYTHON) tests/execute.py
 
 lab: data ## open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyter lab notebooks

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
 
-from lib import corpora, encoders, runs
+from lib import corpora, disk, encoders
 from lib.encoders import Alignment, Window
 from lib.runs import Run
 
@@ -62,7 +62,7 @@ def load(run: Run) -> dict[str, Activations]:
     """
     key = run.key("extract")
     folders = {split: run.activations(split) for split in corpora.SPLITS}
-    with runs.lock(run.folder / "activations"):
+    with disk.lock(run.folder / "activations"):
         todo = [split for split, folder in folders.items() if not _whole(folder, key)]
         if todo:
             _fill(run, {split: folders[split] for split in todo}, key)
@@ -71,11 +71,11 @@ def load(run: Run) -> dict[str, Activations]:
 
 def read(folder: Path) -> Activations:
     """Open a finished store. Raises StaleResult if it is unfinished or damaged."""
-    meta = runs.read_meta(folder)
+    meta = disk.read_meta(folder)
     if not meta or not _whole(folder, meta["key"]):
-        raise runs.StaleResult(f"{folder} is not a finished store: delete it and run the extraction again")
+        raise disk.StaleResult(f"{folder} is not a finished store: delete it and run the extraction again")
     return Activations(
-        np.load(folder / "activations.npy", mmap_mode="r"),
+        np.load(folder / "activations.npy", mmap_mode="c"),  # PyTorch takes only what could be written to; none does
         pd.read_parquet(folder / "words.parquet"),
         pd.DataFrame(meta["dropped"], columns=["sentence", "position", "word", "reason"]),
     )
@@ -191,7 +191,7 @@ def _ramp(lengths: torch.Tensor) -> torch.Tensor:
 
 def _whole(folder: Path, key: str) -> bool:
     """Whether the store is finished, of this key, and has the bytes that it should have."""
-    meta = runs.read_meta(folder)
+    meta = disk.read_meta(folder)
     return meta.get("key") == key and meta["bytes"] == _sizes(folder)
 
 
@@ -204,7 +204,7 @@ def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
     place = encoders.device(study)
     tables = corpora.load(study)
     layers, width = encoders.shape(study)
-    runs.need_space(run.folder, sum(2.0 * layers * width * len(tables[split]) for split in folders))
+    disk.need_space(run.folder, sum(2.0 * layers * width * len(tables[split]) for split in folders))
     tok, model = encoders.tokenizer(study), encoder(run).to(place)
     longest = encoders.limit(study, tok, model)
     for split, folder in folders.items():
@@ -212,12 +212,12 @@ def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
         sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]
         alignments = encoders.align(tok, sentences, longest)
         kept, dropped = _kept(table, alignments)
-        with runs.being_made(folder) as part:
+        with disk.being_made(folder) as part:
             part.mkdir()
             array = np.lib.format.open_memmap(
                 part / "activations.npy", mode="w+", dtype=np.float16, shape=(layers, len(kept), width)
             )
-            runs.reserve(part / "activations.npy")
+            disk.reserve(part / "activations.npy")
             options = (tok.pad_token_id or 0, study.encoder.batch_pieces, study.encoder.pooling, f"extract {split}")
             for rows, vectors in extract(model, alignments, *options):
                 if not np.isfinite(vectors).all() or np.abs(vectors).max() > 65504:
@@ -226,7 +226,7 @@ def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
             array.flush()
             del array
             pq.write_table(pa.Table.from_pandas(kept, preserve_index=False), part / "words.parquet")
-            runs.write_meta(part, {
+            disk.write_meta(part, {
                 "key": key, "encoder": study.encoder.checkpoint, "variant": run.variant.name,
                 "shape": [layers, len(kept), width], "dtype": "float16", "dropped": dropped,
                 "windows": sum(len(a.windows) for a in alignments), "sentences": len(sentences),

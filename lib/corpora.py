@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib import runs, sources
+from lib import disk, runs, sources
 from lib.params import ROOT, Corpus, Study
 
 SPLITS = ("train", "dev", "test")
@@ -79,14 +79,14 @@ def load(study: Study) -> dict[str, pd.DataFrame]:
     """
     key = runs.corpus_key(study)
     folder = runs.home() / "corpora" / f"{study.corpus.name}-{key}"
-    with runs.lock(folder):
-        if runs.read_meta(folder).get("key") != key:
+    with disk.lock(folder):
+        if disk.read_meta(folder).get("key") != key:
             tables = {split: _table(s, study.properties) for split, s in _splits(study).items()}
-            with runs.being_made(folder) as part:
+            with disk.being_made(folder) as part:
                 part.mkdir()
                 for split, table in tables.items():
                     pq.write_table(pa.Table.from_pandas(table, preserve_index=False), part / f"{split}.parquet")
-                runs.write_meta(part, {"key": key})
+                disk.write_meta(part, {"key": key})
     return {split: pd.read_parquet(folder / f"{split}.parquet") for split in SPLITS}
 
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lib import results, runs
+from lib import disk, results
 
 TASKS = ["sentiment", "acceptability", "shuffled", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"]
 COLOURS = sns.color_palette("colorblind", 10).as_hex()
@@ -63,7 +63,7 @@ def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write a figure as PDF and PNG beside the CSV that it is drawn from."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix in ("pdf", "png"):
-        with runs.being_made(folder / f"{name}.{suffix}") as part:
+        with disk.being_made(folder / f"{name}.{suffix}") as part:
             figure.savefig(part, format=suffix, metadata={"CreationDate": None} if suffix == "pdf" else None)
     save_table(folder, name, table)
 
@@ -71,7 +71,7 @@ def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
 def save_table(folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write a table as CSV, in four digits."""
     folder.mkdir(parents=True, exist_ok=True)
-    with runs.being_made(folder / f"{name}.csv") as part:
+    with disk.being_made(folder / f"{name}.csv") as part:
         table.to_csv(part, index=False, float_format="%.4f")
 
 

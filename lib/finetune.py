@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from lib import encoders, runs, tasks
+from lib import disk, encoders, tasks
 from lib.params import ParameterError
 from lib.runs import Run
 from lib.tasks import Task
@@ -57,12 +57,12 @@ def load(run: Run) -> Finetuned:
     if not run.variant.task:
         raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
     key = run.key("finetune")
-    with runs.lock(run.model):
+    with disk.lock(run.model):
         if not _whole(run.model, key):
             _train(run, key)
     return Finetuned(
         run.model, pd.read_csv(run.model / "curve.csv"), pd.read_csv(run.model / "predictions.csv"),
-        runs.read_meta(run.model),
+        disk.read_meta(run.model),
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def constant(described: Task, gold: np.ndarray) -> float:
 
 def _whole(folder: Path, key: str) -> bool:
     """Whether the model is finished, of this key, and has the bytes that it should have."""
-    meta, weights = runs.read_meta(folder), folder / "model.safetensors"
+    meta, weights = disk.read_meta(folder), folder / "model.safetensors"
     return meta.get("key") == key and weights.exists() and weights.stat().st_size == meta["bytes"]
 
 
@@ -119,7 +119,7 @@ def _train(run: Run, key: str) -> None:
         num_labels=len(described.labels) or 1, **encoders.safe_weights(study),
     )  # fmt: skip
     parameters = sum(p.numel() for p in model.parameters())
-    runs.need_space(run.folder, 4.0 * parameters * (2 * 3 + 1))  # two checkpoints of weights and Adam's moments
+    disk.need_space(run.folder, 4.0 * parameters * (2 * 3 + 1))  # two checkpoints of weights and Adam's moments
     encoded = data.map(_encode, batched=True, remove_columns=_texts(data), fn_kwargs={
         "tok": tok, "longest": min(settings.max_pieces, encoders.limit(study, tok, model)),
     })  # fmt: skip
@@ -129,7 +129,7 @@ def _train(run: Run, key: str) -> None:
     every = math.ceil(steps / settings.evaluations)
     checkpoints = run.folder / f".checkpoints-{key}"
     for other in set(run.folder.glob(".checkpoints-*")) - {checkpoints}:
-        runs.remove(other)
+        disk.remove(other)
     arguments = TrainingArguments(
         output_dir=str(checkpoints), max_steps=steps, learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay, per_device_train_batch_size=settings.batch_size,
@@ -152,19 +152,19 @@ def _train(run: Run, key: str) -> None:
     gold, guess = gold[np.argsort(by_length)], guess[np.argsort(by_length)]  # in the order of the test examples again
     found = {k.removeprefix("test_"): v for k, v in (output.metrics or {}).items()}
     floor = {split: constant(described, np.array(data[split]["label"])) for split in ("dev", "test")}
-    with runs.being_made(run.model) as part:
+    with disk.being_made(run.model) as part:
         trainer.save_model(str(part))
         tok.save_pretrained(part)
         (part / "training_args.bin").unlink(missing_ok=True)  # a pickle, and not needed
         _curve(trainer.state.log_history).to_csv(part / "curve.csv", index=False)
         pd.DataFrame({"gold": gold, "predicted": guess}).to_csv(part / "predictions.csv", index=False)
-        runs.write_meta(part, {
+        disk.write_meta(part, {
             "key": key, "task": variant.task, "seed": seed, "metric": described.metric, "labels": described.labels,
             "scores": {k: found[k] for k in tasks.SCORES if k in found}, "majority": floor,
             "examples": {k: len(v) for k, v in data.items()}, "updates": steps, "parameters": parameters,
             "bytes": (part / "model.safetensors").stat().st_size, "seconds": round(time.perf_counter() - start, 1),
         })  # fmt: skip
-    runs.remove(checkpoints)
+    disk.remove(checkpoints)
 
 
 def _texts(data: datasets.DatasetDict) -> list[str]:
@@ -177,7 +177,7 @@ def _encode(batch: dict[str, list], tok: PreTrainedTokenizerBase, longest: int) 
 
 def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end (the trainer's state comes last), if any."""
-    done = [p for p in folder.glob("checkpoint-*") if runs.read_json(p / "trainer_state.json") is not None]
+    done = [p for p in folder.glob("checkpoint-*") if disk.read_json(p / "trainer_state.json") is not None]
     return str(max(done, key=lambda p: int(p.name.rpartition("-")[2]))) if done else None
 
 

@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
-from lib import cards, params, quality, runs
+from lib import cards, disk, params, quality, runs
 from lib.params import ROOT, Study
 from lib.pretrain import Settings, build, export, initialise, train
 from lib.prose import FAMILIES, Pieces, Prose, encode, registry_prose, train_tokenizer, unigram_entropy
@@ -70,11 +70,11 @@ def make(size: str = "full", overrides: dict[str, Any] | None = None, device: st
     prose = registry_prose(common.text, common.sentences)
     state = {"settings": dataclasses.asdict(common), "text": {"sha256": prose.sha256, "counts": prose.counts}}
     state = json.loads(json.dumps(state))
-    with runs.lock(root):
-        if runs.read_meta(root).get("state", state) != state:
+    with disk.lock(root):
+        if disk.read_meta(root).get("state", state) != state:
             raise params.ParameterError(f"{root} holds a pre-training of other settings or text: move or delete it")
         root.mkdir(exist_ok=True)
-        runs.write_meta(root, {"state": state})
+        disk.write_meta(root, {"state": state})
         pretrain_all(prose, common, root, place)
         studies = {family: study_of(root, family, size) for family in FAMILIES}
         measured = {family: quality.table(s).assign(study=f"{family}-mini") for family, s in studies.items()}
@@ -113,7 +113,7 @@ def prepared(prose: Prose, mine: Settings, place: Path) -> tuple[PreTrainedToken
         tokenizer.save_pretrained(place)
         parts = {"train": prose.train, "held_out": prose.held_out}
         found = {name: encode(tokenizer, part, mine.length, mine.positions) for name, part in parts.items()}
-        with runs.being_made(file) as part, part.open("wb") as stream:
+        with disk.being_made(file) as part, part.open("wb") as stream:
             np.savez(stream, **{f"{n}_{k}": a for n, p in found.items() for k, a in dataclasses.asdict(p).items()})
     tokenizer = PreTrainedTokenizerFast.from_pretrained(place, model_max_length=mine.positions)
     data = np.load(file)
@@ -160,6 +160,6 @@ def compare(root: Path) -> str:
     lines = []
     for family in FAMILIES:
         ours, shipped = (place / f"{family}-mini" / "model.safetensors" for place in (root, ROOT / "models"))
-        same = shipped.exists() and runs.file_digest(ours) == runs.file_digest(shipped)
+        same = shipped.exists() and disk.file_digest(ours) == disk.file_digest(shipped)
         lines.append(f"{ours.parent}: {'the same weights as' if same else 'other weights than'} models/{family}-mini")
     return "\n".join(lines)

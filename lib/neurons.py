@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import activations, encoders, probes, runs
+from lib import activations, disk, encoders, probes
 from lib.activations import Activations
 from lib.params import Ranking
 from lib.probes import Head, Labels, Probe
@@ -130,9 +130,9 @@ def table(run: Run) -> pd.DataFrame:
     these probes; so the one retrained on all neurons is the all-neuron probe itself.
     """
     key = run.key("neurons")
-    if runs.archive_key(run.ranking) != key:
-        runs.remove(run.neurons)
-    return runs.table(run.neurons, key, lambda: _table(run))
+    if disk.archive_key(run.ranking) != key:
+        disk.remove(run.neurons)
+    return disk.table(run.neurons, key, lambda: _table(run))
 
 
 def _table(run: Run) -> pd.DataFrame:
@@ -162,7 +162,7 @@ def _table(run: Run) -> pd.DataFrame:
         whole = [row for row in zeroed if row["neurons"] == every and row["kind"] == "keep-top"]
         rows += zeroed + [{**row, "kind": "retrain"} for row in whole]
     kept = {f"{r.property}.{part}": getattr(r, part) for r in ranks for part in ("order", "weight", "labels")}
-    with runs.being_made(run.ranking) as part_file, part_file.open("wb") as stream:
+    with disk.being_made(run.ranking) as part_file, part_file.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, key=run.key("neurons"), shape=np.array(shape), **kept)
     return pd.DataFrame(rows).assign(l1=chosen)
 

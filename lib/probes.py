@@ -15,7 +15,7 @@ import torch
 from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
-from lib import activations, encoders, params, runs
+from lib import activations, disk, encoders, params
 from lib.activations import Activations
 from lib.params import Study
 from lib.runs import Run
@@ -124,7 +124,7 @@ def read(
     The memory is laid out [n, layers, width], so that all neurons of a word lie side by side (``select``). ``into`` :
     [at least n, layers, width], a buffer to fill; without it, a new one.
     """
-    block = torch.from_numpy(np.array(store.vectors[:, rows])).to(place)
+    block = torch.from_numpy(np.asarray(store.vectors)[:, rows]).to(place)
     layers, words, width = block.shape
     out = (torch.empty(words, layers, width, device=place) if into is None else into[:words]).transpose(0, 1)
     out.copy_(block)
@@ -329,7 +329,7 @@ def layers(run: Run) -> pd.DataFrame:
     One row per property, labels (real, control), layer, split (dev, test), words and text: ``correct`` of ``total``.
     The baselines are rows too: layer -1, ``labels`` = majority or lookup.
     """
-    return runs.table(run.layers, run.key("layers"), lambda: _layers(run))
+    return disk.table(run.layers, run.key("layers"), lambda: _layers(run))
 
 
 def _layers(run: Run) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib import results, runs
+from lib import disk, results
 from lib.params import Study
 from lib.results import pick
 from lib.runs import Run, Variant
@@ -22,7 +22,7 @@ def table(study: Study) -> pd.DataFrame:
     wanted = [Run(study, Variant.parse(name)) for name in ("pretrained", "random")]
     accuracy = results.accuracies(results.layers(wanted))
     for run in wanted:
-        runs.remove(run.folder / "activations")
+        disk.remove(run.folder / "activations")
     return accuracy[accuracy["labels"].isin(["real", "lookup"])]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import claims, results, runs
+from lib import claims, disk, results
 
 STYLE = """<style>
 main { max-width: 62rem; margin: auto; }
@@ -37,7 +37,7 @@ def write(notebook: str | Path, page: str | Path) -> None:
     html = html.replace("</head>", STYLE + "</head>", 1)
     if loaded := re.search(r"""(?:src=|<link[^>]*href=|@import|url\()\s*["']?(https?:)?//[^"')\s]+""", html):
         raise ValueError(f"{page}: the page would load {loaded.group()}")
-    with runs.being_made(Path(page)) as part:
+    with disk.being_made(Path(page)) as part:
         part.write_text(html, encoding="utf-8")
 
 

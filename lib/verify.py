@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lib import claims, corpora, encoders, params, results, runs
+from lib import claims, corpora, disk, encoders, params, results, runs
 from lib.params import ROOT, ParameterError
 from lib.runs import Run
 
@@ -37,7 +37,7 @@ def exact(wanted: list[Run]) -> dict[str, Any]:
         found[f"{name}: checkpoint"] = runs.checkpoint_digest(study)
         found[f"{name}: layers, width"] = list(encoders.shape(study))
         if run.variant.task:
-            examples = runs.read_meta(run.model)["examples"]
+            examples = disk.read_meta(run.model)["examples"]
             found[f"{name}: {run.variant.name.rpartition('-s')[0]}: examples"] = [examples[k] for k in sorted(examples)]
         for split, words in corpora.load(study).items() if run.variant.name == "pretrained" else ():
             counts = [words["text"].nunique(), int(words["sentence"].max()) + 1, len(words)]
@@ -179,7 +179,7 @@ def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, record
     found = accuracy, summary, claims.judge(wanted, counts, tests)
     if recording:
         head = f"# What a run at scale '{scale}' must give again, and how closely. Written by `make record`.\n"
-        with runs.being_made(path) as part:
+        with disk.being_made(path) as part:
             part.write_text(head + yaml.safe_dump(record(wanted, *found), sort_keys=False, width=120))
         made, kept = results.figures_folder(scale), results.recorded(scale)
         kept.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, record
             shutil.copy2(figure, kept / figure.name)
         page = ROOT / "README.md"
         text = page.read_text(encoding="utf-8")
-        with runs.being_made(page) as part:
+        with disk.being_made(page) as part:
             part.write_text(with_claims(text, scale, pd.read_csv(kept / "claims.csv")), encoding="utf-8")
         print(f"recorded in {path.relative_to(ROOT)} and {kept.relative_to(ROOT)}/")
         return True

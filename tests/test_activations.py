@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import KINDS, build_encoder, labelled_sentences, write_columns
 
-from lib import activations, corpora, encoders, runs
+from lib import activations, corpora, disk, encoders
 from lib.runs import Run, Variant
 
 PRETRAINED = Variant("pretrained")
@@ -113,7 +113,7 @@ def test_a_sentence_longer_than_the_encoder_allows_loses_no_word(awkward) -> Non
     assert long["position"].tolist() == list(range(120))
     vectors = store.vectors[2, long.index].astype(np.float32)
     assert (np.abs(vectors).sum(1) > 0).all()
-    assert runs.read_meta(Run(awkward, PRETRAINED).activations("test"))["windows"] > 13
+    assert disk.read_meta(Run(awkward, PRETRAINED).activations("test"))["windows"] > 13
 
 
 # The store's life ------------------------------------------------------------------------------------------------
@@ -156,11 +156,11 @@ def test_a_store_that_is_not_whole_is_redone_alone(run, extractions, damage: str
     elif damage == "no array":
         (folder / "activations.npy").unlink()
     elif damage == "other key":
-        runs.write_meta(folder, runs.read_meta(folder) | {"key": "other"})
+        disk.write_meta(folder, disk.read_meta(folder) | {"key": "other"})
     else:
         shutil.rmtree(folder)
     if damage in ("no meta.json", "truncated", "no array", "no folder"):
-        with pytest.raises(runs.StaleResult, match="is not a finished store"):
+        with pytest.raises(disk.StaleResult, match="is not a finished store"):
             activations.read(folder)
     extractions.clear()
     assert np.array_equal(activations.load(run)["dev"].vectors, before)
@@ -190,7 +190,7 @@ def test_values_that_do_not_fit_float16_are_refused(run, monkeypatch) -> None:
 
 def test_the_disk_is_checked_before_anything_is_extracted(run, extractions, monkeypatch) -> None:
     usage = namedtuple("Usage", "total used free")
-    monkeypatch.setattr(runs.shutil, "disk_usage", lambda place: usage(0, 0, 1000))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: usage(0, 0, 1000))
     with pytest.raises(OSError, match=r"needs .* GB and its disk has 0\.00 GB free"):
         activations.load(run)
     assert extractions == []

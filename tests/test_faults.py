@@ -30,10 +30,10 @@ from test_finetune import run_of as run_of
 from test_sources import FILES, tar, zipped
 from transformers import PreTrainedTokenizerBase
 
-from lib import activations, corpora, encoders, finetune, neurons, params, results, runs, sources
+from lib import activations, corpora, disk, encoders, finetune, neurons, params, results, runs, sources
 from lib.corpora import CorpusError
 from lib.params import ROOT, ParameterError
-from lib.runs import Run, StaleResult, Variant
+from lib.runs import Run, Variant
 from lib.sources import SourceError, unpack
 
 PRETRAINED = Variant("pretrained")
@@ -66,7 +66,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 def taken(small_disk, monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     """``taken(free)``: once a step has found enough space, another process takes all but ``free`` bytes of it;
     ``None``: no longer."""
-    real = runs.need_space
+    real = disk.need_space
 
     def set_free(free: int | None) -> None:
         def check(place: Path, size: float) -> None:
@@ -75,7 +75,7 @@ def taken(small_disk, monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None],
                 small_disk(free)
 
         small_disk(40 << 20)
-        monkeypatch.setattr(runs, "need_space", check)
+        monkeypatch.setattr(disk, "need_space", check)
 
     return set_free
 
@@ -106,10 +106,10 @@ def test_a_table_on_a_full_disk_is_one_error_and_no_table(small_disk, free: int)
     path = small_disk(free) / "runs" / "t.parquet"
     table = pd.DataFrame({"value": np.random.default_rng(0).random(20_000)})
     with pytest.raises(OSError, match=f"the disk is full: {path} could not be written. Free some space"):
-        runs.table(path, "key", lambda: table)
+        disk.table(path, "key", lambda: table)
     assert finished(path.parent) == []
     small_disk(1 << 20)
-    pd.testing.assert_frame_equal(runs.table(path, "key", lambda: table), table)
+    pd.testing.assert_frame_equal(disk.table(path, "key", lambda: table), table)
 
 
 @pytest.mark.parametrize("free", [16_000, 40_000])
@@ -172,13 +172,13 @@ def test_no_changed_byte_of_a_table_is_used(tmp_path: Path) -> None:
          "accuracy": np.linspace(0, 1, 40)}
     )  # fmt: skip
     path = tmp_path / "t.parquet"
-    runs.write_table(path, table, "key")
+    disk.write_table(path, table, "key")
     content, refused = path.read_bytes(), 0
     for place in range(0, len(content), 7):
         path.write_bytes(content[:place] + bytes([content[place] ^ 0x01]) + content[place + 1 :])
         try:
-            pd.testing.assert_frame_equal(runs.read_table(path, "key"), table)
-        except StaleResult:
+            pd.testing.assert_frame_equal(disk.read_table(path, "key"), table)
+        except disk.StaleResult:
             refused += 1
     assert refused > 0.95 * len(content) / 7
 
@@ -190,7 +190,7 @@ def test_a_store_with_a_changed_byte_is_refused_and_redone(make_study) -> None:
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     for file in ("activations.npy", "words.parquet", "meta.json"):
         flip(folder / file)
-        with pytest.raises(StaleResult, match="is not a finished store"):
+        with pytest.raises(disk.StaleResult, match="is not a finished store"):
             activations.read(folder)
         activations.load(run)
         assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
@@ -238,7 +238,7 @@ def test_a_result_made_before_digests_were_kept_is_still_used(make_study, tmp_pa
     array = run.activations("dev") / "activations.npy"
     written = array.stat().st_mtime_ns
     for split in corpora.SPLITS:
-        (run.activations(split) / runs.DIGESTS).unlink()
+        (run.activations(split) / disk.DIGESTS).unlink()
     activations.load(run)
     assert array.stat().st_mtime_ns == written
 

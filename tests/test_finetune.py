@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from lib import encoders, finetune, params, runs, tasks
+from lib import disk, encoders, finetune, params, tasks
 from lib.runs import Run, Variant
 
 GOOD, BAD = ("sings", "light", "green", "friendly"), ("short", "old", "never", "nobody")
@@ -195,7 +195,7 @@ def test_an_unknown_task_is_refused_before_anything_is_trained(make_study, monke
 
 def test_a_disk_too_small_for_the_checkpoints_is_refused_before_training(run_of, monkeypatch) -> None:
     monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained"))
-    monkeypatch.setattr(runs.shutil, "disk_usage", lambda place: type("U", (), {"free": 1000})())
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: type("U", (), {"free": 1000})())
     with pytest.raises(OSError, match=r"its disk has 0\.00 GB free"):
         finetune.load(run_of(examples(20, 0), examples(4, 1)))
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lib import activations, neurons, probes, runs
+from lib import activations, disk, neurons, probes, runs
 from lib.neurons import covering_steps, distribution, minimal_set, ordering, search_score, top_per_label
 from lib.probes import Labels
 
@@ -258,5 +258,5 @@ def test_a_ranking_under_other_parameters_replaces_the_old_one(make_study) -> No
     )
     assert (neurons.table(few)["kind"] == "retrain").sum() == 2
     assert (neurons.table(many)["kind"] == "retrain").sum() == 6
-    with pytest.raises(runs.StaleResult):
-        runs.read_table(few.neurons, few.key("neurons"))
+    with pytest.raises(disk.StaleResult):
+        disk.read_table(few.neurons, few.key("neurons"))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import probes, results, runs
+from lib import disk, probes, results
 from lib.runs import Run, Variant
 
 
@@ -144,7 +144,7 @@ def test_a_task_is_learnt_when_chance_would_not_give_its_score(
 ) -> None:
     meta = {"metric": metric, "scores": {metric: score}, "majority": {"test": majority}, "updates": 1,
             "examples": {"train": 1, "test": 1000}}  # fmt: skip
-    monkeypatch.setattr(runs, "read_meta", lambda folder: meta)
+    monkeypatch.setattr(disk, "read_meta", lambda folder: meta)
     found = results.scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
     assert found["learnt"].tolist() == [learnt], "1,000 test examples: three standard errors are 4.7 points, or .095"
 
@@ -159,10 +159,10 @@ def test_all_that_is_missing_is_listed_in_one_error(make_study) -> None:
     study = make_study()
     fine, lacking = (Run(study, Variant(v)) for v in ("pretrained", "random"))
     for step, path in (("layers", fine.layers), ("neurons", fine.neurons)):
-        runs.write_table(path, pd.DataFrame({"x": [1]}), fine.key(step))
+        disk.write_table(path, pd.DataFrame({"x": [1]}), fine.key(step))
     results.complete([fine])
-    runs.write_table(lacking.layers, pd.DataFrame({"x": [1]}), "other")
-    with pytest.raises(runs.StaleResult) as caught:
+    disk.write_table(lacking.layers, pd.DataFrame({"x": [1]}), "other")
+    with pytest.raises(disk.StaleResult) as caught:
         results.complete([fine, lacking])
     message = str(caught.value)
     assert f"{lacking.layers} was made with other parameters or code" in message

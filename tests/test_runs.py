@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from conftest import forget
 
-from lib import params, runs
-from lib.runs import Run, StaleResult, Variant
+from lib import disk, params, runs
+from lib.runs import Run, Variant
 
 STEPS = ("finetune", "extract", "layers", "neurons")
 
@@ -208,19 +208,19 @@ def test_what_fails_leaves_nothing_behind_and_keeps_the_old_result(tmp_path: Pat
         return (path / "f" if folder else path).read_text()
 
     path = tmp_path / "sub" / "result"
-    with pytest.raises(RuntimeError, match="half-way"), runs.being_made(path) as part:
+    with pytest.raises(RuntimeError, match="half-way"), disk.being_made(path) as part:
         fill(part, "new")
         raise RuntimeError("half-way")
     assert contents(path.parent) == []
-    with runs.being_made(path) as part:
+    with disk.being_made(path) as part:
         fill(part, "old")
         assert not path.exists(), "not there before it is whole"
     assert contents(path.parent) == ["result"]
-    with pytest.raises(KeyboardInterrupt), runs.being_made(path) as part:
+    with pytest.raises(KeyboardInterrupt), disk.being_made(path) as part:
         fill(part, "new")
         raise KeyboardInterrupt
     assert text() == "old"
-    with runs.being_made(path) as part:
+    with disk.being_made(path) as part:
         fill(part, "newer")
     assert text() == "newer"
     assert contents(path.parent) == ["result"]
@@ -229,31 +229,31 @@ def test_what_fails_leaves_nothing_behind_and_keeps_the_old_result(tmp_path: Pat
 def test_a_part_left_by_a_killed_process_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / ".result.part").mkdir()
     (tmp_path / ".result.part" / "rest").write_text("rest")
-    with runs.being_made(tmp_path / "result") as part:
+    with disk.being_made(tmp_path / "result") as part:
         part.mkdir()
     assert contents(tmp_path / "result") == []
 
 
 def test_a_folder_without_whole_meta_data_is_unfinished(tmp_path: Path) -> None:
-    assert runs.read_meta(tmp_path) == {}
-    runs.write_meta(tmp_path, {"a": "é"})
-    assert runs.read_meta(tmp_path) == {"a": "é"}
+    assert disk.read_meta(tmp_path) == {}
+    disk.write_meta(tmp_path, {"a": "é"})
+    assert disk.read_meta(tmp_path) == {"a": "é"}
     file = tmp_path / "meta.json"
     file.write_bytes(file.read_bytes()[:-3])
-    assert runs.read_meta(tmp_path) == {}
+    assert disk.read_meta(tmp_path) == {}
 
 
 TABLE = pd.DataFrame({"n": [1, 2], "word": ["a", "é"], "kind": pd.Categorical(["x", "y"])})
 
 
 def test_a_table_is_read_back_as_written(tmp_path: Path) -> None:
-    runs.write_table(tmp_path / "t.parquet", TABLE, "key")
-    pd.testing.assert_frame_equal(runs.read_table(tmp_path / "t.parquet", "key"), TABLE)
+    disk.write_table(tmp_path / "t.parquet", TABLE, "key")
+    pd.testing.assert_frame_equal(disk.read_table(tmp_path / "t.parquet", "key"), TABLE)
 
 
 def stale(path: Path, key: str = "key") -> str:
-    with pytest.raises(StaleResult) as caught:
-        runs.read_table(path, key)
+    with pytest.raises(disk.StaleResult) as caught:
+        disk.read_table(path, key)
     assert str(path) in str(caught.value)
     assert "make reproduce" in str(caught.value)
     return str(caught.value)
@@ -264,7 +264,7 @@ def test_a_missing_table_is_named_with_the_command_that_makes_it(tmp_path: Path)
 
 
 def test_a_table_of_another_key_is_named_with_the_command_that_redoes_it(tmp_path: Path) -> None:
-    runs.write_table(tmp_path / "t.parquet", TABLE, "key")
+    disk.write_table(tmp_path / "t.parquet", TABLE, "key")
     assert "other parameters" in stale(tmp_path / "t.parquet", "other")
 
 
@@ -276,7 +276,7 @@ def test_a_table_without_a_key_is_of_another_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0, 3, 100, -1])
 def test_a_truncated_table_is_named_with_the_command_that_redoes_it(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "t.parquet"
-    runs.write_table(path, TABLE, "key")
+    disk.write_table(path, TABLE, "key")
     path.write_bytes(path.read_bytes()[:kept])
     assert "is damaged" in stale(path)
 
@@ -288,19 +288,19 @@ def test_a_table_is_made_once_per_key(tmp_path: Path) -> None:
         return lambda: (made.append(value), pd.DataFrame({"value": [value]}))[1]
 
     path = tmp_path / "sub" / "t.parquet"
-    found = [runs.table(path, key, make(value))["value"][0] for key, value in [("k1", "a"), ("k1", "b"), ("k2", "c")]]
+    found = [disk.table(path, key, make(value))["value"][0] for key, value in [("k1", "a"), ("k1", "b"), ("k2", "c")]]
     assert found == ["a", "a", "c"]
     assert made == ["a", "c"]
     path.write_bytes(b"damaged")
-    assert runs.table(path, "k2", make("d"))["value"][0] == "d"
+    assert disk.table(path, "k2", make("d"))["value"][0] == "d"
 
 
 def test_a_table_that_cannot_be_made_keeps_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    runs.write_table(path, TABLE, "old")
+    disk.write_table(path, TABLE, "old")
     with pytest.raises(ZeroDivisionError):
-        runs.table(path, "new", lambda: 1 // 0)
-    pd.testing.assert_frame_equal(runs.read_table(path, "old"), TABLE)
+        disk.table(path, "new", lambda: 1 // 0)
+    pd.testing.assert_frame_equal(disk.read_table(path, "old"), TABLE)
 
 
 Usage = namedtuple("Usage", "total used free")
@@ -308,14 +308,14 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.mark.parametrize(("free", "fits"), [(1.0e9, False), (1.09e9, False), (1.11e9, True)])
 def test_a_disk_that_is_too_small_is_reported_with_both_sizes(tmp_path, monkeypatch, free: float, fits: bool) -> None:
-    monkeypatch.setattr(runs.shutil, "disk_usage", lambda place: Usage(0, 0, int(free)))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: Usage(0, 0, int(free)))
     place = tmp_path / "new"
     if fits:
-        runs.need_space(place, 1.0e9)
+        disk.need_space(place, 1.0e9)
     else:
         message = rf"new needs 1\.00 GB and its disk has {free / 1e9:.2f} GB free: free some space, or make it a link"
         with pytest.raises(OSError, match=message):
-            runs.need_space(place, 1.0e9)
+            disk.need_space(place, 1.0e9)
 
 
 def _compute(path: Path, log: Path, start: float) -> None:
@@ -327,7 +327,7 @@ def _compute(path: Path, log: Path, start: float) -> None:
         time.sleep(0.3)
         return TABLE
 
-    assert len(runs.table(path, "key", make)) == 2
+    assert len(disk.table(path, "key", make)) == 2
 
 
 def test_two_processes_compute_a_table_once(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_make_is_told_of_a_result_that_is_gone(monkeypatch) -> None:
     run = runs.load("minilm", "pretrained")
     runs.write_keys([run], "figures/minilm")
     for step, path in (("layers", run.layers), ("neurons", run.neurons)):
-        runs.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
+        disk.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
     np.savez(run.ranking, key=run.key("neurons"))
     keys = {p.stem: p for p in run.folder.glob("*.key")}
     for path in keys.values():

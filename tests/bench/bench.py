@@ -3,7 +3,8 @@
 The job: activations of MiniLM-L6 (7 layers x 384) for some 3,100 Brown sentences (50,000 training words); a
 part-of-speech probe per layer, one on all neurons, and the neurons' ordering. Both toolkits get the same sentences,
 encoder, epochs, batch size and threads, and probe the raw vectors in corpus order. Every stage is a process of its own;
-the toolkits take turns; shown are medians. Writes ``runs/bench/bench.csv`` (every measurement) and ``bench.md``.
+the toolkits take turns; shown are medians. Writes ``runs/bench/results.csv`` (every measurement) and ``results.md``;
+``--record`` also keeps them beside this file and quotes the main table in the README.
 """
 
 import argparse
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for both toolkits [all cores]")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; medians are shown [3]")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of words, to try it out [1.0]")
+    parser.add_argument("--record", action="store_true", help="keep the results in the repository")
     given = parser.parse_args()
     peer_python()
     jobs = {size: job(given, size) for size in SIZES}
@@ -43,10 +45,23 @@ def main() -> None:
         rows += [{"round": number + 1, **row} for row in measure(jobs)]
     for told in jobs.values():
         shutil.rmtree(told["folder"])
-    pd.DataFrame(rows).to_csv(BENCH / "bench.csv", index=False)
+    pd.DataFrame(rows).to_csv(BENCH / "results.csv", index=False, float_format="%.6g")
     text = report(pd.DataFrame(rows), jobs, given.repeats)
-    (BENCH / "bench.md").write_text(text, encoding="utf-8")
+    (BENCH / "results.md").write_text(text, encoding="utf-8")
+    if given.record:
+        for name in ("results.csv", "results.md"):
+            shutil.copy(BENCH / name, HERE / name)
+        page = ROOT / "README.md"
+        page.write_text(quoted(page.read_text(encoding="utf-8"), text), encoding="utf-8")
     print("\n" + text)
+
+
+def quoted(page: str, text: str) -> str:
+    """A Markdown page with machine, job and main table of the results between its marks ``<!-- bench -->`` and
+    ``<!-- end -->``."""
+    marks = re.compile(r"(<!-- bench -->\n).*?(<!-- end -->)", re.S)
+    head = "\n\n".join(text.split("\n\n")[:3])
+    return marks.sub(lambda found: f"{found[1]}{head}\n{found[2]}", page)
 
 
 def job(given: argparse.Namespace, size: int) -> dict:
@@ -114,7 +129,7 @@ def peer_python() -> Path:
 
 def measure(jobs: dict[int, dict]) -> list[dict]:
     """One round, every stage of both toolkits once: a row per measurement."""
-    rows = []
+    rows, first = [], {}
 
     def note(toolkit: str, size: str, numbers: dict[str, float]) -> None:
         rows.extend({"toolkit": toolkit, "size": size, "what": k, "value": v} for k, v in numbers.items())
@@ -123,14 +138,20 @@ def measure(jobs: dict[int, dict]) -> list[dict]:
     for toolkit, script, size in (("ours", "own", 1), ("NeuroX", "peer", 1), *(("ours", "own", n) for n in SIZES[1:])):
         made, probed = stage(script, "extract", jobs[size]), stage(script, "probe", jobs[size])
         seconds = {"extraction": made["seconds"], **probed["seconds"]}
+        if toolkit == "ours":
+            times = made["seconds"] / first.setdefault("extraction", made["seconds"])
+            note(toolkit, f"{size} x words", {"extraction, times": times})
         note(toolkit, f"{size} x words", {f"{s} (s)": n for s, n in seconds.items()} | {
             "total (s)": sum(seconds.values()),
             "memory of the extraction (MB)": made["memory"] / 1e6,
             "memory of the probing (MB)": probed["memory"] / 1e6,
             "activations on disk (MB)": made["bytes"] / 1e6,
         } | {f"accuracy, {of}": 100 * n for of, n in probed["accuracy"].items()} | probed.get("check", {}))  # fmt: skip
-    for size, seconds in stage("own", "shapes", jobs[1])["seconds"].items():
-        note("ours", size, {f"{s} (s)": n for s, n in seconds.items()})
+    told = {**jobs[1], "stores": {size: job["store"] for size, job in jobs.items()}}
+    for size, ratios in stage("own", "scaling", told)["ratios"].items():
+        for what, values in ratios.items():
+            for value in values:
+                note("ours", size, {f"{what}, times": value})
     return rows
 
 
@@ -141,22 +162,23 @@ def report(rows: pd.DataFrame, jobs: dict[int, dict], repeats: int) -> str:
     ours, peer, limit = (value["1 x words", toolkit] for toolkit in ("ours", "NeuroX", "limit"))
     sizes, accuracy, growth = [], [], []
     for what, own in ours.items():
+        if what.endswith(", times"):
+            continue
         if what.startswith("accuracy"):
             accuracy.append([what, f"{peer[what]:.2f}", f"{own:.2f}", f"{own - peer[what]:+.2f}"])
         else:
             bound = [f"{limit[what]:.2f}", f"{limit[what] / own:.0%}"] if what in limit else ["", ""]
             sizes.append([what, f"{peer[what]:.2f}", f"{own:.2f}", f"{peer[what] / own:.1f}", *bound])
-    timed = ["extraction (s)", "layer probes (s)", "all-neuron probe (s)"]
-    for size in [*(f"{n} x words" for n in SIZES), "2 x layers", "2 x width"]:
+    timed = ["extraction", "layer probes", "all-neuron probe"]
+    for size in [*(f"{n} x words" for n in SIZES[1:]), "2 x layers", "2 x width"]:
         own, line = value[size, "ours"], [size]
         for what in timed:
             words = [sum(j["words"].values()) if what == timed[0] else j["words"]["train"] for j in jobs.values()]
-            base, times = value["as it is", "ours"], 2.0
-            if size.endswith("words"):
-                base, times = ours, words[SIZES.index(int(size[0]))] / words[0]
-            line += [f"{own[what]:.2f}", f"{own[what] / base[what] / times - 1:+.1%}"] if what in own else ["", ""]
-        memory = (f"memory of the {part} (MB)" for part in ("extraction", "probing"))
-        growth.append(line + [f"{own[what]:.0f}" if what in own else "" for what in memory])
+            times = words[SIZES.index(int(size[0]))] / words[0] if size.endswith("words") else 2.0
+            found = own.get(f"{what}, times")
+            line += [f"{found:.2f}", f"{found / times - 1:+.1%}"] if found else ["", ""]
+        memory = [f"memory of the {part} (MB)" for part in ("extraction", "probing")]
+        growth.append(line + [f"{own[what] / ours[what]:.2f}" if what in own else "" for what in memory])
     told, cpus = jobs[1], Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else []
     machine = [*(names or [platform.machine()])[:1], f"{os.cpu_count()} cores", f"threads: {told['threads']}"]
@@ -173,8 +195,10 @@ def report(rows: pd.DataFrame, jobs: dict[int, dict], repeats: int) -> str:
         table(["% of the test words", "NeuroX 1.0.9", "this package", "difference"], accuracy),
         f"The vectors of the two toolkits differ by at most {peer['largest difference']:.1e} (the largest value is "
         f"{peer['largest value']:.1f}); ours are stored as float16.",
+        "This package on more: how many times the time of the job as it is, the difference from exactly as many times "
+        "as there is more of it, and how many times the memory. Probes are timed in turns within one process.",
         table(["this package", *(h for what in timed for h in (what, "beside linear")),
-               "memory, extraction (MB)", "memory, probing (MB)"], growth),
+               "memory of the extraction", "memory of the probing"], growth),
     ]) + "\n"  # fmt: skip
 
 

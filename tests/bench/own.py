@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
-from lib import activations, corpora, encoders, neurons, probes, runs
+from lib import activations, corpora, disk, encoders, neurons, probes, runs
 from lib.activations import Activations
 from lib.params import Study
 from lib.probes import Head, Labels
@@ -43,7 +44,7 @@ def prepare(run: Run) -> dict:
 
 def extract(run: Run) -> dict:
     folder = run.folder / "activations"
-    runs.remove(folder)
+    disk.remove(folder)
     activations.encoder(run)  # imports the encoder's modules before the clock starts
     start = clock()
     activations.load(run)
@@ -79,16 +80,25 @@ def _train(study: Study, store: Activations, labelled: Labels) -> tuple[list[pro
     return trained, seconds
 
 
-def shapes(run: Run) -> dict:
-    """Seconds of the probes on the store as it is, with twice the layers, and with twice the width."""
-    stores, labelled = _load(run)
-    seconds, file = {}, run.folder / "tiled.npy"
-    for name, times in (("as it is", (1, 1, 1)), ("2 x layers", (2, 1, 1)), ("2 x width", (1, 1, 2))):
-        np.save(file, np.tile(stores["train"].vectors, times))
-        store = replace(stores["train"], vectors=np.load(file, mmap_mode="r"))
-        seconds[name] = _train(run.study, store, labelled)[1]
-    runs.remove(file)
-    return {"seconds": seconds}
+def scaling(run: Run) -> dict:
+    """How many times as long the probes take on more words, layers and width: every size is timed in turn, in the same
+    process and with the same labels, and compared with the time on the job as it is just before."""
+    stores = {f"{size} x words": activations.read(Path(place).parent) for size, place in job["stores"].items()}
+    names = sorted(set().union(*(s.words["pos"].astype(str) for s in stores.values())))
+    for size, times in (("2 x layers", (2, 1, 1)), ("2 x width", (1, 1, 2))):
+        base, file = stores["1 x words"], run.folder / f"{size}.npy"
+        np.save(file, np.tile(base.vectors, times))
+        stores[size] = replace(base, vectors=np.load(file, mmap_mode="c"))
+    study = run.study.model_copy(update={"probe": run.study.probe.model_copy(update={"epochs": 2})})
+    ratios: dict[str, dict[str, list[float]]] = {size: {} for size in stores}
+    for _ in range(3):
+        first: dict[str, float] = {}
+        for size, store in stores.items():
+            ids = {"train": pd.Index(names).get_indexer(store.words["pos"].astype(str))}
+            for stage, seconds in _train(study, store, Labels("pos", names, ids))[1].items():
+                times = seconds / first.setdefault(stage, seconds)
+                ratios[size].setdefault(stage, []).append(times)
+    return {"ratios": ratios}
 
 
 def limits(run: Run) -> dict:
@@ -131,6 +141,5 @@ if __name__ == "__main__":
     stage, job = sys.argv[1], json.loads(sys.argv[2])
     run = runs.load("minilm", "pretrained", overrides=job["overrides"])
     encoders.device(run.study)  # sets the threads
-    torch.optim.Adam([torch.zeros(1)])  # imports what it needs before the clock starts
-    stages = {"prepare": prepare, "extract": extract, "probe": probe, "limits": limits, "shapes": shapes}
+    stages = {"prepare": prepare, "extract": extract, "probe": probe, "limits": limits, "scaling": scaling}
     Path(sys.argv[3]).write_text(json.dumps(stages[stage](run)))
