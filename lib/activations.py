@@ -126,16 +126,17 @@ def extract(
     windows.sort(key=lambda pair: -len(pair[1].ids))
     total = sum(len(w.ids) for _, w in windows)
     with torch.inference_mode(), tqdm(total=total, desc=title, unit="piece", unit_scale=True, leave=False) as bar:
-        start = 0
+        start = number = 0
         while start < len(windows):
+            if number % 16 == 0:
+                _trim()
+            number += 1
             longest = len(windows[start][1].ids)
             batch = windows[start : start + max(1, batch_pieces // longest)]
             start += len(batch)
             rows = np.concatenate([first[w.words] for first, w in batch])
             yield rows, _forward(model, [w for _, w in batch], pad_id, pooling).cpu().numpy()
             bar.update(sum(len(w.ids) for _, w in batch))
-            if start // 256 != (start - len(batch)) // 256:
-                _trim()
 
 
 def _trim() -> None:
