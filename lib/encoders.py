@@ -237,12 +237,19 @@ def _align_one(
     return Alignment(windows, dropped)
 
 
-def _auto(kind: str):
-    """A class of ``transformers``, imported here: half a second, two for the models, that only loading one needs."""
-    import transformers
+def quiet() -> None:
+    """Switch off the bars and remarks of ``transformers``; what takes time shows a bar of ours."""
+    import transformers  # here and in _auto: half a second, two for the models, that only loading one needs
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+def _auto(kind: str):
+    """A class of ``transformers``."""
+    import transformers
+
+    quiet()
     return getattr(transformers, kind)
 
 

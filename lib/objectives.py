@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast, XLNetLMHeadModel
 
+from lib import encoders
 from lib.prose import Pieces
+
+encoders.quiet()
 
 
 @dataclass(frozen=True)
