@@ -146,6 +146,8 @@ pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (so
 	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import minis; \
 	  print(minis.compare(minis.make(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3])))' '$(SIZE)' '$(SETTINGS)' '$(DEVICE)'
 
+# nbval reads what a cell prints when the cell is done, from a queue of a thousand messages: bars must not fill it
+test: export TQDM_MININTERVAL := 5
 test: data lint ## everything that must hold: lint, unit tests, the notebooks under nbval
 	@$(PYTHON) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults tests/test_reproduce.py notebooks tests
 

@@ -29,6 +29,9 @@ SIZES = {
 }  # fmt: skip
 """What is laid over the defaults of `Settings`: nothing (the encoders of ``models/``), or a reduction for a lesson."""
 
+TRAIN_WORDS = 40_000
+"""What the probes that measure the encoders of ``models/`` are trained on; the studies take fewer, to be quick."""
+
 
 def settings(size: str = "full", overrides: dict[str, Any] | None = None) -> Settings:
     """The validated settings of a size.
@@ -87,8 +90,10 @@ def make(size: str = "full", overrides: dict[str, Any] | None = None, device: st
 
 def study_of(root: Path, family: str, size: str) -> Study:
     """The study that an encoder in `root` is measured by: that of its shipped sister, in a folder of its own."""
-    checkpoint = {"encoder": {"checkpoint": str(root / f"{family}-mini")}, "properties": ["pos"]}
-    return params.load(f"{family}-mini", size, checkpoint).model_copy(update={"name": f"pretrain/{family}"})
+    given: dict[str, Any] = {"encoder": {"checkpoint": str(root / f"{family}-mini")}, "properties": ["pos"]}
+    if size == "full":
+        given["corpus"] = {"train_words": TRAIN_WORDS}
+    return params.load(f"{family}-mini", size, given).model_copy(update={"name": f"pretrain/{family}"})
 
 
 def describe(root: Path, mine: Settings, text: dict[str, Any], study: Study, accuracy: pd.DataFrame) -> None:
