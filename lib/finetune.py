@@ -19,6 +19,8 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -52,7 +54,7 @@ def load(run: Run) -> Finetuned:
 
     Raises
     ------
-    ParameterError : the variant names no task. OSError : too little disk for the checkpoints.
+    ParameterError : the variant names no task, or the device is not the first GPU. OSError : too little disk for the checkpoints.
     """
     if not run.variant.task:
         raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
@@ -67,7 +69,11 @@ def load(run: Run) -> Finetuned:
 
 
 class _Bar(ProgressCallback):
-    """Trainer's bar without its lines of numbers: the learning curve shows them."""
+    """Trainer's bar without its lines of numbers: the learning curve shows them, to the last update."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_step_end(args, state, control, **kwargs)
+        control.should_log |= state.global_step >= state.max_steps
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -112,6 +118,11 @@ def _train(run: Run, key: str) -> None:
     described = tasks.task(study, variant.task)
     data = tasks.load(study, variant)
     place = encoders.device(study)
+    if place.index:
+        raise ParameterError(
+            f"device: fine-tuning takes the first GPU that it sees: with {place}, set CUDA_VISIBLE_DEVICES={place.index} "
+            "and device: cuda"
+        )
     tok = encoders.tokenizer(study)
     set_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -132,12 +143,14 @@ def _train(run: Run, key: str) -> None:
         disk.remove(other)
     arguments = TrainingArguments(
         output_dir=str(checkpoints), max_steps=steps, learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay, per_device_train_batch_size=settings.batch_size,
+        warmup_steps=round(settings.warmup * steps), weight_decay=settings.weight_decay,
+        per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=64, lr_scheduler_type="linear", max_grad_norm=1.0, seed=seed,
         eval_strategy="steps", eval_steps=every, logging_strategy="steps", logging_steps=every,
         save_strategy="steps", save_steps=every, save_total_limit=2, report_to="none", disable_tqdm=True,
         use_cpu=place.type == "cpu", dataloader_pin_memory=place.type == "cuda",
     )  # fmt: skip
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # of several GPUs Trainer would take all, and so another batch size
     trainer = _Trainer(
         model=model, args=arguments, train_dataset=encoded["train"], eval_dataset=encoded["dev"],
         data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(described),

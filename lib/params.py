@@ -106,6 +106,8 @@ class Finetune(Section):
     epochs: Positive
     batch_size: Count
     learning_rate: Positive
+    warmup: Fraction = 0.0
+    """The share of the updates over which the learning rate rises to its value, before it falls to 0."""
     weight_decay: Penalty = 0.0
     max_pieces: Count = 128
     evaluations: Count = 6

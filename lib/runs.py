@@ -26,6 +26,9 @@ CODE = {
 }
 """The modules whose code a step's result depends on."""
 
+SNIPPETS = ("sentiment", "acceptability", "shuffled")
+"""The tasks over the pinned movie snippets (``tasks.REGISTRY``, which takes long to import)."""
+
 NOTEBOOKS = {
     "finetune": "01_finetune",
     "extract": "02_extract",
@@ -105,12 +108,9 @@ class Run:
         study, variant = self.study, self.variant
         if step == "finetune":
             data = study.task_data
-            own = data.own.get(variant.task or "")
             inputs: list[Any] = [variant.name, variant.task, checkpoint_digest(study), study.finetune]
-            inputs += [study.encoder.max_pieces]
-            inputs += [data.model_dump(exclude={"own", "glue", "glue_revision"}), own, study.seed]
-            inputs += [disk.file_digest(f) for f in own.files.values()] if own else [data.glue, data.glue_revision]
-            inputs += [pins()["movie-snippets"]]
+            inputs += [study.encoder.max_pieces, data.model_dump(exclude={"own", "glue", "glue_revision"}), study.seed]
+            inputs += _examples_of(study, variant.task or "")
         elif step == "extract":
             source = self.key("finetune") if variant.task else [checkpoint_digest(study), variant.name, study.seed]
             inputs = [source, corpus_key(study), study.encoder.pooling, study.encoder.max_pieces, study.properties]
@@ -179,6 +179,17 @@ def checkpoint_digest(study: Study) -> str:
     if name in pins():
         return digest(pins()[name])
     return digest(name, _folder_digest(local) if local.is_dir() else study.encoder.revision)
+
+
+def _examples_of(study: Study, task: str) -> list[Any]:
+    """What the examples of a task depend on: the files of one's own, the pinned snippets, or the copy of GLUE."""
+    data = study.task_data
+    if own := data.own.get(task):
+        return [own, *map(disk.file_digest, own.files.values())]
+    if task in SNIPPETS:
+        return [pins()["movie-snippets"]]
+    files = sorted(p for p in (ROOT / data.glue / task).rglob("*") if p.is_file())
+    return [[p.name, disk.file_digest(p)] for p in files] or [data.glue, data.glue_revision]
 
 
 def corpus_key(study: Study) -> str:

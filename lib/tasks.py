@@ -72,11 +72,14 @@ def names(study: Study) -> list[str]:
 
 
 def task(study: Study, name: str) -> Task:
-    """The description of a task. Raises ParameterError for an unknown one, with the nearest name."""
+    """The description of a task. Raises ParameterError for an unknown one, with the nearest name, and for one of the
+    user's own with the name of another."""
+    known = REGISTRY | GLUE
     if own := study.task_data.own.get(name):
+        if name in known:
+            raise params.ParameterError(f"task_data.own: '{name}' is a task of this package; give yours another name")
         columns = (own.text, own.text_pair) if own.text_pair else (own.text,)
         return Task(columns, tuple(own.labels or ()), "accuracy" if own.labels else "pearson", "test")
-    known = REGISTRY | GLUE
     if name not in known:
         raise params.ParameterError(
             f"there is no task '{name}'{params.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
