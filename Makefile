@@ -42,7 +42,7 @@ quoted = [$(subst $(space),$(comma),$(foreach x,$1,"$x"))]
 OVERRIDES = {"device": "$(DEVICE)"$(if $(PROPERTIES),$(comma) "properties": $(call quoted,$(PROPERTIES)))}
 
 # The grid: studies × variants × steps ---------------------------------------------------------------------------
-tasks_of = $(or $(TASKS),$(shell sed -nE 's/^tasks: *\[(.*)\].*/\1/p' params/$1.yaml params/base.yaml 2>/dev/null | head -n 1 | tr -d ,))
+tasks_of = $(or $(TASKS),$(shell sed -nE 's/^tasks: *\[([^]]*)\].*/\1/p' params/$1.yaml params/base.yaml 2>/dev/null | head -n 1 | tr -d ",\"'"))
 finetuned_of = $(foreach task,$(call tasks_of,$1),$(foreach seed,$(SEEDS),$(task)-s$(seed)))
 variants_of = pretrained random $(call finetuned_of,$1)
 

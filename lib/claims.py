@@ -123,17 +123,16 @@ def verdict(per_seed: np.ndarray, low: float, high: float, threshold: float, exp
 
     ``reproduced`` : the interval lies beyond the threshold in the ``expected`` direction (1, -1; 0: in either one), and
     every seed has that sign. ``not reproduced`` : it and every seed lie within the thresholds, or it lies beyond them
-    in the other direction with that sign in every seed. Without an interval (NaN) the seeds take its place, if they are
-    ``MIN_SEEDS``: all beyond the threshold in an expected direction, or none of them. ``undecided`` : all else.
+    in the other direction with that sign in every seed. ``undecided`` : all else. Without an interval (NaN) the range
+    of the seeds takes its place, if they are ``MIN_SEEDS``.
 
     ``per_seed`` : the effect in each seed, [seeds]. ``low``, ``high`` : the interval of their mean.
     """
     hoped = {expected} if expected else {1, -1}
     if np.isnan([low, high]).any():
-        over = np.array([sign * per_seed > threshold for sign in hoped])
-        if len(per_seed) < MIN_SEEDS or (over.any() and not over.all(axis=1).any()):
+        if len(per_seed) < MIN_SEEDS:
             return UNDECIDED
-        return REPRODUCED if over.any() else NOT_REPRODUCED
+        low, high = per_seed.min(), per_seed.max()
     beyond = {s for s in (1, -1) if min(s * low, s * high) > threshold and (s * per_seed > 0).all()}
     if beyond & hoped:
         return REPRODUCED

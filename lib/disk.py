@@ -182,7 +182,7 @@ def archive_key(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as found:
             return None if archive.testzip() else str(found["key"])
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
         return None
 
 

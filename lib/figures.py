@@ -24,6 +24,7 @@ COLOURS = sns.color_palette("colorblind", 10).as_hex()
 MARKERS = "osD^vP*Xhd"
 RANDOM, PRETRAINED, PLAIN, BASELINE = "#8a8a8a", "#000000", "#4c72b0", "#b5473c"
 HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
+DIGITS = "%.4f"
 AMOUNT = re.compile(r"-(half|quarter|\d+k?)(?=$|-s\d+$)")
 """The amount in the name of a task or variant that was not learnt in full."""
 
@@ -72,7 +73,7 @@ def save_table(folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write a table as CSV, in four digits."""
     folder.mkdir(parents=True, exist_ok=True)
     with disk.being_made(folder / f"{name}.csv") as part:
-        table.to_csv(part, index=False, float_format="%.4f")
+        table.to_csv(part, index=False, float_format=DIGITS)
 
 
 def panels(count: int, width: float = 4.2, height: float = 3.6) -> tuple[Figure, np.ndarray]:

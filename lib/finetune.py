@@ -54,7 +54,8 @@ def load(run: Run) -> Finetuned:
 
     Raises
     ------
-    ParameterError : the variant names no task, or the device is not the first GPU. OSError : too little disk for the checkpoints.
+    ParameterError : the variant names no task, or the device is not the first GPU. OSError : too little disk for the
+    checkpoints.
     """
     if not run.variant.task:
         raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
@@ -120,8 +121,8 @@ def _train(run: Run, key: str) -> None:
     place = encoders.device(study)
     if place.index:
         raise ParameterError(
-            f"device: fine-tuning takes the first GPU that it sees: with {place}, set CUDA_VISIBLE_DEVICES={place.index} "
-            "and device: cuda"
+            f"device: fine-tuning takes the first GPU that it sees: with {place}, set "
+            f"CUDA_VISIBLE_DEVICES={place.index} and device: cuda"
         )
     tok = encoders.tokenizer(study)
     set_seed(seed)

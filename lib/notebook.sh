@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One papermill run of one notebook, for Make:  lib/notebook.sh runs/STUDY/VARIANT/NOTEBOOK.ipynb '{parameters}'
 # Executed into a part file that becomes the target when it succeeded, so a failed run leaves no result behind. A kernel
-# that dies or loses its port is started once more. Of two makes at once, the second waits and uses what the first made.
+# that dies or loses its port is started once more. Of two makes at once, the second waits and uses what the first made
+# with the same parameters, which are kept in a file beside the target.
 set -euo pipefail
 target=$1 parameters=$2
 stem=${target%.ipynb} name=$(basename "${1%.ipynb}") run=$(dirname "${1#runs/}")
@@ -15,7 +16,7 @@ execute() {
 lock=$(dirname "$target")/.$name.lock
 exec 9> "$lock" # held, through this open file, until this script and what it started have ended
 "${PYTHON:-python}" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2> /dev/null || true # some file systems have no locks
-if [ "$target" -nt "$lock" ]; then
+if [ "$target" -nt "$lock" ] && [ "$(cat "$stem.given" 2> /dev/null)" = "$parameters" ]; then
   echo "  $run $name: made by another make meanwhile"
   exit 0
 fi
@@ -29,6 +30,7 @@ if ! execute; then
     exit 1
   fi
 fi
+printf '%s' "$parameters" > "$stem.given"
 mv "$stem.part.ipynb" "$target"
 total=0 finished=0
 for other in ${TARGETS:-$target}; do

@@ -172,6 +172,11 @@ class Study(Section):
         for name in self.properties:
             if name not in known:
                 raise ValueError(f"property '{name}' is not in corpus '{self.corpus.name}' (it has {', '.join(known)})")
+        for name in self.corpus.gold:
+            if name not in known:
+                raise ValueError(
+                    f"corpus.gold: '{name}' is not in corpus '{self.corpus.name}' (it has {', '.join(known)})"
+                )
         return self
 
     def table(self) -> pd.DataFrame:

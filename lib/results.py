@@ -3,16 +3,18 @@
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lib import disk, encoders, neurons, probes, runs, sources, tasks
+from lib import corpora, disk, encoders, neurons, probes, runs, sources, tasks
+from lib.corpora import CorpusError
 from lib.encoders import EncoderError
-from lib.params import ROOT, ParameterError, Study
+from lib.params import ROOT, ParameterError, Study, nearest
 from lib.runs import Run
 from lib.sources import SourceError
 from lib.tasks import TaskError
@@ -43,12 +45,12 @@ def prepare(variants_of: dict[str, list[str]], overrides: dict, scale: str, give
     Parameters
     ----------
     given : whether the tasks were given to Make; if not, they must be those of each study.
-    fetch : whether to fetch sources, encoders of the hub and tasks' data that are not here.
+    fetch : whether to fetch sources, encoders of the hub and tasks' data that are not here, and to read the corpora.
 
     Raises
     ------
     ParameterError : no study, an unknown task (with the nearest name), tasks that Make could not read from a study.
-    SourceError : one list of all that could not be fetched, each with what to do.
+    SourceError : one list of all that could not be fetched or read, each with what to do.
     """
     if not variants_of:
         raise ParameterError(f"no file in params/ has 'scale: {scale}'")
@@ -68,32 +70,56 @@ def prepare(variants_of: dict[str, list[str]], overrides: dict, scale: str, give
         needed |= {study.corpus.source, study.encoder.checkpoint} & set(sources.SOURCES)
         checkpoints[study.encoder.checkpoint, study.encoder.revision] = study
         needed |= {"wordnet"} if study.corpus.format == "brown" and "supersense" in study.properties else set()
+        if study.corpus.source and study.corpus.source not in sources.SOURCES:
+            raise ParameterError(
+                f"corpus.source: there is no source '{study.corpus.source}'"
+                f"{nearest(study.corpus.source, list(sources.SOURCES))}"
+            )
     if fetch:
-        _fetch(needed, [s for s in checkpoints.values() if s.encoder.checkpoint not in needed], downstream.values())
+        hub = [s for s in checkpoints.values() if s.encoder.checkpoint not in needed]
+        problems = _fetch(needed, hub, downstream.values())
+        if not problems:
+            unread = {run.study.name: run.study for run in wanted if not runs.made(run, "layers")}
+            problems = _problems(unread.values(), _read)
+        if problems:
+            told = [*dict.fromkeys(problems), "Nothing was started. Then type the same command again."]
+            raise SourceError("\n\n".join(told))
     runs.write_keys(wanted, f"figures/{scale}")
 
 
-def _fetch(needed: set[str], studies: Iterable[Study], downstream: Iterable[Run]) -> None:
-    """Sources, checkpoints and the data of tasks. All are tried before one error names those that failed."""
+def _fetch(needed: set[str], hub: Iterable[Study], downstream: Iterable[Run]) -> list[str]:
+    """Sources, checkpoints of the hub and the data of tasks; all are tried. Returns what went wrong."""
+    return [
+        *_problems(sorted(needed), lambda name: print("OK", name, sources.fetch(name))),
+        *_problems(hub, encoders.fetch),
+        *_problems(downstream, lambda run: tasks.load(run.study, run.variant)),
+    ]
+
+
+def _read(study: Study) -> None:
+    """Open once what a study is probed on: the tokenizer and the kind of weights of a local encoder, and the corpus."""
+    if Path(encoders.checkpoint(study)).is_dir():
+        encoders.tokenizer(study)
+        encoders.safe_weights(study)
+    corpora.load(study)
+
+
+def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:
     problems = []
-    for wanted, get in (
-        (sorted(needed), lambda name: print("OK", name, sources.fetch(name))),
-        (studies, encoders.fetch),
-        (downstream, lambda run: tasks.load(run.study, run.variant)),
-    ):
-        for one in wanted:
-            try:
-                get(one)
-            except (SourceError, EncoderError, TaskError) as error:
-                problems.append(str(error))
-    if problems:
-        raise SourceError("\n\n".join([*problems, "Nothing was started. Then type the same command again."]))
+    for one in wanted:
+        try:
+            get(one)
+        except (SourceError, EncoderError, TaskError, CorpusError) as error:
+            problems.append(str(error))
+    return problems
 
 
 def complete(wanted: Iterable[Run]) -> None:
     """Raise StaleResult with one list of all that is missing or of other parameters, and the command that makes it."""
     problems = []
     for run in wanted:
+        if run.variant.task and not runs.made(run, "finetune"):
+            problems.append(f"  {run.model} is missing or was made with other parameters or code")
         for step, path in (("layers", run.layers), ("neurons", run.neurons)):
             try:
                 disk.read_table(path, run.key(step))
@@ -119,7 +145,7 @@ def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
 
 
 def scores(wanted: Iterable[Run]) -> pd.DataFrame:
-    """How well each fine-tuned run does its task: one row per run.
+    """How well each fine-tuned run does its task: one row per run. What is not trained, or otherwise, is trained now.
 
     ``majority`` : the score of the best constant answer. ``learnt`` : whether the score is more than ``ERRORS``
     standard errors above it (of a proportion for an accuracy; else of a correlation, 1/√n).
@@ -127,6 +153,10 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in wanted:
         if run.variant.task:
+            if not runs.made(run, "finetune"):
+                from lib import finetune  # here: Trainer takes two seconds to import, and all is trained as a rule
+
+                finetune.load(run)
             meta = disk.read_meta(run.model)
             score, floor, tested = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]["test"]
             error = np.sqrt((floor * (1 - floor) if meta["metric"] == "accuracy" else 1) / tested)

@@ -212,9 +212,17 @@ def made(run: Run, step: str) -> bool:
 
 
 def notebook_digest(name: str) -> str:
-    """Digest of a notebook's code cells."""
+    """Digest of a notebook's text and code."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    return digest(["".join(c["source"]) for c in cells if c["cell_type"] == "code"])
+    return digest(["".join(c["source"]) for c in cells])
+
+
+def _drawn(notebook: Path, wanted: list[Run]) -> bool:
+    """Whether the figures of these runs and no others are there, by the parameters that ``lib/notebook.sh`` keeps."""
+    given = (disk.read_json(notebook.with_suffix(".given")) or {}).get("variants", {})
+    asked = {(study, name) for study, names in given.items() for name in names}
+    tables = (notebook.parent / f"{name}.csv" for name in ("summary", "claims"))
+    return asked == {(run.study.name, run.variant.name) for run in wanted} and all(t.exists() for t in tables)
 
 
 def write_keys(wanted: list[Run], figures: str) -> None:
@@ -229,7 +237,9 @@ def write_keys(wanted: list[Run], figures: str) -> None:
                 keys[run.folder / f"{notebook}.key"] = (run.key(step), made(run, step))
     titles = sorted({run.study.title for run in wanted})
     drawn = [code_digest("results", "claims", "figures", "comparisons"), notebook_digest("05_figures"), titles]
-    keys[home() / figures / "05_figures.key"] = (digest(drawn, sorted(k for k, _ in keys.values())), True)
+    drawn += [disk.file_digest(table) for table in sorted(ROOT.glob("figures/*/*.csv"))]  # the recorded ones it shows
+    place = home() / figures / "05_figures.key"
+    keys[place] = (digest(drawn, sorted(k for k, _ in keys.values())), _drawn(place, wanted))
     with disk.lock(home() / "keys"):
         for path, (key, whole) in keys.items():
             finished = path.with_suffix(".ipynb").exists()

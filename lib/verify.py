@@ -178,10 +178,18 @@ def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, record
     accuracy, summary = results.accuracies(counts), results.summary(wanted, counts, tests)
     found = accuracy, summary, claims.judge(wanted, counts, tests)
     if recording:
+        from lib import figures  # here: seaborn takes two seconds to import
+
+        made, kept = results.figures_folder(scale), results.recorded(scale)
+        for name, table in {"summary": summary, "claims": found[2]}.items():
+            text = table.to_csv(index=False, float_format=figures.DIGITS)
+            if not (made / f"{name}.csv").exists() or (made / f"{name}.csv").read_text(encoding="utf-8") != text:
+                raise disk.StaleResult(
+                    f"{made}/{name}.csv is not of these runs: run 'make reproduce' for the same ones"
+                )
         head = f"# What a run at scale '{scale}' must give again, and how closely. Written by `make record`.\n"
         with disk.being_made(path) as part:
             part.write_text(head + yaml.safe_dump(record(wanted, *found), sort_keys=False, width=120))
-        made, kept = results.figures_folder(scale), results.recorded(scale)
         kept.mkdir(parents=True, exist_ok=True)
         for figure in (f for f in made.iterdir() if f.suffix in (".pdf", ".png", ".csv")):
             shutil.copy2(figure, kept / figure.name)

@@ -208,6 +208,28 @@ def test_pickled_weights_are_not_fine_tuned(run_of, encoder_folder, tmp_path: Pa
         finetune.load(run_of(examples(20, 0), examples(4, 1), encoder={"checkpoint": str(folder)}))
 
 
+@pytest.mark.slow
+def test_the_curve_has_the_loss_of_the_last_updates(run_of) -> None:
+    run = run_of(examples(40, 0), examples(10, 1), finetune__epochs=2.5, finetune__evaluations=3)
+    curve = finetune.load(run).curve
+    assert curve["step"].tolist() == [3, 6, 8]
+    assert curve["train_loss"].notna().all()
+
+
+@pytest.mark.slow
+def test_the_warm_up_changes_the_weights(run_of) -> None:
+    after = [
+        weights(finetune.load(run_of(examples(40, 0), examples(10, 1), finetune__warmup=w)).folder) for w in (0, 1)
+    ]
+    assert not all(torch.equal(after[0][k], after[1][k]) for k in after[0])
+
+
+def test_another_gpu_than_the_first_is_refused_for_fine_tuning(run_of, monkeypatch) -> None:
+    monkeypatch.setattr(encoders, "device", lambda study: torch.device("cuda:1"))
+    with pytest.raises(params.ParameterError, match="with cuda:1, set CUDA_VISIBLE_DEVICES=1"):
+        finetune.load(run_of(examples(20, 0), examples(4, 1)))
+
+
 def test_the_majority_is_the_best_constant_answer() -> None:
     gold = np.array([0, 0, 0, 1])
     assert finetune.constant(tasks.Task(("text",), ("a", "b"), "accuracy"), gold) == 0.75

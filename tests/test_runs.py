@@ -1,6 +1,7 @@
 """A result is used under the key it was made with and redone under any other; what fails leaves nothing behind."""
 
 import ast
+import json
 import multiprocessing
 import os
 import shutil
@@ -342,6 +343,22 @@ def test_two_processes_compute_a_table_once(tmp_path: Path) -> None:
     assert log.read_text() == "made\n"
 
 
+@pytest.mark.parametrize("way", ["cut", "flipped"])
+def test_an_archive_with_any_byte_wrong_has_no_key(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, key="k", x=np.arange(3))
+    content = path.read_bytes()
+    assert disk.archive_key(path) == "k"
+    found = set()
+    for at in range(len(content)):
+        path.write_bytes(
+            content[:at] if way == "cut" else content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+        )
+        found.add(disk.archive_key(path))
+    assert found <= {None, "k"}, "some bytes, as those of the date, mean nothing"
+    assert way == "flipped" or found == {None}
+
+
 # Keys for Make ---------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +385,26 @@ def test_make_sees_only_the_keys_that_changed(monkeypatch) -> None:
         "minilm/pretrained/04_rank_neurons.key", "minilm/sentiment-s1/04_rank_neurons.key",
         "figures/minilm/05_figures.key",
     }  # fmt: skip
+
+
+def test_figures_of_other_runs_are_drawn_again(monkeypatch) -> None:
+    monkeypatch.setattr(runs, "checkpoint_digest", lambda study: "digest")
+    run, place = runs.load("minilm", "pretrained"), runs.home() / "figures" / "minilm"
+    place.mkdir(parents=True)
+    for name in ("05_figures.ipynb", "summary.csv", "claims.csv"):
+        (place / name).touch()
+
+    def touched(variants: list[str]) -> bool:
+        (place / "05_figures.given").write_text(json.dumps({"variants": {"minilm": variants}}))
+        runs.write_keys([run], "figures/minilm")
+        os.utime(place / "05_figures.key", (1, 1))
+        runs.write_keys([run], "figures/minilm")
+        return (place / "05_figures.key").stat().st_mtime > 1
+
+    assert not touched(["pretrained"])
+    assert touched(["pretrained", "random"])
+    (place / "summary.csv").unlink()
+    assert touched(["pretrained"])
 
 
 def test_make_is_told_of_a_result_that_is_gone(monkeypatch) -> None:

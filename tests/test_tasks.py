@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import params, tasks
-from lib.runs import Variant
+from lib import params, runs, tasks
+from lib.runs import Run, Variant
 from lib.tasks import TaskError, corrupt
 
 # GLUE ------------------------------------------------------------------------------------------------------------
@@ -85,6 +85,30 @@ def test_glue_that_cannot_be_read_is_one_error_that_says_what_to_do(tmp_path: Pa
 def test_an_unknown_task_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(params.ParameterError, match=r"there is no task 'sentimant'; did you mean 'sentiment'\?"):
         tasks.load(params.load("minilm"), Variant.parse("sentimant-s1"))
+
+
+def test_a_model_depends_on_the_copy_of_its_own_task(tmp_path: Path) -> None:
+    place = tmp_path / "glue" / "rte"
+    place.mkdir(parents=True)
+    (place / "train.csv").write_text("a")
+
+    def keys(task: str) -> str:
+        study = params.load("minilm", overrides={"task_data.glue": str(tmp_path / "glue")})
+        return Run(study, Variant.parse(f"{task}-s1")).key("finetune")
+
+    before = {task: keys(task) for task in ("rte", "cola", "sentiment")}
+    (place / "train.csv").write_text("other")
+    assert {task for task, key in before.items() if keys(task) != key} == {"rte"}
+    hub = Run(params.load("minilm"), Variant.parse("sentiment-s1")).key("finetune")
+    assert hub == before["sentiment"], "where GLUE is does not matter to it"
+    assert set(runs.SNIPPETS) == set(tasks.REGISTRY)
+
+
+@pytest.mark.parametrize("name", ["sentiment", "rte"])
+def test_an_own_task_under_a_known_name_is_refused(name: str) -> None:
+    own = {name: {"format": "csv", "files": {"train": "a.csv", "test": "b.csv"}, "text": "text"}}
+    with pytest.raises(params.ParameterError, match=f"'{name}' is a task of this package"):
+        tasks.task(params.load("minilm", overrides={"task_data.own": own}), name)
 
 
 # Registry tasks --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib import claims, params, results, verify
+from lib import claims, disk, params, results, verify
 from lib.runs import Variant
 
 TASKS, SEEDS = ("sentiment", "acceptability"), (1, 2, 3)
@@ -134,6 +134,24 @@ def test_only_the_studies_own_tasks_are_recorded(monkeypatch: pytest.MonkeyPatch
 def test_fewer_than_three_seeds_cannot_be_recorded(counted: dict) -> None:
     with pytest.raises(params.ParameterError, match="three seeds of every task"):
         verify.record(wanted((1, 2)), accuracy(), summary((1, 2)), judged())
+
+
+def test_figures_of_other_runs_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = results.figures_folder("mini")
+    made.mkdir(parents=True)
+    monkeypatch.setattr(verify.results, "load", lambda *given, **named: wanted())
+    for name in ("layers", "neuron_tests", "accuracies"):
+        monkeypatch.setattr(verify.results, name, lambda *given: None)
+    monkeypatch.setattr(verify.results, "summary", lambda *given: summary())
+    monkeypatch.setattr(verify.claims, "judge", lambda *given: judged())
+    monkeypatch.setattr(verify, "record", lambda *given: pytest.fail("recorded"))
+    for name in ("summary", "claims"):
+        with pytest.raises(disk.StaleResult, match=rf"{name}\.csv is not of these runs: run 'make reproduce'"):
+            verify.check({}, {}, "mini", recording=True)
+        table = summary() if name == "summary" else judged("undecided")
+        table.to_csv(made / f"{name}.csv", index=False, float_format="%.4f")
+    with pytest.raises(disk.StaleResult, match=r"claims\.csv is not of these runs"):
+        verify.check({}, {}, "mini", recording=True)
 
 
 def test_a_file_of_recorded_numbers_must_be_whole(tmp_path) -> None:
