@@ -206,7 +206,8 @@ def study_file(folder: Path, name: str, checkpoint: Path, text: str) -> None:
     (folder / "params" / f"{name}.yaml").write_text(
         f"title: {name}\nscale: mini\nencoder: {{checkpoint: {checkpoint}}}\nproperties: [tag]\ntasks: []\n"
         f"corpus: {{name: {name}, format: columns, columns: {{word: 0, tag: 1}}, "
-        f"files: {{train: {name}.txt, dev: {name}.txt, test: {name}.txt}}, train_words: 9, dev_words: 9, test_words: 9}}\n"
+        f"files: {{train: {name}.txt, dev: {name}.txt, test: {name}.txt}}, "
+        "train_words: 9, dev_words: 9, test_words: 9}\n"
     )
 
 
