@@ -22,6 +22,7 @@ def execute(path: Path) -> None:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
     book.metadata.pop("widgets", None)
+    book.metadata.language_info = {"name": "python"}
     nbformat.write(book, path)
 
 
