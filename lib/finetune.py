@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from lib import disk, encoders, tasks
+from lib import disk, encoders, runs, tasks
 from lib.params import ParameterError
 from lib.runs import Run
 from lib.tasks import Task
@@ -61,7 +61,7 @@ def load(run: Run) -> Finetuned:
         raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
     key = run.key("finetune")
     with disk.lock(run.model):
-        if not _whole(run.model, key):
+        if not runs.made(run, "finetune"):
             _train(run, key)
     return Finetuned(
         run.model, pd.read_csv(run.model / "curve.csv"), pd.read_csv(run.model / "predictions.csv"),
@@ -104,12 +104,6 @@ def constant(described: Task, gold: np.ndarray) -> float:
     """The main score of the best constant answer: the share of the most frequent label; 0 where the score is a
     correlation."""
     return max(Counter(gold.tolist()).values()) / len(gold) if described.metric == "accuracy" else 0.0
-
-
-def _whole(folder: Path, key: str) -> bool:
-    """Whether the model is finished, of this key, and has the bytes that it should have."""
-    meta, weights = disk.read_meta(folder), folder / "model.safetensors"
-    return meta.get("key") == key and weights.exists() and weights.stat().st_size == meta["bytes"]
 
 
 def _train(run: Run, key: str) -> None:

@@ -119,7 +119,7 @@ def complete(wanted: Iterable[Run]) -> None:
     problems = []
     for run in wanted:
         if run.variant.task and not runs.made(run, "finetune"):
-            problems.append(f"  {run.model} is missing or was made with other parameters or code")
+            problems.append(f"  {run.model} is missing, cut short, or of other parameters or code")
         for step, path in (("layers", run.layers), ("neurons", run.neurons)):
             try:
                 disk.read_table(path, run.key(step))

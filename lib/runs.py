@@ -203,7 +203,8 @@ def made(run: Run, step: str) -> bool:
     """Whether the result of a step is there and of the run's parameters (a store may be gone: it is made again)."""
     key = run.key(step)
     if step == "finetune":
-        return disk.read_meta(run.model).get("key") == key and (run.model / "model.safetensors").exists()
+        meta, weights = disk.read_meta(run.model), run.model / "model.safetensors"
+        return meta.get("key") == key and weights.exists() and weights.stat().st_size == meta["bytes"]
     try:
         table = step == "extract" or bool(len(disk.read_table(run.layers if step == "layers" else run.neurons, key)))
     except disk.StaleResult:

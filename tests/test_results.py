@@ -182,11 +182,12 @@ def test_a_model_of_other_parameters_is_no_result(make_study) -> None:
         disk.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
     run.model.mkdir(parents=True)
     (run.model / "model.safetensors").touch()
-    disk.write_meta(run.model, {"key": run.key("finetune")})
+    disk.write_meta(run.model, {"key": run.key("finetune"), "bytes": 0})
     results.complete([run])
-    disk.write_meta(run.model, {"key": "other"})
-    with pytest.raises(disk.StaleResult, match="model is missing or was made with other parameters or code"):
-        results.complete([run])
+    for meta in ({"key": "other", "bytes": 0}, {"key": run.key("finetune"), "bytes": 7}):
+        disk.write_meta(run.model, meta)
+        with pytest.raises(disk.StaleResult, match="model is missing, cut short, or of other parameters or code"):
+            results.complete([run])
 
 
 @pytest.mark.slow

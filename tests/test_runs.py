@@ -344,7 +344,7 @@ def test_two_processes_compute_a_table_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["cut", "flipped"])
-def test_an_archive_with_any_byte_wrong_has_no_key(tmp_path: Path, way: str) -> None:
+def test_a_damaged_archive_is_never_an_error_or_another_key(tmp_path: Path, way: str) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, key="k", x=np.arange(3))
     content = path.read_bytes()
