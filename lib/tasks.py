@@ -1,4 +1,4 @@
-"""Task: what an encoder is fine-tuned on. GLUE through ``datasets``, three tasks from registry data, or the user's own.
+"""Task: what an encoder is fine-tuned on. GLUE from the hub or a copy, three tasks from registry data, or one's own.
 
 Every task is a DatasetDict with the splits ``train``, ``dev``, ``test`` and the columns ``text``, ``text_pair`` (where
 there are two) and ``label`` (class number, or a float for a regression).
@@ -7,14 +7,17 @@ there are two) and ``label`` (class number, or a float for a regression).
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
-from lib import params, sources
+from lib import params, sources, tables
 from lib.params import ROOT, Study
 from lib.runs import Variant
+from lib.tables import Table, TableError
 
 datasets.disable_progress_bars()
 
@@ -92,24 +95,20 @@ def load(study: Study, variant: Variant) -> datasets.DatasetDict:
 
     Raises
     ------
-    ParameterError : unknown task. TaskError : the data cannot be had, lack a column, or an example has no label.
+    ParameterError : unknown task. TaskError : the data cannot be had or lack a column, an example lacks a text or a
+    label, or all training examples are of one class.
     """
     assert variant.task
-    name, own = variant.task, study.task_data.own.get(variant.task)
+    name = variant.task
     described = task(study, name)
-    if own:
-        data = _open(own.format, name, data_files={k: str(ROOT / v) for k, v in own.files.items()})
-    elif name in REGISTRY:
+    if name in REGISTRY:
         data = _snippets(study, name)
     else:
-        local = ROOT / study.task_data.glue
-        hub = str(local) if local.is_dir() else study.task_data.glue
-        data = _open(hub, name, name=name, revision=None if local.is_dir() else study.task_data.glue_revision)
-    if name not in REGISTRY:
-        data = _cut(data, described, name, study.seed)
-    data = datasets.DatasetDict(
-        {k: _columns(v, described, name, k, own.label if own else "label") for k, v in data.items()}
-    )
+        train, test = (_examples(study, described, name, split) for split in ("train", described.test_split))
+        if len(train) < 2:
+            raise TaskError(f"task '{name}': {len(train)} training examples cannot be split into train and dev")
+        parts = train.train_test_split(test_size=0.1, seed=study.seed)
+        data = datasets.DatasetDict(train=parts["train"], dev=parts["test"], test=test)
     limits = {"train": variant.examples or study.task_data.train_examples, "dev": study.task_data.dev_examples}
     limits["test"] = study.task_data.test_examples
     for split, limit in limits.items():
@@ -117,6 +116,12 @@ def load(study: Study, variant: Variant) -> datasets.DatasetDict:
             data[split] = data[split].shuffle(seed=study.seed).select(range(limit))
         if not len(data[split]):
             raise TaskError(f"task '{name}': the {split} split is empty")
+    found = set(data["train"]["label"][:])
+    if described.labels and len(found) < 2:
+        raise TaskError(
+            f"task '{name}': all {len(data['train'])} training examples are of the class "
+            f"'{described.labels[found.pop()]}'; a task needs examples of two classes at least"
+        )
     return data
 
 
@@ -130,7 +135,7 @@ def scores(described: Task) -> Callable[[Any], dict[str, float]]:
         output, gold = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
         if not described.labels:
             flat = output.reshape(-1)
-            if flat.std() == 0:
+            if flat.min() == flat.max() or gold.min() == gold.max():  # a constant correlates with nothing
                 return {"pearson": 0.0, "spearman": 0.0}
             return {"pearson": float(pearsonr(flat, gold)[0]), "spearman": float(spearmanr(flat, gold)[0])}
         guess = output.argmax(-1)
@@ -142,45 +147,65 @@ def scores(described: Task) -> Callable[[Any], dict[str, float]]:
     return compute
 
 
-def _open(path: str, task_name: str, **options: Any) -> datasets.DatasetDict:
+def _examples(study: Study, described: Task, name: str, split: str) -> datasets.Dataset:
+    """One split of GLUE or of a task of the user's own, checked, in the order of its file."""
+    own = study.task_data.own.get(name)
+    label = own.label if own else "label"
     try:
-        return datasets.load_dataset(path, **options)
+        found = _tables(study, name, split, [*described.columns, label])
+        # GLUE counts as it is: two questions of QQP's are empty.
+        whole = pa.concat_tables(_checked(table, described, label, may_be_empty=not own) for table in found)
+    except TableError as error:
+        raise TaskError(f"task '{name}', {split}, {error}") from error
+    return datasets.Dataset.from_dict({c: whole.column(c) for c in whole.column_names})
+
+
+def _checked(table: Table, described: Task, label: str, may_be_empty: bool) -> pa.Table:
+    columns: dict[str, Any] = {}
+    for kind, column in zip(("text", "text_pair"), described.columns, strict=False):
+        columns[kind] = tables.texts(table, column, may_be_empty)
+    of_label = tables.classes(table, label, described.labels) if described.labels else tables.numbers(table, label)
+    return pa.table(columns | {"label": of_label})
+
+
+def _tables(study: Study, name: str, split: str, wanted: list[str]) -> list[Table]:
+    """The files of a split, or its table from the hub."""
+    data = study.task_data
+    if own := data.own.get(name):
+        return [tables.read(ROOT / own.files[split], own.format, wanted)]
+    folder = ROOT / data.glue
+    if folder.is_dir():
+        return [tables.read(file, "parquet", wanted) for file in _copied(folder, name, split)]
+    try:
+        found = datasets.load_dataset(data.glue, name=name, revision=data.glue_revision, split=split)
     except Exception as error:  # datasets raises some twenty kinds
+        advice = "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
+        if getattr(error, "filename", None):
+            advice = "What comes from the hub is kept on disk: set HF_HOME to a folder that can be written"
         raise TaskError(
-            f"task '{task_name}' could not be read from {path} ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
+            f"task '{name}' could not be read from {data.glue}: there is no folder {folder}, and from the model hub it "
+            f"did not come ({tables.reason(error)}). {advice}"
         ) from error
+    return [tables.of_arrow(data.glue, found.with_format("arrow")[:], wanted)]
 
 
-def _cut(data: datasets.DatasetDict, described: Task, name: str, seed: int) -> datasets.DatasetDict:
-    for split in ("train", described.test_split):
-        if split not in data:
-            raise TaskError(f"task '{name}': the data have no split '{split}' (they have {', '.join(data)})")
-    if len(data["train"]) < 2:
-        raise TaskError(f"task '{name}': {len(data['train'])} training examples cannot be split into train and dev")
-    parts = data["train"].train_test_split(test_size=0.1, seed=seed)
-    return datasets.DatasetDict(train=parts["train"], dev=parts["test"], test=data[described.test_split])
-
-
-def _columns(data: datasets.Dataset, described: Task, name: str, split: str, label: str) -> datasets.Dataset:
-    wanted = dict(zip(("text", "text_pair"), described.columns, strict=False)) | {"label": label}
-    if missing := set(wanted.values()) - set(data.column_names):
-        raise TaskError(f"task '{name}', {split}: no column {sorted(missing)} (there are {data.column_names})")
-    data = data.select_columns(list(wanted.values())).rename_columns({v: k for k, v in wanted.items() if v != k})
-    labels = data["label"][:]
-    if described.labels:
-        numbers = {n: i for i, n in enumerate(described.labels)}
-        labels = [numbers.get(str(x), x) for x in labels]  # a class may be given by name or by number
-        bad = next((i for i, x in enumerate(labels) if x not in range(len(numbers))), None)
-    else:
-        bad = next((i for i, x in enumerate(labels) if not isinstance(x, int | float)), None)
-        labels = labels if bad is not None else [float(x) for x in labels]
-    if bad is not None:
+def _copied(folder: Path, name: str, split: str) -> list[Path]:
+    """The files of a split in a copy of GLUE, as the hub lays them out."""
+    files = sorted(p for form in ("[.-]*parquet", "/*.parquet") for p in folder.glob(f"{name}/{split}{form}"))
+    if not files:
+        there = sorted(p.name for p in (folder / name).glob("*"))
         raise TaskError(
-            f"task '{name}', {split}, example {bad}: label {labels[bad]!r} is not one of "
-            f"{list(described.labels) or 'the numbers'}"
+            f"task '{name}' could not be read from {folder}: there is no file {name}/{split}-*.parquet (in {name}/: "
+            f"{', '.join(there)[:300] or 'nothing'}); set task_data.glue to the folder of a copy laid out as on the hub"
         )
-    return data.remove_columns("label").add_column("label", labels)
+    told = re.search(r"-of-(\d+)", files[0].name)
+    count = int(told[1]) if told else len(files)
+    if len(files) != count:
+        raise TaskError(
+            f"task '{name}' could not be read from {folder}: {name}/ has {len(files)} files of its {split} split, and "
+            f"by the name of the first, {files[0].name}, there are {count}"
+        )
+    return files
 
 
 # Movie snippets --------------------------------------------------------------------------------------------------
