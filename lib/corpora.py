@@ -6,7 +6,8 @@ are *gold*; labels that a rule computed from gold tags or from word types are *s
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib import disk, runs, sources
-from lib.params import ROOT, Corpus, Study
+from lib.params import ROOT, Corpus, Ranking, Study
 
 SPLITS = ("train", "dev", "test")
 
@@ -57,6 +58,10 @@ SUFFIXES = {
 """WordNet's rules of detachment (morphy); its lists of irregular forms are not in the package."""
 
 
+MANY = 0.25
+"""Share of duplicate sentences from which their number is said."""
+
+
 class CorpusError(ValueError):
     """A corpus that cannot be used; the message says what, where (file:line) and what to do."""
 
@@ -90,6 +95,38 @@ def load(study: Study) -> dict[str, pd.DataFrame]:
     return {split: pd.read_parquet(folder / f"{split}.parquet") for split in SPLITS}
 
 
+def check(study: Study) -> None:
+    """Whether a study's probes and rankings can be made from its corpus, as far as the corpus tells.
+
+    Raises
+    ------
+    CorpusError : as ``load``; or one list of the properties with fewer than two labels in the training words, with none
+        frequent enough to be ranked, or with a dev or test split of other labels only.
+    """
+    splits = load(study)
+    problems = [
+        f"corpus '{study.corpus.name}': property '{name}' has {lacking}"
+        for name in study.properties
+        for lacking in _lacking({split: t[name].astype(str) for split, t in splits.items()}, study.ranking)
+    ]
+    if problems:
+        raise CorpusError("\n".join(problems))
+
+
+def _lacking(labels: dict[str, pd.Series], settings: Ranking) -> Iterator[str]:
+    counts, least = labels["train"].value_counts(), settings.min_label_words
+    often, most = counts.index[0], counts.iloc[0]
+    if len(counts) < 2:
+        blank = " ('_' marks an empty column)" if often == "_" else ""
+        yield f"one label only in the training words, '{often}': there is nothing to learn{blank}"
+    elif most < least:
+        more = f"the most frequent, '{often}', has {most}: lower ranking.min_label_words or take more training words"
+        yield f"no label with {least} training words; {more}"
+    for split in ("dev", "test"):
+        if not labels[split].isin(counts.index).any():
+            yield f"no label in the {split} split that occurs in the training words: there is nothing to test"
+
+
 def gold(study: Study, name: str) -> bool:
     """Whether people assigned the labels of this property."""
     return name in study.corpus.gold
@@ -106,7 +143,7 @@ def _splits(study: Study) -> dict[str, list[Sentence]]:
     out = {}
     for split in SPLITS:
         seen: set[tuple[str, ...]] = set()
-        kept, words, limit = [], 0, getattr(corpus, f"{split}_words")
+        kept, dropped, words, limit = [], 0, 0, getattr(corpus, f"{split}_words")
         for sentence in splits[split]:
             plain = sentence._replace(words=[plain_quotes(w) for w in sentence.words])
             form = tuple(plain.words)
@@ -114,8 +151,12 @@ def _splits(study: Study) -> dict[str, list[Sentence]]:
                 seen.add(form)
                 kept.append(plain)
                 words += len(form)
+            elif words < limit:
+                dropped += 1
         if not kept:
             raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
+        if dropped > MANY * (read := len(kept) + dropped):
+            print(f"corpus '{corpus.name}', {split}: {dropped} of {read} sentences repeat another one and are dropped")
         out[split] = kept
     if corpus.format == "brown":
         for name, label in (("chunk", chunks), ("supersense", supersenses)):
@@ -131,7 +172,7 @@ def _table(sentences: list[Sentence], properties: list[str]) -> pd.DataFrame:
     lengths = np.array([len(s.words) for s in sentences])
     table = pd.DataFrame(
         {
-            "text": np.repeat([s.text for s in sentences], lengths),
+            "text": np.repeat(np.array([s.text for s in sentences], object), lengths),
             "sentence": np.repeat(np.arange(len(sentences), dtype=np.int32), lengths),
             "position": np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
             "word": [w for s in sentences for w in s.words],
@@ -208,18 +249,21 @@ def _spread(study: Study, split: str, texts: list[list[Sentence]]) -> Iterator[S
 def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespace") -> Iterator[Sentence]:
     """The sentences of a file with one word per line, its labels in columns, and an empty line after each sentence.
 
-    Reads CoNLL-2000, CoNLL-U and the Parallel Meaning Bank as well as a user's own two columns. In tab-separated files,
-    lines that begin with ``# ``, or with ``#`` and have no tab, are comments (``# newdoc id = X`` names the text), and
-    CoNLL-U's word ranges and empty nodes are skipped.
+    Reads CoNLL-2000, -2003 and -2012, CoNLL-U and the Parallel Meaning Bank as well as a user's own two columns.
+    ``whitespace`` means blanks and tabs: any other space is part of a word.
+
+    A text begins at a line ``-DOCSTART-``, ``# begin document`` or, where tabs separate, ``# newdoc``; it has the name
+    that follows, or a number. In tab-separated files, lines that begin with ``# ``, or with ``#`` and have no tab, are
+    comments, and CoNLL-U's word ranges and empty nodes are skipped.
 
     Raises
     ------
-    CorpusError : no such file, not UTF-8, a line with too few columns or other columns than the first, an empty word
-        or label; always with file:line.
+    CorpusError : no such file, not UTF-8, not the file itself (packed, a pointer), a line with too few columns or other
+        columns than the first, an empty word or label, CoNLL-U to be read as white space; always with file:line.
     """
     tab = separator == "tab"
     word, need = columns["word"], max(columns.values()) + 1
-    text, rows, width = "", [], None
+    text, texts, rows, width = "", 0, [], None
 
     def sentence() -> Sentence:
         return Sentence(
@@ -227,28 +271,55 @@ def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespa
         )
 
     for number, line in _lines(file):
-        if tab and (line.startswith("# ") or (line.startswith("#") and "\t" not in line)):
-            if found := re.match(r"#\s*newdoc id\s*=\s*(\S+)", line):
-                text = found[1]
-            continue
-        if not line.strip():
+        if not tab and CONLLU.match(line):
+            raise CorpusError(f"{file}:{number}: this looks like CoNLL-U: give corpus.separator: tab")
+        cells = [c.strip(" ") for c in line.split("\t")] if tab else re.split(r"[ \t]+", line.strip(" \t"))
+        begun = _begun(line, cells, word)
+        if begun is not None or not line.strip():
             if rows:
                 yield sentence()
             rows = []
+            if begun is not None:
+                texts += 1
+                text = begun or f"#{texts}"
             continue
-        cells = line.split("\t") if tab else line.split()
+        if ENDS.fullmatch(line) or (tab and (line.startswith("# ") or (line.startswith("#") and "\t" not in line))):
+            continue
         if tab and word > 0 and re.fullmatch(r"\d+[-.]\d+", cells[0]):
             continue
         if len(cells) < need:
-            raise CorpusError(f"{file}:{number}: {len(cells)} columns, but column {need - 1} (from 0) is asked for")
+            raise CorpusError(
+                f"{file}:{number}: {len(cells)} columns, but column {need - 1} (from 0) is asked for{_hint(line, tab)}"
+            )
         if len(cells) != (width := width or len(cells)):
-            raise CorpusError(f"{file}:{number}: {len(cells)} columns where the lines before have {width}")
+            raise CorpusError(
+                f"{file}:{number}: {len(cells)} columns where the lines before have {width}{_hint(line, tab)}"
+            )
         for name, column in columns.items():
             if not cells[column].strip():
-                raise CorpusError(f"{file}:{number}: empty {name if name == 'word' else f'label for {name!r}'}")
+                what = f"empty {name if name == 'word' else f'label for {name!r}'}"
+                only = f" (nothing but {_codes(cells[column])})" if cells[column] else ""
+                raise CorpusError(f"{file}:{number}: {what}{only}")
         rows.append(cells)
     if rows:
         yield sentence()
+
+
+BEGINS = re.compile(r"#\s*(?:newdoc(?:\s+id)?(?:\s*=\s*|\s+|$)|begin document\b\s*)(.*)")
+"""Where a text begins in CoNLL-U and in CoNLL-2012, and its name."""
+ENDS = re.compile(r"#\s*end document\b.*")
+COMMENT = r"#\s*(?:(?:sent_id|text|newdoc id|newpar id|global\.columns)\s*=|new(?:doc|par)\s*$)"
+CONLLU = re.compile(COMMENT + r"|\d+(?:[-.]\d+)?(?:\t[^\t]*){9}$")
+"""What only CoNLL-U has: its comments, and lines of ten columns of which the first is a number."""
+PACKED = b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ"
+
+
+def _begun(line: str, cells: list[str], word: int) -> str | None:
+    """The name of the text that begins at a line, '' if it has none; None where no text begins."""
+    if "-DOCSTART-" in (cells[0].split(" ")[0], *cells[word : word + 1]):
+        return ""
+    found = BEGINS.fullmatch(line.strip())
+    return found[1] if found else None
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -256,20 +327,56 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         raise CorpusError(f"there is no corpus file {file}")
     with file.open("rb") as stream:
         for number, raw in enumerate(stream, 1):
+            line = raw.rstrip(b"\r\n")
+            if number == 1 and line.startswith(b"version https://git-lfs"):
+                raise CorpusError(f"{file}:1: a Git LFS pointer, not the corpus: fetch it with 'git lfs pull'")
+            if number == 1 and line.startswith(PACKED):
+                raise CorpusError(f"{file}:1: a packed file: unpack it")
+            if b"\0" in line:
+                raise CorpusError(f"{file}:{number}: not UTF-8 (zero bytes, as in UTF-16); convert the file")
+            if b"\r" in line:
+                raise CorpusError(f"{file}:{number}: a carriage return within the line; convert the line ends to \\n")
             try:
-                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                yield number, line.decode("utf-8-sig")  # in every line: files that were joined keep their marks
             except UnicodeDecodeError as error:
                 raise CorpusError(f"{file}:{number}: not UTF-8 ({error.reason}); convert the file") from error
+
+
+def _hint(line: str, tab: bool) -> str:
+    """What may be wrong with a line that has too few or too many columns."""
+    if odd := [c for c in line if c.isspace() and c not in " \t"]:
+        return f"; only blanks and tabs separate columns, {_codes(odd)} does not"
+    if tab and "\t" not in line:
+        return "; there is no tab: if white space separates the columns, give corpus.separator: whitespace"
+    return "; if tabs separate the columns, give corpus.separator: tab" if "\t" in line and not tab else ""
+
+
+def _codes(characters: Iterable[str]) -> str:
+    return ", ".join(f"U+{ord(c):04X}" for c in dict.fromkeys(characters))
 
 
 def _file_splits(corpus: Corpus) -> dict[str, list[Sentence]]:
     splits = {
         split: list(read_columns(ROOT / name, corpus.columns, corpus.separator)) for split, name in corpus.files.items()
     }
+    for split, sentences in splits.items():
+        _refuse_withheld(sentences, ROOT / corpus.files[split])
     if "dev" not in splits:
         train = splits["train"]
         splits |= {"dev": train[9::10], "train": [s for i, s in enumerate(train) if i % 10 != 9]}
     return splits
+
+
+def _refuse_withheld(sentences: list[Sentence], file: Path) -> None:
+    """A treebank whose text may not be passed on has one word, mostly ``_``, in place of all or in some texts."""
+    counts = Counter(word for s in sentences for word in s.words)
+    blank = sum(len(s.words) for s in sentences if len(s.words) > 1 and set(s.words) == {"_"})
+    word, most = ("_", counts["_"]) if blank else next(iter(counts.most_common(1)), ("", 0))
+    if blank > 0.05 * counts.total() or (most > 0.5 * counts.total() and counts.total() >= 20):
+        raise CorpusError(
+            f"{file}: {most} of {counts.total()} words are '{word}': the text is withheld. Put it in first (the "
+            "treebank's README says how), or leave out the sentences that have none"
+        )
 
 
 # Silver labels ---------------------------------------------------------------------------------------------------

@@ -62,28 +62,33 @@ def control(words: dict[str, pd.DataFrame], real: Labels, seed: int) -> Labels:
     distribution of the real ones; a probe can only learn it by heart."""
     rng = np.random.default_rng(seed)
     share = np.bincount(real.ids["train"], minlength=len(real.names)) / len(real.ids["train"])
-    types = pd.Index(np.unique(np.concatenate([t["word"].to_numpy(str) for t in words.values()])))
+    types = pd.Index(sorted(set().union(*(t["word"] for t in words.values()))), dtype=object)
     drawn = rng.choice(len(share), size=len(types), p=share)
-    ids = {s: drawn[types.get_indexer(t["word"].to_numpy(str))] for s, t in words.items()}
+    ids = {s: drawn[types.get_indexer(_types(t))] for s, t in words.items()}
     return Labels(real.property, real.names, ids, control=True)
 
 
 def word_groups(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
     """For each of ``WORDS``, which words of a split belong to it: [words] bool."""
-    train = pd.Series(real.ids["train"]).groupby(words["train"]["word"].to_numpy(str)).nunique()
-    kinds = train.reindex(words[split]["word"].to_numpy(str)).to_numpy()
+    train = pd.Series(real.ids["train"]).groupby(_types(words["train"])).nunique()
+    kinds = train.reindex(_types(words[split])).to_numpy()
     return {"all": np.ones(len(kinds), bool), "ambiguous": kinds > 1, "unseen": np.isnan(kinds)}
 
 
 def baselines(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
     """Predictions without any encoder: [words] label numbers of ``majority`` (the most frequent training label) and
     ``lookup`` (the most frequent one of the word type; the majority for unseen types)."""
-    pairs = pd.DataFrame({"word": words["train"]["word"].to_numpy(str), "label": real.ids["train"]}).value_counts()
+    pairs = pd.DataFrame({"word": _types(words["train"]), "label": real.ids["train"]}).value_counts()
     ranked = pairs.reset_index().sort_values(["count", "label"], ascending=[False, True], kind="stable")
     known = ranked.drop_duplicates("word").set_index("word")["label"]
     top = int(np.bincount(real.ids["train"]).argmax())
-    found = known.reindex(words[split]["word"].to_numpy(str)).fillna(top).to_numpy(int)
+    found = known.reindex(_types(words[split])).fillna(top).to_numpy(int)
     return {"majority": np.full(len(found), top), "lookup": found}
+
+
+def _types(words: pd.DataFrame) -> np.ndarray:
+    """The type of each word: [words] objects. Strings of NumPy's would all be as wide as the longest of them."""
+    return words["word"].to_numpy(object)
 
 
 # Data ------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Sentences are read as they stand in the file, or refused with file and line; splits never share a text."""
 
+import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,9 +97,149 @@ def test_comments_of_a_tab_separated_file_name_the_text_and_are_no_words(tmp_pat
     assert [(s.text, s.words) for s in found] == [("weblog-1", ["dog"]), ("weblog-2", ["#", "cat"])]
 
 
+FOUR, COLUMNS = {"word": 0, "tag": 3}, {"word": 1, "tag": 2}
+
+
+def texts_of(file: Path, columns: dict[str, int] = TWO, separator: str = "whitespace") -> list[tuple[str, list[str]]]:
+    return [(s.text, s.words) for s in read_columns(file, columns, separator)]
+
+
+@pytest.mark.parametrize("mark", ["-DOCSTART- -X- -X- O", "-DOCSTART- -X- O O", "-DOCSTART- -X- O", "-DOCSTART-"])
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_docstart_begins_a_text_and_is_no_word(tmp_path: Path, mark: str, separator: str) -> None:
+    rows = [mark, "", "Birds NNS B O", "", "Berlin NNP B LOC", "", mark, "", "Anna NNP B PER"]
+    file = write(tmp_path, "\n".join(row.replace(" ", separator) for row in rows))
+    found = texts_of(file, FOUR, "tab" if separator == "\t" else "whitespace")
+    assert found == [("#1", ["Birds"]), ("#1", ["Berlin"]), ("#2", ["Anna"])]
+
+
+def test_docstart_is_no_word_wherever_the_words_stand_and_ends_a_sentence(tmp_path: Path) -> None:
+    file = write(tmp_path, "1\t-DOCSTART-\tO\n1\tBirds\tNNS\n-DOCSTART- (2 EU)\n1\tAnna\tNNP\n")
+    assert texts_of(file, COLUMNS, "tab") == [("#1", ["Birds"]), ("#2", ["Anna"])]
+
+
+@pytest.mark.parametrize(
+    ("comments", "texts"),
+    [
+        (["# newdoc id = my file 1", "# newdoc id = my file 2"], ["my file 1", "my file 2"]),
+        (["# newdoc id=x", "#newdoc id = y "], ["x", "y"]),
+        (["# newdoc id = a", "# newdoc"], ["a", "#2"]),
+        (["# newdoc", "#newdoc"], ["#1", "#2"]),
+        (["# newdoc id", "# newdoc id ="], ["#1", "#2"]),
+        (["# newdoc id = a", "# newpar"], ["a", "a"]),
+        (["# newdoc id = a", "# newdocument = b"], ["a", "a"]),
+    ],
+)
+def test_newdoc_begins_a_text_whose_name_is_the_rest_of_the_line(tmp_path: Path, comments, texts) -> None:
+    file = write(tmp_path, "".join(f"{comment}\n# sent_id = 1\n1\tdog\tN\n\n" for comment in comments))
+    assert texts_of(file, COLUMNS, "tab") == [(text, ["dog"]) for text in texts]
+
+
+@pytest.mark.parametrize("mark", ["#", "# "])
+def test_a_document_of_conll_2012_is_a_text_and_its_marks_are_no_words(tmp_path: Path, mark: str) -> None:
+    part = "bc/x 0 0 {} NN\n\n"
+    rows = [f"{mark}begin document (bc/x); part 000\n", part.format("dog"), f"{mark}end document\n"]
+    rows += [f"{mark}begin document (bc/x); part 001\n", part.format("#"), f"{mark}end document\n"]
+    found = texts_of(write(tmp_path, "".join(rows)), {"word": 3, "tag": 4})
+    assert found == [("(bc/x); part 000", ["dog"]), ("(bc/x); part 001", ["#"])]
+
+
+def test_a_word_that_begins_with_a_hash_stays_in_conllu(tmp_path: Path) -> None:
+    file = write(tmp_path, "# text = #a # b\tc\n1\t#a\tX\n2\t#\tSYM\n")
+    assert texts_of(file, COLUMNS, "tab") == [("", ["#a", "#"])]
+    assert texts_of(write(tmp_path, "#\t#\n#a\tNN\n"), TWO, "tab") == [("", ["#", "#a"])]
+
+
 def test_a_hash_is_a_word_in_a_whitespace_separated_file(tmp_path: Path) -> None:
     file = write(tmp_path, "a DT\n# #\n30 CD\n")
     assert next(read_columns(file, TWO)).words == ["a", "#", "30"]
+
+
+SPACES = ["\u00a0", "\u3000", "\u2028", "\u0085", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\u200a"]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda c: f"U+{ord(c):04X}")
+@pytest.mark.parametrize("separator", [" ", "\t", " \t "])
+def test_only_blanks_and_tabs_separate_columns(tmp_path: Path, space: str, separator: str) -> None:
+    word = f"10{space}000"
+    file = write(tmp_path, f" {word}{separator}NUM  \neuros{separator}NOUN\n \t \n{word}{separator}NUM\n")
+    for kind in ("whitespace", "tab") if separator == "\t" else ("whitespace",):
+        found = list(read_columns(file, TWO, kind))
+        assert [s.words for s in found] == [[word, "euros"], [word]]
+        assert [s.labels["tag"] for s in found] == [["NUM", "NOUN"], ["NUM"]]
+
+
+@pytest.mark.parametrize(
+    ("space", "code"), [("\u00a0", "U+00A0"), ("\u3000", "U+3000"), ("\u2003\u3000", "U+2003, U+3000")]
+)
+@pytest.mark.parametrize("separator", ["whitespace", "tab"])
+def test_a_word_of_white_space_alone_is_named_by_its_code(
+    tmp_path: Path, space: str, code: str, separator: str
+) -> None:
+    message = refused(write(tmp_path, f"a\tD\n{space}\tN\n"), separator=separator)
+    assert f"f.txt:2: empty word (nothing but {code})" in message
+
+
+def test_a_space_that_separates_nothing_is_named_where_columns_are_missing(tmp_path: Path) -> None:
+    assert "only blanks and tabs separate columns, U+00A0 does not" in refused(write(tmp_path, "dog\u00a0N\n"))
+
+
+def test_a_line_without_anything_visible_ends_a_sentence(tmp_path: Path) -> None:
+    file = write(tmp_path, "a D\n\u00a0\nb D\n\ufeff\nc D\n")
+    assert [s.words for s in read_columns(file, TWO)] == [["a"], ["b"], ["c"]]
+
+
+def test_files_that_were_joined_keep_no_byte_order_mark(tmp_path: Path) -> None:
+    file = write(tmp_path, "\ufeffa D\n\n\ufeffb D\n")
+    assert [s.words for s in read_columns(file, TWO)] == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("separator", ["whitespace", "tab"])
+def test_line_ends_of_a_carriage_return_alone_are_refused(tmp_path: Path, separator: str) -> None:
+    message = refused(write(tmp_path, b"the\tD\rdog\tN\r\rruns\tV\r"), separator=separator)
+    assert "f.txt:1: a carriage return within the line; convert the line ends" in message
+    assert [s.words for s in read_columns(write(tmp_path, b"the\tD\r\r\n\r\r\ndog\tN\r\n"), TWO)] == [["the"], ["dog"]]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["# sent_id = 1", "# text = Birds sing", "1\tBirds\tN"], ["# newdoc id = a b"], ["# newdoc"], ["#newpar"],
+        ["1\tBirds\tbird\tNOUN\t_\t_\t2\tnsubj\t_\t_"], ["1-2\tdon't" + "\t_" * 8], ["# global.columns = ID FORM"],
+    ],
+)  # fmt: skip
+def test_conllu_that_is_to_be_read_as_white_space_is_refused(tmp_path: Path, rows: list[str]) -> None:
+    message = refused(write(tmp_path, "\n".join(["1 a A", *rows])), COLUMNS)
+    assert "f.txt:2: this looks like CoNLL-U: give corpus.separator: tab" in message
+
+
+@pytest.mark.parametrize("row", ["# #", "#text NN", "# 30 = CD", "newdoc NN", "1 CD"])
+def test_what_only_looks_a_little_like_conllu_is_read(tmp_path: Path, row: str) -> None:
+    columns = {"word": 0, "tag": len(row.split()) - 1}
+    assert next(read_columns(write(tmp_path, row), columns)).words == [row.split()[0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "hint"),
+    [("New York\tN\ndog\tN\n", "whitespace", "separator: tab"), ("the D\n", "tab", "separator: whitespace")],
+)
+def test_a_separator_that_is_not_the_files_is_said(tmp_path: Path, text: str, separator: str, hint: str) -> None:
+    assert f"give corpus.{hint}" in refused(write(tmp_path, text), separator=separator)
+    assert "corpus.separator" not in refused(write(tmp_path, "the D\ndog\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a Git LFS pointer"),
+        (b"\x1f\x8b\x08\x00\x00", "a packed file"), (b"PK\x03\x04a\n", "a packed file"),
+        ("dog N\n".encode("utf-16-le"), "1: not UTF-8 (zero bytes, as in UTF-16)"),
+        ("dog N\n".encode("utf-16"), "1: not UTF-8"),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_of_a_corpus_is_refused_as_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
+    assert reason in refused(write(tmp_path, content))
+    assert texts_of(write(tmp_path, "version NN\n")) == [("", ["version"])]
 
 
 def test_word_ranges_and_empty_nodes_of_conllu_are_no_words(tmp_path: Path) -> None:
@@ -165,6 +307,46 @@ def test_a_sentence_is_kept_once_within_a_split_and_compared_in_plain_quotes(mak
     assert splits["dev"]["word"].tolist() == ["no"], "a sentence may be in two splits"
 
 
+def test_the_number_of_duplicates_is_said_where_they_are_many(make_study, tmp_path: Path, capsys) -> None:
+    given = files(tmp_path, train=numbered(0, 3) + numbered(0, 1), dev=numbered(9, 1) * 3, test="c A\n")
+    corpora.load(make_study(files=given))
+    assert capsys.readouterr().out == "corpus 'own', dev: 2 of 3 sentences repeat another one and are dropped\n"
+
+
+WITHHELD = "".join("_ A\n" * n + "\n" for n in range(2, 7))
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_corpus_whose_words_are_withheld_is_refused_with_the_file(make_study, tmp_path: Path, split: str) -> None:
+    given = {s: numbered(10 * i, 5) for i, s in enumerate(corpora.SPLITS)} | {split: WITHHELD}
+    with pytest.raises(CorpusError, match=rf"{split}\.txt: 20 of 20 words are '_': the text is withheld"):
+        corpora.load(make_study(files=files(tmp_path, **given)))
+
+
+@pytest.mark.parametrize(
+    "train", [WITHHELD + numbered(0, 90), "_ A\n_ B\n. C\n\n" * 7, "[WORD] A\n[WORD] B\n\n" * 10], ids=range(3)
+)
+def test_a_text_that_is_withheld_in_part_or_by_another_mark_is_refused(make_study, tmp_path: Path, train: str) -> None:
+    with pytest.raises(CorpusError, match="the text is withheld"):
+        corpora.load(make_study(files=files(tmp_path, train=train, dev="b A\n", test="c A\n")))
+
+
+def test_an_underscore_may_be_a_word_and_a_small_split_may_have_one_word(make_study, tmp_path: Path) -> None:
+    given = files(tmp_path, train=numbered(0, 3) + "_ A\n\n_ A\nb B\n\n", dev="no A\nno B\n", test="_ A\n")
+    splits = corpora.load(make_study(files=given))
+    assert splits["train"]["word"].tolist().count("_") == 2
+    assert (splits["dev"]["word"].tolist(), splits["test"]["word"].tolist()) == (["no", "no"], ["_"])
+
+
+def test_the_name_of_one_long_text_takes_no_room_for_every_word() -> None:
+    tracemalloc.start()
+    table = corpora._table([corpora.Sentence("x" * 20_000, ["a"] * 3000, {}), corpora.Sentence("y", ["b"], {})], [])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table["text"].tolist()[-1] == "y"
+    assert peak < 80e6
+
+
 @pytest.mark.parametrize(
     ("word", "plain"), [("``", '"'), ("''", '"'), ("“", '"'), ("”", '"'), ("‘", "'"), ("’", "'"), ("`", "'")]
 )
@@ -213,6 +395,48 @@ def test_only_listed_properties_are_gold(make_study) -> None:
     brown = params.load("minilm")
     assert [corpora.label_name(brown, p) for p in brown.properties] == ["pos", "chunk (silver)", "supersense (silver)"]
     assert corpora.label_name(make_study(), "tag") == "tag"
+
+
+# What a corpus must have ------------------------------------------------------------------------------------------
+
+
+def split_of(labels: str, first: str) -> str:
+    return "".join(f"{first}{i} {label}\n\n" for i, label in enumerate(labels.split()))
+
+
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ({"train": "_ _ _ _ _"}, "one label only in the training words, '_': there is nothing to learn ('_' marks"),
+        ({"train": "N N N N N"}, "one label only in the training words, 'N': there is nothing to learn"),
+        ({"train": "N N N V V"}, "no label with 4 training words; the most frequent, 'N', has 3: lower ranking.min_"),
+        ({"dev": "X Y"}, "no label in the dev split that occurs in the training words"),
+        ({"test": "X"}, "no label in the test split that occurs in the training words"),
+    ],
+)
+def test_what_cannot_be_probed_is_known_from_the_corpus(make_study, tmp_path: Path, given: dict, lacking: str) -> None:
+    texts = {"train": "N N N N V", "dev": "N", "test": "V"} | given
+    place = files(tmp_path, **{split: split_of(labels, split) for split, labels in texts.items()})
+    with pytest.raises(CorpusError, match=re.escape(f"corpus 'own': property 'tag' has {lacking}")):
+        corpora.check(make_study(files=place, ranking__min_label_words=4))
+
+
+def test_all_that_a_corpus_lacks_is_in_one_error(make_study, tmp_path: Path) -> None:
+    place = files(tmp_path, train="a N _\nb N _\n", dev="c N _\n", test="d V _\n")
+    columns = {"corpus__columns": {"word": 0, "tag": 1, "xpos": 2}, "properties": ["tag", "xpos"]}
+    with pytest.raises(CorpusError) as caught:
+        corpora.check(make_study(files=place, ranking__min_label_words=1, **columns))
+    assert [line.split(" has ")[0].split()[-1] for line in str(caught.value).splitlines()] == [
+        "'tag'",
+        "'tag'",
+        "'xpos'",
+    ]
+
+
+def test_a_corpus_is_enough_with_one_frequent_label_and_some_known_ones(make_study, tmp_path: Path) -> None:
+    place = files(tmp_path, train=split_of("N N N N V", "a"), dev=split_of("X N", "b"), test=split_of("V X", "c"))
+    corpora.check(make_study(files=place, ranking__min_label_words=4))
+    corpora.check(make_study())
 
 
 # Brown -----------------------------------------------------------------------------------------------------------

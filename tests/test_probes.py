@@ -1,5 +1,7 @@
 """Probes find what is there, nothing where there is nothing, and train as the textbook says."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -404,6 +406,34 @@ def test_the_control_task_gives_a_word_type_one_label_in_all_splits() -> None:
     again, other = probes.control(words, real, 3), probes.control(words, real, 4)
     assert np.array_equal(drawn.ids["train"], again.ids["train"])
     assert not np.array_equal(drawn.ids["train"], other.ids["train"])
+
+
+def test_control_labels_are_drawn_for_the_types_in_the_order_of_their_code_points() -> None:
+    """Results recorded before depend on this order; it is that of NumPy's own strings."""
+    odd = ["z", "Z", "ä", "a", "\u3000", "\U0001f600", "\uffff", "ab", "10\u00a0000", "a"]
+    words = {
+        s: pd.DataFrame({"word": odd[::step], "tag": list("AB" * 5)[::step]})
+        for s, step in (("train", 1), ("test", -1))
+    }
+    found = probes.control(words, probes.labels(words, "tag"), 5)
+    drawn = np.random.default_rng(5).choice(2, size=9, p=[0.5, 0.5])
+    expected = dict(zip(np.unique(np.array(odd)).tolist(), drawn.tolist(), strict=True))
+    assert found.ids["train"].tolist() == [expected[word] for word in odd]
+    assert found.ids["test"].tolist() == [expected[word] for word in odd[::-1]]
+
+
+def test_one_long_word_takes_no_room_for_every_word() -> None:
+    words = word_tables({"train": 2000, "dev": 2000, "test": 2000}, 500, 0, [0.5, 0.5])
+    words["train"].loc[7, "word"] = "x" * 20_000
+    tracemalloc.start()
+    real = probes.labels(words, "tag")
+    probes.control(words, real, 1)
+    groups, known = (f(words, real, "train") for f in (probes.word_groups, probes.baselines))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert known["lookup"][7] == real.ids["train"][7]
+    assert not groups["ambiguous"][7]
+    assert peak < 20e6
 
 
 def test_texts_are_resampled_or_sentences_where_texts_are_unknown() -> None:
