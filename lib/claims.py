@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from lib import results
+from lib import encoders, results
 from lib.results import gravity, pick, top_third
 from lib.runs import Run, Variant
 
@@ -50,6 +50,8 @@ CENTRE = Measure("C2", "centre of gravity over the layers", "layers", LAYER, -1,
 MIDDLE = Measure("C2", "mean layer of the top neurons", "layers", LAYER, -1, "a task in full, ordered neurons")
 SPREAD = replace(MIDDLE, name="entropy of the top neurons", unit="nats", threshold=NATS)
 PAIR = "one BERT, a RoBERTa or XLNet of as many layers"
+BERT, OTHERS = "bert", ("roberta", "xlnet")
+"""The architectures that the paper compares, as ``model_type`` of config.json names them; no other counts as one."""
 DEPTH = Measure("C3", "first layer from which all drop", "layers", LAYER, 1, f"{PAIR}, a task in full, runs pretrained")
 SHIFT = Measure("C3", "shift of the centre of gravity", "layers", LAYER, 1, f"{PAIR}, {RUNS}")
 LAYERS, MARGIN, NAN = "number of layers", "top - random", np.array([np.nan])
@@ -68,11 +70,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evidence:
-    """``values`` : [1 + resamples] each, the estimate first, or [1]. ``tuned`` : one row per fine-tuned run."""
+    """``values`` : [1 + resamples] each, the estimate first, or [1]. ``tuned`` : one row per fine-tuned run.
+    ``architectures`` : study → the ``model_type`` of its encoder."""
 
     titles: dict[str, str]
     values: dict[Key, np.ndarray]
     tuned: pd.DataFrame
+    architectures: dict[str, str]
 
 
 def judge(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
@@ -85,10 +89,14 @@ def judge(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.Da
     titles = {run.study.name: run.study.title for run in wanted}
     unlike = len(set(titles.values())) == len(titles)
     titles = {name: title if unlike else f"{title} ({name})" for name, title in titles.items()}
-    return verdicts(titles, results.scores(wanted), counts, tests)
+    architectures = {run.study.name: encoders.architecture(run.study) for run in wanted}
+    return verdicts(titles, results.scores(wanted), counts, tests, architectures)
 
 
-def verdicts(titles: dict[str, str], scores: pd.DataFrame, counts: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+def verdicts(
+    titles: dict[str, str], scores: pd.DataFrame, counts: pd.DataFrame, tests: pd.DataFrame,
+    architectures: dict[str, str],
+) -> pd.DataFrame:  # fmt: skip
     """The verdict on every comparison that the claims ask for (method, section 1), or what it lacks.
 
     C1 : each two tasks, drop over the top third of the layers; and the paper's named tasks, forget minus keep.
@@ -99,6 +107,7 @@ def verdicts(titles: dict[str, str], scores: pd.DataFrame, counts: pd.DataFrame,
     C4 : the same task, all minus some of its updates.
 
     ``titles`` : study → title of its encoder. ``scores``, ``counts``, ``tests`` : as ``results`` makes them.
+    ``architectures`` : study → ``model_type`` of its encoder's config.json.
 
     Returns
     -------
@@ -113,7 +122,7 @@ def verdicts(titles: dict[str, str], scores: pd.DataFrame, counts: pd.DataFrame,
     named = [Variant.parse(name) for name in scores["variant"]]
     tuned = scores.assign(task=[v.task for v in named], share=[v.share for v in named], seed=[v.seed for v in named],
                           condition=[v.name.rpartition("-s")[0] for v in named])  # fmt: skip
-    known = Evidence(titles, _of_layers(counts) | _of_neurons(tests), tuned)
+    known = Evidence(titles, _of_layers(counts) | _of_neurons(tests), tuned, architectures)
     asked = [a for study in titles for a in _within(known, study)] + _between_architectures(known)
     return pd.DataFrame([row for a in sorted(asked, key=lambda a: a.measure.claim) for row in _judged(known, a)])
 
@@ -241,9 +250,7 @@ def _within(known: Evidence, study: str) -> list[Comparison]:
 
 def _between_architectures(known: Evidence) -> list[Comparison]:
     """What C3 compares; a pair that it cannot compare, or that there is no pair, as a comparison of nothing."""
-    family = {s: next((f for f in ("roberta", "xlnet", "bert") if f in f"{s} {title}".lower()), "")
-              for s, title in known.titles.items()}  # fmt: skip
-    berts, others = ([s for s in family if family[s] in kind] for kind in (["bert"], ["roberta", "xlnet"]))
+    berts, others = ([s for s in known.titles if known.architectures[s] in kind] for kind in ((BERT,), OTHERS))
     if len(berts) != 1 or not others:
         return [Comparison(DEPTH, " vs ".join(known.titles.values()))]
     asked, bert = [], berts[0]

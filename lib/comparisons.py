@@ -27,10 +27,11 @@ CELL = [c for c in results.CELL if c != "variant"] + ["kind", "split"]
 
 
 def encoder_colour(study: str) -> tuple[str, str]:
-    """Colour and marker of an encoder, by the family that its name (or title) begins with: the same in every figure."""
+    """Colour and marker of an encoder, the same in every figure: those of a family if the first word of its name (or
+    title) is that family, e.g. ``bert-mini``. It is a look only: no claim rests on it."""
     name = study.lower()
-    family = next((look for family, look in FAMILIES.items() if name.startswith(family)), None)
-    return family or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
+    (first,) = re.findall(r"^[a-z]*", name)
+    return FAMILIES.get(first) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
 
 
 def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -60,20 +61,27 @@ def encoders_side_by_side(
 
     ``accuracy``, ``drop`` : as ``results.accuracies`` and ``results.drops`` give them, of all studies in ``titles``.
     ``titles`` : study → title of its panels. ``name`` : the property. ``words`` : all, ambiguous or unseen.
+    If nothing was fine-tuned, there is no difference to be drawn: one row of panels.
     """
-    figure, axes = _grid(2, len(titles))
     drawn = accuracy[accuracy["labels"].isin(["real", "lookup"])]
     levels = _shaded(seed_mean(pick(drawn, property=name, words=words), "accuracy"))
     changes = seed_mean(pick(drop, property=name, words=words), "drop")
-    for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
+    changes = changes[changes["study"].isin(list(titles))]
+    figure, axes = _grid(2 if len(changes) else 1, len(titles))
+    for (top, *bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
         figures.accuracy_panel(top, pick(levels, study=study), plain)
+        top.set_title(title)
         here = pick(changes, study=study)
-        figures.drop_panel(bottom, _shaded(here), plain)
-        for variant, mine in here[here["seeds"] > 1].groupby("variant"):
-            bottom.vlines(mine["layer"], -100 * mine["high"], -100 * mine["low"], color=figures.colour(variant), lw=1.2)
-        top.set(title=title, xlabel="")
+        for ax in bottom:
+            figures.drop_panel(ax, _shaded(here), plain)
+            for variant, mine in here[here["seeds"] > 1].groupby("variant"):
+                ax.vlines(mine["layer"], -100 * mine["high"], -100 * mine["low"], color=figures.colour(variant), lw=1.2)
+            if here.empty:
+                ax.text(0.5, 0.7, "not fine-tuned", ha="center", transform=ax.transAxes)
+            top.set_xlabel("")
     axes[0, 0].set_ylabel(f"accuracy,\n{words} words")
-    axes[1, 0].set_ylabel(POINTS)
+    if len(changes):
+        axes[1, 0].set_ylabel(POINTS)
     return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True))
 
 
@@ -81,8 +89,12 @@ def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, words: s
     """Accuracy after minus before fine-tuning, as numbers: one heat map of tasks by layers per encoder, on one scale.
 
     Bold: the interval over texts excludes 0, on the same side in every seed. ``drop`` : as ``results.drops`` gives it.
+    Raises ValueError if nothing was fine-tuned.
     """
     mine = pick(drop, property=name, words=words)
+    titles = {study: title for study, title in titles.items() if study in set(mine["study"])}
+    if not titles:
+        raise ValueError(f"no change of '{name}' on {words} words can be drawn: none of these encoders was fine-tuned")
     mine = mine[mine["study"].isin(list(titles))].assign(
         task=mine["variant"].map(_task), change=-100 * mine["drop"], lost=mine["low"] > 0, won=mine["high"] < 0
     )
@@ -155,7 +167,8 @@ def depth(judged: pd.DataFrame, name: str) -> Figure:
         here = pick(mine, encoder=encoder)
         rows = [tasks.index(task) + step * i - first for task in here["task"]]
         ax.hlines(rows, here["low"], here["high"], color=shade, lw=2)
-        ax.plot(here["effect"], rows, linestyle="", marker=marker, color=shade, markersize=8, label=encoder)
+        ax.plot(here["effect"], rows, linestyle="", marker=marker, color=shade, markersize=8,
+                label=figures.named(encoder))  # fmt: skip
         single = [
             (float(v), row + 0.3 * step) for row, text in zip(rows, here["per_seed"], strict=True) for v in text.split()
         ]
@@ -207,8 +220,8 @@ def pretraining(curves: pd.DataFrame) -> Figure:
     for encoder, mine in curves.groupby("encoder", sort=False):
         shade, marker = encoder_colour(encoder)
         mine = mine.sort_values("pieces")
-        ax.plot(mine["pieces"] / 1e6, mine["held_out"], color=shade, lw=2, label=encoder, marker=marker,
-                markevery=math.ceil(len(mine) / 12))  # fmt: skip
+        ax.plot(mine["pieces"] / 1e6, mine["held_out"], color=shade, lw=2, marker=marker,
+                markevery=math.ceil(len(mine) / 12), label=figures.named(encoder))  # fmt: skip
         ax.axhline(mine["entropy"].iloc[0], color=shade, lw=2, linestyle=":")
     ax.plot([], [], ":", color="#555555", lw=2, label="guessing by frequency")
     ax.set(xlabel="millions of pieces read", ylabel="held-out loss, nats per piece", ylim=(0, None))
@@ -267,15 +280,16 @@ def _caption(means: pd.DataFrame, texts: bool) -> str:
     """What lines, shades and whiskers (or triangles) stand for. ``texts``: whether there are intervals over texts."""
     count = means[~means["variant"].isin(["pretrained", "random"])]["seeds"]
     few, many = count.min(), count.max()
-    if many == 1:
-        return f"One seed per task. {'Shades: 95 % interval over texts' if texts else 'Triangles: mean layer'}."
+    if count.empty or many == 1:
+        seeds = "" if count.empty else "One seed per task. "
+        return f"{seeds}{'Shades: 95 % interval over texts' if texts else 'Triangles: mean layer'}."
     rest = "Whiskers (single runs: shades): 95 % interval over texts" if texts else "Triangles: mean layer; dots: seeds"
     return f"Lines: mean of {many if few == many else f'{few}–{many}'} seeds; shades: lowest to highest. {rest}."
 
 
 def _grid(rows: int, columns: int, heights: tuple[float, ...] | None = None) -> tuple[Figure, np.ndarray]:
     """Panels of which each row shares its y axis, each column its x axis."""
-    size = (max(6.4, 3.6 * columns), 6.2 if heights is None else 5.2)
+    size = (max(6.4, 3.6 * columns), 1 + 2.6 * rows if heights is None else 5.2)
     return plt.subplots(rows, columns, figsize=size, squeeze=False, sharex="col", sharey="row", height_ratios=heights)
 
 

@@ -8,13 +8,16 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib import disk, results
@@ -28,11 +31,19 @@ DIGITS = "%.4f"
 AMOUNT = re.compile(r"-(half|quarter|\d+k?)(?=$|-s\d+$)")
 """The amount in the name of a task or variant that was not learnt in full."""
 
+ASIAN = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Hiragino Sans GB",
+         "Microsoft YaHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback")  # fmt: skip
+"""Fonts for names that DejaVu Sans, which comes with Matplotlib, has no letters for; those that are here are used."""
+
+plt.switch_backend(matplotlib.get_backend())  # before the style: a notebook's backend may bring settings of the user's
+matplotlib.rcdefaults()  # whoever draws a figure, it is the same: nothing of a matplotlibrc is left
 sns.set_theme("notebook", "ticks", rc={
     "axes.grid": True, "grid.color": "#e6e6e6", "axes.spines.top": False, "axes.spines.right": False,
     "figure.dpi": 100, "savefig.dpi": 150, "legend.frameon": False, "pdf.fonttype": 42,
-    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.use": True, "font.family": ["DejaVu Sans", *(f for f in ASIAN if f in get_font_names())],
+    "text.parse_math": False,  # a name may hold $, _ and ^; what is a formula says so (``powers_of_ten``)
 })  # fmt: skip
+STYLE = {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
 
 
 def colour(variant: str) -> str:
@@ -64,7 +75,7 @@ def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write a figure as PDF and PNG beside the CSV that it is drawn from."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix in ("pdf", "png"):
-        with disk.being_made(folder / f"{name}.{suffix}") as part:
+        with disk.being_made(folder / f"{name}.{suffix}") as part, matplotlib.rc_context(STYLE):
             figure.savefig(part, format=suffix, metadata={"CreationDate": None} if suffix == "pdf" else None)
     save_table(folder, name, table)
 
@@ -85,10 +96,15 @@ def panels(count: int, width: float = 4.2, height: float = 3.6) -> tuple[Figure,
 def line(ax: Axes, table: pd.DataFrame, y: str, variant: str, label: str, **look: str) -> None:
     """Fractions ``y`` per layer, in per cent, in the style of a variant, with ``look`` over it; intervals shaded."""
     table = table.sort_values("layer")
-    ax.plot(table["layer"], table[y] * 100, label=label, **style(variant) | look)
+    ax.plot(table["layer"], table[y] * 100, label=named(label), **style(variant) | look)
     if {"low", "high"} <= set(table.columns):
         low, high = table["low"] * 100, table["high"] * 100
         ax.fill_between(table["layer"], low, high, color=colour(variant), alpha=0.15, lw=0)
+
+
+def named(label: str) -> str:
+    """A name as the label of a line: of one that begins with an underscore, Matplotlib's legends show nothing."""
+    return f"\u200b{label}" if label.startswith("_") else label
 
 
 def layers_axis(ax: Axes) -> None:
@@ -221,9 +237,9 @@ def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
     mine = tests[tests["kind"] == "layer"]
     for ax, (name, title) in zip(axes, names.items(), strict=True):
         here = mine[mine["property"] == name]
-        order = ordered(here["variant"].unique())
-        sns.barplot(here, x="layer", y="neurons", hue="variant", hue_order=order, ax=ax, native_scale=True,
-                    palette={v: colour(v) for v in order}, legend=ax is axes[0])  # fmt: skip
+        look = {named(v): colour(v) for v in ordered(here["variant"].unique())}
+        sns.barplot(here.assign(variant=here["variant"].map(named)), x="layer", y="neurons", hue="variant", ax=ax,
+                    hue_order=[*look], palette=look, native_scale=True, legend=ax is axes[0])  # fmt: skip
         ax.set(title=title, ylabel="")
         layers_axis(ax)
     axes[0].set_ylabel("top neurons")
@@ -244,9 +260,16 @@ def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str =
             here = results.pick(tests, property=name, kind=kind, split=split).sort_values("neurons")
             ax.plot(here["neurons"], here["accuracy"] * 100, color=shade, linestyle=dashes, marker=marker, label=label)
         ax.set(title=title, xscale="log", xlabel="neurons")
+        powers_of_ten(ax.xaxis)
         ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes[0].set_ylabel("accuracy")
     return finish(figure)
+
+
+def powers_of_ten(axis: Axis) -> None:
+    """The numbers of a logarithmic axis are formulas, 10 to a power, unlike every name."""
+    for tick in (*axis.get_major_ticks(20), *axis.get_minor_ticks(200)):  # more than an axis of neurons has
+        tick.label1.set_parse_math(True)
 
 
 # 05 (lib.comparisons) ---------------------------------------------------------------------------------------------

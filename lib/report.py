@@ -20,7 +20,8 @@ def write(notebook: str | Path, page: str | Path) -> None:
 
     Raises
     ------
-    ValueError : the page would load something (script, style, font or picture) from elsewhere.
+    ValueError : no picture is in the notebook, or the page would load something (script, style, font or picture) from
+        elsewhere.
     """
     import nbformat  # here: what make reproduce prints at its end needs neither
     from nbconvert import HTMLExporter
@@ -31,6 +32,9 @@ def write(notebook: str | Path, page: str | Path) -> None:
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    shown = [kind for cell in book.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
+    if not any(kind.startswith("image/") for kind in shown):
+        raise ValueError(f"{notebook}: no figure is in it; unset MPLBACKEND, if it is set, and execute it again")
     html, _ = exporter.from_notebook_node(book)
     html = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", html)
     html = re.sub(r"<script[^>]*>.*?</script>", "", html, flags=re.S)

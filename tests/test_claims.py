@@ -55,7 +55,11 @@ NO_TESTS = ranked({})
 
 def judged(profiles: dict[str, np.ndarray], tests: pd.DataFrame = NO_TESTS, failed: Iterable[str] = (), **planted):
     """The verdicts on one study of the encoder E."""
-    return claims.verdicts({"s": "E"}, scores(profiles, failed=failed), counts(profiles, **planted), tests)
+    return verdicts(scores(profiles, failed=failed), counts(profiles, **planted), tests)
+
+
+def verdicts(scores: pd.DataFrame, counts: pd.DataFrame, tests: pd.DataFrame = NO_TESTS) -> pd.DataFrame:
+    return claims.verdicts({"s": "E"}, scores, counts, tests, {"s": "bert"})
 
 
 def tuned(drops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -172,7 +176,7 @@ def test_the_interval_is_a_paired_one() -> None:
     table = counts(tuned({"a-s1": 4 * TOP, "b-s1": 2 * TOP}))
     hard = pd.Series(np.random.default_rng(0).uniform(-3000, 0, 40), index=[f"t{i}" for i in range(40)])
     table["correct"] += table["text"].map(hard)
-    row = only(claims.verdicts({"s": "E"}, scores(["a-s1", "b-s1"]), table, NO_TESTS), claim="C1", property="tag")
+    row = only(verdicts(scores(["a-s1", "b-s1"]), table), claim="C1", property="tag")
     assert row[["low", "effect", "high"]].tolist() == pytest.approx([2, 2, 2])
     assert np.diff(results.accuracies(table)[["low", "high"]]).min() > 0.03
 
@@ -212,15 +216,15 @@ def test_silver_properties_and_other_splits_labels_and_words_are_ignored() -> No
     other = [{"property": "kind", "source": "silver"}, {"split": "dev"}, {"labels": "control"}, {"words": "unseen"}]
     noise = pd.concat(counts(mirrored, **where) for where in other)
     every = pd.concat([counts(drops), noise])
-    pd.testing.assert_frame_equal(claims.verdicts({"s": "E"}, scores(drops), every, NO_TESTS), judged(drops))
-    silver = claims.verdicts({"s": "E"}, scores(drops), counts(drops, source="silver"), NO_TESTS)
+    pd.testing.assert_frame_equal(verdicts(scores(drops), every), judged(drops))
+    silver = verdicts(scores(drops), counts(drops, source="silver"))
     assert silver["verdict"].unique().tolist() == [NOT_TESTABLE]
 
 
 def test_each_gold_property_has_its_own_row() -> None:
     drops = tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP})
     table = pd.concat([counts(drops), counts(tuned({"a-s1": TOP, "b-s1": TOP}), property="other")])
-    rows = results.pick(claims.verdicts({"s": "E"}, scores(drops), table, NO_TESTS), compared="a vs b")
+    rows = results.pick(verdicts(scores(drops), table), compared="a vs b")
     assert rows.set_index("property")["verdict"].to_dict() == {"other": NOT_REPRODUCED, "tag": REPRODUCED}
 
 
@@ -230,7 +234,7 @@ def test_an_encoder_that_did_not_change_has_effects_of_exactly_0() -> None:
     table = pd.concat([same.assign(variant=v) for v in ("pretrained", "a-s1", "b-s1")] + [counts({"random": LOW})])
     table["correct"] += table["layer"] * rng.integers(1, 9)
     tests = ranked({v: [3, 2, 1] for v in ("pretrained", "a-s1", "b-s1")})
-    found = claims.verdicts({"s": "E"}, scores(["a-s1", "b-s1"]), table, tests).dropna(subset="effect")
+    found = verdicts(scores(["a-s1", "b-s1"]), table, tests).dropna(subset="effect")
     assert len(found) == 1 + 3 * 2
     assert (found["effect"] == 0).all()
     assert not found["same_sign"].any()
@@ -287,14 +291,16 @@ def test_neurons_in_an_order_that_fails_its_own_test_are_undecided(weak: str) ->
 # C3 ----------------------------------------------------------------------------------------------------------------
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini"}
+MINIS = {"bert-mini": "bert", "roberta-mini": "roberta", "xlnet-mini": "xlnet"}
 
 
-def encoders(drops: dict[str, np.ndarray], titles: dict[str, str] = TITLES, noise: float = 0) -> pd.DataFrame:
+def encoders(drops: dict[str, np.ndarray], architectures: dict[str, str] = MINIS, noise: float = 0) -> pd.DataFrame:
     """The verdicts on C3 of studies whose encoder, fine-tuned on the task a, drops like this."""
     each = {study: tuned({"a-s1": drop, "a-s2": drop}) for study, drop in drops.items()}
     table = pd.concat(counts(p, study, noise=noise) for study, p in each.items())
     known = pd.concat(scores(p, study) for study, p in each.items())
-    return results.pick(claims.verdicts({s: titles[s] for s in each}, known, table, NO_TESTS), claim="C3")
+    titles = {study: TITLES.get(study, study) for study in each}
+    return results.pick(claims.verdicts(titles, known, table, NO_TESTS, architectures), claim="C3")
 
 
 def test_a_bert_that_keeps_it_deeper_than_the_others_is_found() -> None:
@@ -314,23 +320,32 @@ def test_studies_are_drawn_with_the_same_texts() -> None:
     table = pd.concat(counts(profiles, noise=5).assign(study=study) for study in ("bert-mini", "roberta-mini"))
     known = pd.concat(scores(profiles, study) for study in ("bert-mini", "roberta-mini"))
     titles = {study: TITLES[study] for study in ("bert-mini", "roberta-mini")}
-    rows = results.pick(claims.verdicts(titles, known, table, NO_TESTS), claim="C3")
+    rows = results.pick(claims.verdicts(titles, known, table, NO_TESTS, MINIS), claim="C3")
     assert (rows[["effect", "low", "high"]] == 0).all(axis=None)
     table["text"] = table["text"].mask(table["study"] == "bert-mini", "other " + table["text"])
     with pytest.raises(ValueError, match="not probed on the same test texts"):
-        claims.verdicts(titles, known, table, NO_TESTS)
+        claims.verdicts(titles, known, table, NO_TESTS, MINIS)
 
 
-@pytest.mark.parametrize(("drops", "titles", "lacking"), [
-    ({"bert-mini": TOP}, TITLES, "a RoBERTa or XLNet"),
-    ({"roberta-mini": TOP, "xlnet-mini": TOP}, TITLES, "one BERT"),
-    ({"a": TOP, "b": TOP, "c": TOP}, {"a": "BERT", "b": "DistilBERT", "c": "RoBERTa"}, "one BERT"),
-    ({"minilm": TOP}, {"minilm": "MiniLM-L6"}, "one BERT"),
+@pytest.mark.parametrize(("architectures", "lacking"), [
+    (["bert"], "a RoBERTa or XLNet"), (["roberta", "xlnet"], "one BERT"), (["bert", "bert", "roberta"], "one BERT"),
+    (["deberta-v2", "roberta"], "one BERT"), (["distilbert", "xlnet"], "one BERT"), (["albert", "roberta"], "one BERT"),
+    (["bert", "xlm-roberta"], "a RoBERTa or XLNet"), (["bert", "camembert"], "a RoBERTa or XLNet"),
 ])  # fmt: skip
-def test_without_a_pair_the_architectures_are_not_compared(drops: dict, titles: dict, lacking: str) -> None:
-    row = only(encoders(drops, titles), claim="C3")
+def test_without_a_pair_the_architectures_are_not_compared(architectures: list[str], lacking: str) -> None:
+    known = dict(zip("abc", architectures, strict=False))
+    row = only(encoders(dict.fromkeys(known, TOP), known), claim="C3")
     assert row["verdict"] == NOT_TESTABLE
     assert lacking in row["sentence"]
+
+
+def test_an_architecture_is_that_of_the_encoder_whatever_its_study_is_called() -> None:
+    drops = {"roberta-large": 5 * TOP, "mine": TOP}
+    found = encoders(drops, {"roberta-large": "bert", "mine": "xlnet"})
+    assert (found["verdict"] != NOT_TESTABLE).all()
+    assert found["encoder"].unique().tolist() == ["roberta-large vs mine"]
+    misled = encoders({"bert-mini": TOP, "roberta-mini": TOP}, {"bert-mini": "deberta", "roberta-mini": "longformer"})
+    assert misled["verdict"].tolist() == [NOT_TESTABLE]
 
 
 def test_encoders_of_different_depth_are_not_compared() -> None:
@@ -338,7 +353,7 @@ def test_encoders_of_different_depth_are_not_compared() -> None:
     profiles["xlnet-mini"] = {v: np.full(4, 80.0) for v in ("pretrained", "random", "a-s1")}
     table = pd.concat(counts(mine, study) for study, mine in profiles.items())
     known = pd.concat(scores(["a-s1"], study) for study in TITLES)
-    found = results.pick(claims.verdicts(TITLES, known, table, NO_TESTS), claim="C3").set_index("encoder")
+    found = results.pick(claims.verdicts(TITLES, known, table, NO_TESTS, MINIS), claim="C3").set_index("encoder")
     assert (found.loc["BERT-mini vs RoBERTa-mini", "verdict"] != NOT_TESTABLE).all()
     assert found.loc["BERT-mini vs XLNet-mini", "verdict"] == NOT_TESTABLE
     assert "as many layers" in found.loc["BERT-mini vs XLNet-mini", "sentence"]
@@ -396,6 +411,18 @@ def test_judge_asks_runs_for_titles_and_scores(make_study: Callable, monkeypatch
     twin = Run(study.model_copy(update={"name": "twin"}), Variant("pretrained"))
     both = claims.judge([*wanted, twin], counts(profiles, "minilm"), NO_TESTS)
     assert {"MiniLM-L6 (minilm)", "MiniLM-L6 (twin)"} < set(both["encoder"])
+
+
+def test_judge_reads_the_architecture_from_the_encoder(make_study: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two studies that are both called BERT: by their config.json one is a BERT and the other a RoBERTa."""
+    profiles = tuned({"a-s1": TOP})
+    studies = [make_study(kind).model_copy(update={"name": f"bert-{kind}"}) for kind in ("roberta", "bert")]
+    monkeypatch.setattr(results, "scores", lambda wanted: pd.concat(scores(profiles, study.name) for study in studies))
+    table = pd.concat(counts(profiles, study.name) for study in studies)
+    found = claims.judge([Run(study, Variant.parse(v)) for study in studies for v in profiles], table, NO_TESTS)
+    pairs = results.pick(found, claim="C3")
+    assert pairs["encoder"].unique().tolist() == ["MiniLM-L6 (bert-bert) vs MiniLM-L6 (bert-roberta)"]
+    assert (pairs["verdict"] != NOT_TESTABLE).all()
 
 
 def test_studies_of_different_corpora_are_refused(make_study: Callable) -> None:

@@ -1,18 +1,22 @@
 """The comparing figures show every encoder, task and seed they are given, in its own colour, at the right place."""
 
+import importlib
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lib import comparisons, figures, results
+from lib import comparisons, figures, report, results
 from lib.claims import CENTRE
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
@@ -178,7 +182,10 @@ def test_an_encoder_has_one_colour_and_marker_by_its_family() -> None:
         assert len({comparisons.encoder_colour(n) for n in names}) == 1
     looks = [comparisons.encoder_colour(n) for n in ("bert-mini", "roberta-mini", "xlnet-mini", "minilm")]
     assert all(a[0] != b[0] and a[1] != b[1] for a, b in combinations(looks, 2))
-    assert comparisons.encoder_colour("albert-base") != comparisons.encoder_colour("bert-base")
+    bert = comparisons.encoder_colour("bert-base")
+    for other in ("albert-base", "DeBERTa", "BERTweet", "distilbert", "XLM-RoBERTa", "robertalike", "$BERT$", ""):
+        assert comparisons.encoder_colour(other) in comparisons.OTHERS
+    assert comparisons.encoder_colour("BERT") == comparisons.encoder_colour("bert_base") == bert
 
 
 def test_no_encoder_has_the_colour_of_a_task() -> None:
@@ -262,6 +269,34 @@ def test_with_one_seed_the_shade_is_the_interval_over_texts() -> None:
     assert "One seed per task" in figure.legends[0].get_title().get_text()
 
 
+NONE = drops(1, 1).iloc[:0]
+
+
+def test_where_nothing_was_fine_tuned_one_row_is_drawn_and_nothing_is_said_of_seeds() -> None:
+    before = accuracies(3, 1).query("variant in ('pretrained', 'random')")
+    for drop in (NONE, pd.DataFrame(columns=NONE.columns), drops(3, 1).assign(study="another")):
+        figure = comparisons.encoders_side_by_side(before, drop, TITLES_3, "pos")
+        axes = panels(figure)
+        assert [ax.get_title() for ax in axes] == list(TITLES_3.values())
+        assert all(ax.get_xlabel().startswith("layer") for ax in axes)
+        assert figure.legends[0].get_title().get_text() == "Shades: 95 % interval over texts."
+        assert_all_text_inside_and_apart(figure)
+    neurons = comparisons.top_neurons(neuron_tests(3, 1).query("variant in ('pretrained', 'random')"), TITLES_3, "pos")
+    assert neurons.legends[0].get_title().get_text() == "Triangles: mean layer."
+    with pytest.raises(ValueError, match="none of these encoders was fine-tuned"):
+        comparisons.drop_heatmap(NONE, TITLES_3, "pos")
+
+
+def test_an_encoder_that_was_not_fine_tuned_is_said_to_be_so_beside_one_that_was() -> None:
+    tables = [
+        t.query("study == 'bert-mini' or variant in ('pretrained', 'random')") for t in (accuracies(2, 3), drops(2, 3))
+    ]
+    first, second = panels(comparisons.encoders_side_by_side(*tables, titles(2), "pos"))[2:]
+    assert [t.get_text() for ax in (first, second) for t in ax.texts] == ["not fine-tuned"]
+    assert second.texts and not named(second) and named(first)
+    assert [ax.get_title() for ax in panels(comparisons.drop_heatmap(tables[1], titles(2), "pos"))] == ["BERT-mini"]
+
+
 def test_a_task_of_one_encoder_only_is_in_the_legend() -> None:
     lacking = [t.query("study != 'bert-mini' or variant != 'shuffled-s1'") for t in (accuracies(3, 1), drops(3, 1))]
     figure = comparisons.encoders_side_by_side(*lacking, TITLES_3, "pos")
@@ -284,6 +319,111 @@ def test_silver_properties_are_marked() -> None:
         assert_all_text_inside_and_apart(figure)
     gold = comparisons.drop_heatmap(drops(1, 1), titles(1), "pos")
     assert "silver" not in gold.get_suptitle()
+
+
+# names and surroundings ----------------------------------------------------------------------------------------------
+
+ODD = ["$10-$20", "$1_$5", r"\frac{a}_^", "$x^2$", "_hidden", "50 % {off}"]
+
+
+def literal(figure: Figure) -> list[str]:
+    """The texts of a figure as they are drawn; no name is taken for a formula."""
+    figure.draw_without_rendering()
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
+    assert not [
+        t for t in texts if t.get_parse_math() and is_math_text(t.get_text()) and "mathdefault" not in t.get_text()
+    ]
+    return [t.get_text().removeprefix("\u200b") for t in texts]
+
+
+def test_class_names_are_drawn_as_they_are() -> None:
+    found = literal(figures.confusion(pd.DataFrame({"gold": [0, 1], "predicted": [1, 1]}), ODD))
+    assert all(found.count(name) == 2 for name in ODD)
+
+
+def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
+    shown, name = ODD[2:5], "$p_1$"
+    studies, encoders = (dict(zip(known, shown, strict=True)) for known in (TITLES_3, TITLES_3.values()))
+    accuracy, drop, tests = (
+        t.assign(property=name, variant=t["variant"].str.replace("shuffled", "_topic"))
+        for t in (accuracies(3, 2), drops(3, 2), neuron_tests(3, 2))
+    )
+    judged, curve = (t.assign(encoder=t["encoder"].map(encoders)) for t in (shifts(3, 1)[0], curves(3)))
+    for figure in (
+        comparisons.encoders_side_by_side(accuracy, drop, studies, name),
+        comparisons.drop_heatmap(drop, studies, name),
+        comparisons.top_neurons(tests, studies, name),
+    ):
+        found = literal(figure)
+        assert {*shown, "_topic"} <= set(found)
+        assert any(text.endswith(f": {name}") for text in found)
+    for figure in (comparisons.depth(judged, "pos"), comparisons.pretraining(curve)):
+        assert set(shown) <= set(literal(figure))
+    for figure in (
+        figures.neurons_per_layer(tests, {name: "$t$"}),
+        figures.accuracy_per_layer(accuracy, {name: "$t$"}),
+    ):
+        assert {"_topic-s1", "$t$"} <= set(literal(figure))
+
+
+def test_powers_of_ten_are_formulas_beside_names_that_are_none() -> None:
+    rows = [
+        ("$p$", kind, "test", n, 0.5)
+        for kind in ("retrain", "keep-top", "keep-random", "keep-bottom")
+        for n in (1, 90, 2000)
+    ]
+    tests = pd.DataFrame(rows, columns=["property", "kind", "split", "neurons", "accuracy"])
+    figure = figures.accuracy_by_neurons(tests, {"$p$": "$p$ (silver)"})
+    figure.suptitle("$s$")
+    found = literal(figure)
+    assert {"$p$ (silver)", "$s$"} <= set(found)
+    shown = [t for t in panels(figure)[0].get_xticklabels() if t.get_text()]
+    assert len(shown) >= 3 and all(t.get_parse_math() and is_math_text(t.get_text()) for t in shown)
+
+
+OWN = {
+    "savefig.bbox": "tight", "savefig.transparent": True, "savefig.dpi": 30, "figure.dpi": 50, "text.usetex": True,
+    "font.family": ["monospace"], "lines.linestyle": "--", "axes.titlelocation": "left", "axes.xmargin": 0.3,
+    "axes.unicode_minus": False, "pdf.compression": 0, "pdf.fonttype": 3, "mathtext.fontset": "stix",
+}  # fmt: skip
+
+
+def saved(folder: Path) -> list[bytes]:
+    """A figure with a name and powers of ten, drawn now: its PNG and its PDF."""
+    tests = pd.DataFrame({"property": "pos", "kind": "retrain", "split": "test", "neurons": [1, 100], "accuracy": 0.5})
+    figures.save(figures.accuracy_by_neurons(tests, {"pos": "pos"}), folder, "x", tests)
+    return [(folder / f"x.{suffix}").read_bytes() for suffix in ("png", "pdf")]
+
+
+def test_a_picture_does_not_depend_on_the_matplotlibrc_of_whoever_draws_it(tmp_path: Path) -> None:
+    plain = saved(tmp_path)
+    with plt.rc_context(OWN):
+        importlib.reload(figures)
+        assert saved(tmp_path) == plain
+    importlib.reload(figures)
+
+
+def test_saving_heeds_no_setting_that_is_made_after_the_drawing(tmp_path: Path) -> None:
+    _, (ax,) = figures.panels(1)
+    ax.set(title="before", xlabel="layer")
+    figures.save(ax.figure, tmp_path, "plain", pd.DataFrame())
+    with plt.rc_context(OWN):
+        figures.save(ax.figure, tmp_path, "own", pd.DataFrame())
+    for suffix in ("png", "pdf"):
+        assert (tmp_path / f"plain.{suffix}").read_bytes() == (tmp_path / f"own.{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/svg+xml"])
+def test_a_report_without_a_picture_is_refused(tmp_path: Path, kind: str) -> None:
+    cell = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("display_data", {"text/plain": "<Figure>"})])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "n.ipynb")
+    with pytest.raises(ValueError, match=r"n\.ipynb: no figure is in it; unset MPLBACKEND"):
+        report.write(tmp_path / "n.ipynb", tmp_path / "n.html")
+    assert not (tmp_path / "n.html").exists()
+    cell.outputs[0].data[kind] = "<svg/>" if "svg" in kind else "aGVsbG8="
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "n.ipynb")
+    report.write(tmp_path / "n.ipynb", tmp_path / "n.html")
+    assert (tmp_path / "n.html").exists()
 
 
 # the lessons' figures ------------------------------------------------------------------------------------------------
