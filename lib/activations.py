@@ -109,6 +109,9 @@ def extract(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Word vectors of all layers, batch by batch, longest windows first.
 
+    A word's vector does not depend on what else is in its batch: an encoder that reads the padding (``reads_padding``)
+    gets batches of windows of one length.
+
     Parameters
     ----------
     alignments : one per sentence (``encoders.align``).
@@ -127,16 +130,34 @@ def extract(
     total = sum(len(w.ids) for _, w in windows)
     with torch.inference_mode(), tqdm(total=total, desc=title, unit="piece", unit_scale=True, leave=False) as bar:
         start = number = 0
+        padded = not reads_padding(model, [w for _, w in windows], pad_id)
         while start < len(windows):
             if number % 16 == 0:
                 _trim()
             number += 1
             longest = len(windows[start][1].ids)
             batch = windows[start : start + max(1, batch_pieces // longest)]
+            batch = batch if padded else [(r, w) for r, w in batch if len(w.ids) == longest]
             start += len(batch)
             rows = np.concatenate([first[w.words] for first, w in batch])
             yield rows, _forward(model, [w for _, w in batch], pad_id, pooling).cpu().numpy()
             bar.update(sum(len(w.ids) for _, w in batch))
+
+
+PADDING_ERROR = 1e-4
+"""How far a vector may move, as a share of its length, when its sentence is padded: rounding moves it by 1e-6."""
+
+
+def reads_padding(model: PreTrainedModel, windows: list[Window], pad_id: int) -> bool:
+    """Whether a window's vectors change when it is padded, although the padding is masked: some architectures convolve,
+    or count, over it. Tried are the first, the middle and the last of ``windows``, which are sorted by length."""
+    tried = [windows[i] for i in sorted({0, len(windows) // 2, len(windows) - 1}) if i < len(windows)]
+    if len({len(w.ids) for w in tried}) < 2:
+        return False
+    together = _forward(model, tried, pad_id, "last")
+    alone = torch.cat([_forward(model, [w], pad_id, "last") for w in tried], 1)
+    moved = (together - alone).norm(dim=2) / alone.norm(dim=2).clamp_min(1e-9)
+    return not bool((moved <= PADDING_ERROR).all())  # NaN counts as moved
 
 
 def _trim() -> None:
@@ -204,9 +225,9 @@ def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
     study = run.study
     place = encoders.device(study)
     tables = corpora.load(study)
-    layers, width = encoders.shape(study)
-    disk.need_space(run.folder, sum(2.0 * layers * width * len(tables[split]) for split in folders))
     tok, model = encoders.tokenizer(study), encoder(run).to(place)
+    layers, width = encoders.layers_of(model, tok("a word")["input_ids"])
+    disk.need_space(run.folder, sum(2.0 * layers * width * len(tables[split]) for split in folders))
     longest = encoders.limit(study, tok, model)
     for split, folder in folders.items():
         table = tables[split]
@@ -221,8 +242,7 @@ def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
             disk.reserve(part / "activations.npy")
             options = (tok.pad_token_id or 0, study.encoder.batch_pieces, study.encoder.pooling, f"extract {split}")
             for rows, vectors in extract(model, alignments, *options):
-                if not np.isfinite(vectors).all() or np.abs(vectors).max() > 65504:
-                    raise FloatingPointError(f"{run.folder.name}, {split}: the encoder's output does not fit float16")
+                _check_finite(vectors, f"{run.study.name}, {run.variant.name}, {split}")
                 array[:, rows] = vectors
             array.flush()
             del array
@@ -235,6 +255,24 @@ def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
             })  # fmt: skip
     del model
     gc.collect()
+
+
+def _check_finite(vectors: np.ndarray, where: str) -> None:
+    """Raise FloatingPointError for [layers, n, width] vectors that are not finite, or too large for the store."""
+    if not np.isfinite(vectors).all():
+        layer = int((~np.isfinite(vectors)).any((1, 2)).argmax())
+        raise FloatingPointError(
+            f"{where}: layer {layer} of the encoder gives values that are not numbers: its weights are damaged, or its "
+            "training diverged"
+        )
+    if (most := float(np.abs(vectors).max(initial=0))) > FLOAT16:
+        raise FloatingPointError(
+            f"{where}: the encoder gives the value {most:.0f}, and the store holds {FLOAT16} at most"
+        )
+
+
+FLOAT16 = 65504
+"""The largest number of the store's type."""
 
 
 def _kept(table: pd.DataFrame, alignments: list[Alignment]) -> tuple[pd.DataFrame, list[tuple[int, int, str, str]]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+import textwrap
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers import normalizers
 
 from lib import sources
 from lib.params import ROOT, Study
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class EncoderError(RuntimeError):
@@ -58,61 +60,301 @@ def device(study: Study) -> torch.device:
 
 
 def checkpoint(study: Study) -> str:
-    """Where the study's checkpoint is: a folder (a named source is fetched), or a hub id."""
+    """Where the study's checkpoint is: a folder (a named source is fetched), or a hub id.
+
+    Raises EncoderError for a folder that is not there, or that holds pointers of Git LFS in place of files.
+    """
     name = study.encoder.checkpoint
     if name in sources.SOURCES:
         return str(sources.fetch(name))
-    if (ROOT / name).is_dir():
-        return str((ROOT / name).resolve())
-    if name.startswith((".", "/")) or name.count("/") > 1:
-        raise EncoderError(f"encoder.checkpoint: there is no folder {ROOT / name}")
+    folder = ROOT / name
+    if folder.is_dir():
+        for file in sorted(p for p in folder.iterdir() if p.is_file()):
+            with file.open("rb") as stream:
+                if stream.read(len(LFS)) == LFS:
+                    raise EncoderError(
+                        f"{file} is a Git LFS pointer, not the file itself: get it with 'git lfs pull' in that "
+                        "repository, or download it"
+                    )
+        return str(folder.resolve())
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        hint = "; write the path in full: ~ stands for nothing here" if name.startswith("~") else ""
+        raise EncoderError(f"encoder.checkpoint: there is no folder {folder}{hint}")
     return name
+
+
+LFS = b"version https://git-lfs"
+"""How a file begins that Git LFS has put in place of a large one."""
 
 
 def fetch(study: Study) -> None:
     """Get a hub checkpoint into the local cache, once and before many runs want it. Raises EncoderError."""
-    place = checkpoint(study)
-    if not os.path.isdir(place):
-        _load("AutoConfig", place, study)
-        _load("AutoTokenizer", place, study)
-        _load("AutoModel", place, study, **safe_weights(study))
+    if not os.path.isdir(checkpoint(study)):
+        tokenizer(study)
+        pretrained(study)
 
 
 def tokenizer(study: Study) -> PreTrainedTokenizerBase:
-    """The study's fast tokenizer; byte-level BPE is told that every word begins with a space."""
+    """The study's fast tokenizer, with which the words of a sentence are cut as they are in running text.
+
+    A tokenizer for which only the space before a word marks its beginning (byte-level BPE) gets that space. One without
+    a padding token takes another special token for it: padding is masked.
+
+    Raises EncoderError if words cannot be aligned with it, or are cut otherwise than in running text.
+    """
     place = checkpoint(study)
-    found = _load("AutoTokenizer", place, study, add_prefix_space=True)
+    try:
+        found = _load("AutoTokenizer", place, study, add_prefix_space=True)
+    except EncoderError as error:
+        raise EncoderError(_without_tokenizer(Path(place)) or str(error)) from error
     if not found.is_fast:
         raise EncoderError(f"the tokenizer of {place} is not a fast one (tokenizer.json): words cannot be aligned")
     if found.vocab_size <= len(found.all_special_tokens):
-        raise EncoderError(f"{place} holds no tokenizer (tokenizer.json)")
-    byte_level = found.backend_tokenizer.pre_tokenizer
-    if isinstance(byte_level, ByteLevel):  # a generic class ignores the option
-        byte_level.add_prefix_space = True
+        raise EncoderError(_without_tokenizer(Path(place)) or f"{place} holds no tokenizer (tokenizer.json)")
+    words = _words_of(found)
+    if unlike_running_text(found, words):
+        backend = found.backend_tokenizer
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend(" "), *filter(None, [backend.normalizer])])
+        if unlike := unlike_running_text(found, words):
+            raise EncoderError(
+                f"the tokenizer of {place} cuts {unlike!r} otherwise as a word of a sentence than in running text: its "
+                "words are not those that the encoder was trained on. Use a tokenizer that marks where words begin"
+            )
+    if found.pad_token is None:
+        found.pad_token = found.eos_token or found.sep_token or found.unk_token or found.bos_token
     return found
+
+
+def unlike_running_text(tok: PreTrainedTokenizerBase, words: Sequence[str]) -> str | None:
+    """The first of ``words``, after the first one, that is cut otherwise as one of a list than in running text."""
+    encoded = tok([list(words)], is_split_into_words=True, add_special_tokens=False, verbose=False).encodings[0]
+    running = tok(" ".join(words), add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+    begins = len(words[0])  # how a text begins may differ
+    there = [i for i, (_, end) in zip(running["input_ids"], running["offset_mapping"], strict=True) if end > begins]
+    here = [(i, w) for i, w in zip(encoded.ids, encoded.word_ids, strict=True) if w]
+    differs = (words[w] for (i, w), other in zip(here, there, strict=False) if i != other)
+    return next(differs, None if len(here) == len(there) else words[-1])
+
+
+def _words_of(tok: PreTrainedTokenizerBase) -> list[str]:
+    """Some words to try a tokenizer on: English ones, figures, marks, and words of its own vocabulary."""
+    vocabulary = (
+        tok.convert_tokens_to_string([t]).strip() for _, t in sorted((i, t) for t, i in tok.get_vocab().items())
+    )
+    own = [w for w in vocabulary if len(w) > 2 and w.isalpha()]
+    return [*"the green tree sleeps under 24 birds ; is it so , at 3.50 % ?".split(), *own[:: max(1, len(own) // 40)]]
+
+
+def _without_tokenizer(folder: Path) -> str | None:
+    """Why there is no fast tokenizer in a folder, if the lack of a file is the reason."""
+    if not folder.is_dir() or (folder / "tokenizer.json").exists():
+        return None
+    models = [
+        n for n in ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json") if (folder / n).exists()
+    ]
+    if not models and (folder / "vocab.txt").exists():
+        return None
+    there = f"only {models[0]}" if models else "nor a vocabulary"
+    return (
+        f"{folder} holds no tokenizer.json, {there}: make it once where the tokenizer can be converted (packages "
+        f"sentencepiece and protobuf): AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+    )
+
+
+def configuration(study: Study) -> PretrainedConfig:
+    """``config.json`` of the study's encoder, without what an earlier use left in it: kind of problem, outputs that
+    are not asked for, caches of a generation, a way to compute attention that is not here.
+
+    Raises EncoderError for what is no encoder.
+    """
+    place = checkpoint(study)
+    config = _load("AutoConfig", place, study)
+    if getattr(config, "is_encoder_decoder", False):
+        raise EncoderError(f"{place} is an encoder-decoder ({config.model_type}): only encoders can be studied here")
+    if not hasattr(config, "num_hidden_layers") or not hasattr(config, "hidden_size"):
+        raise EncoderError(f"{place} is no encoder of text: {config.model_type} has no layers of one width")
+    if getattr(config, "quantization_config", None):
+        raise EncoderError(f"{place} is quantised: its weights are not those that were trained. Use the full ones")
+    if Path(place, "adapter_config.json").exists():
+        raise EncoderError(f"{place} holds an adapter, which would not be applied: merge it into the weights first")
+    plain = {"output_hidden_states": False, "output_attentions": False, "use_cache": False, "problem_type": None}
+    plain |= {"chunk_size_feed_forward": 0, "return_dict": True}
+    for name, value in plain.items():
+        if hasattr(config, name):
+            setattr(config, name, value)
+    if config._attn_implementation not in ("eager", "sdpa"):
+        config._attn_implementation = None
+    return config
+
+
+def architecture(study: Study) -> str:
+    """The ``model_type`` of the study's encoder: ``bert``, ``roberta``, ``xlnet``, …"""
+    return configuration(study).model_type
 
 
 def shape(study: Study) -> tuple[int, int]:
     """Layers (the embedding output counts as one) and width of the study's encoder, without loading its weights."""
-    config = _load("AutoConfig", checkpoint(study), study)
+    config = configuration(study)
     return config.num_hidden_layers + 1, config.hidden_size
 
 
 def pretrained(study: Study) -> PreTrainedModel:
-    """The encoder as it was released, without a head."""
-    return _load("AutoModel", checkpoint(study), study, **safe_weights(study)).eval()
+    """The encoder as it was released, without a head, in float32 (``bare``)."""
+    return bare(study)[0]
+
+
+def bare(study: Study) -> tuple[PreTrainedModel, set[str]]:
+    """The encoder as it was released, in float32, and the names of its weights that the checkpoint lacks: those of a
+    pooler, which only heads read, at most.
+
+    Raises
+    ------
+    EncoderError : a weight of the encoder is not in the file, has another shape, or is not of this architecture.
+    """
+    place = checkpoint(study)
+    model, report = _load(
+        "AutoModel", place, study, config=configuration(study), dtype=torch.float32, output_loading_info=True,
+        ignore_mismatched_sizes=True, **safe_weights(study),
+    )  # fmt: skip
+    _all_there(place, model, report)
+    return model.eval(), report["missing_keys"]
 
 
 def randomised(study: Study) -> PreTrainedModel:
     """The same architecture with fresh weights, drawn by the study's seed: what probes read without any training."""
-    config = _load("AutoConfig", checkpoint(study), study)
+    config = configuration(study)
     torch.manual_seed(study.seed)
-    return _auto("AutoModel").from_config(config).eval()
+    return _auto("AutoModel").from_config(config, dtype=torch.float32).eval()
 
 
 def finetuned(folder: Path) -> PreTrainedModel:
-    """The encoder inside a fine-tuned model of ours, without its head."""
-    return _auto("AutoModel").from_pretrained(folder, use_safetensors=True, local_files_only=True).eval()
+    """The encoder inside a fine-tuned model of ours, without its head. Raises EncoderError as ``bare`` does."""
+    model, report = _auto("AutoModel").from_pretrained(
+        folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+    )
+    _all_there(str(folder), model, report)
+    return model.eval()
+
+
+def classifier(study: Study, labels: Sequence[str]) -> PreTrainedModel:
+    """The encoder as it was released under a new head, its weights drawn by PyTorch's generator as it stands.
+
+    ``labels`` : the class names; none for a regression. A head in the checkpoint is not used.
+
+    Raises EncoderError as ``bare`` and ``head`` do.
+    """
+    kind, state = head(study), torch.get_rng_state()
+    encoder, absent = bare(study)
+    names = dict(enumerate(labels or ["score"]))
+    config = configuration(study)
+    config.id2label, config.label2id = names, {n: i for i, n in names.items()}
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer(study).pad_token_id
+    weights = {name: weight for name, weight in encoder.state_dict().items() if name not in absent}
+    torch.set_rng_state(state)
+    model, report = kind.from_pretrained(
+        None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
+    )
+    inside = f"{model.base_model_prefix}."
+    if lost := [n for n in report["missing_keys"] if n.startswith(inside) and n.removeprefix(inside) not in absent]:
+        raise EncoderError(f"{config.model_type} under a head lacks weights that the encoder has: {_some(lost)}")
+    return model
+
+
+def head(study: Study) -> type[PreTrainedModel]:
+    """The class of the study's encoder under a head for sentences. Raises EncoderError if it cannot be fine-tuned."""
+    config, heads = configuration(study), _auto("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING")
+    if type(config) not in heads:
+        raise EncoderError(f"{checkpoint(study)}: transformers has no head for tasks on top of {config.model_type}")
+    if tokenizer(study).pad_token_id is None:
+        raise EncoderError(f"{checkpoint(study)}: the tokenizer has no special token to pad with (pad_token)")
+    return heads[type(config)]
+
+
+def _all_there(place: str, model: PreTrainedModel, report: dict[str, Collection]) -> None:
+    """Raise EncoderError unless the weights in the file are those that the architecture asks for."""
+    inside = {name.partition(".")[0] for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    buffers = {name for name, _ in model.named_buffers()}
+    own = {key: key.removeprefix(f"{model.base_model_prefix}.") for key in report["unexpected_keys"]}
+    problems = {
+        "not in the file, which would be random": [key for key in report["missing_keys"] if not POOLER.search(key)],
+        "in the file for which it has no place": [
+            key for key, name in own.items()
+            if name.partition(".")[0] in inside and name not in buffers and not POOLER.search(name)
+        ],
+        "of another shape there": [f"{key} {tuple(a)}, not {tuple(b)}" for key, a, b in report["mismatched_keys"]],
+    }  # fmt: skip
+    told = "; ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in problems.items() if keys)
+    if told:
+        raise EncoderError(
+            f"the weights of {place} are not those of the architecture in its config.json ({model.config.model_type}): "
+            f"{told}. Get config.json and weights of one and the same model, with the names that transformers gives "
+            "(model.save_pretrained)"
+        )
+
+
+POOLER = re.compile(r"(^|\.)pooler(\.|$)")
+"""Weights above the top layer that many checkpoints lack."""
+
+
+def _some(names: Collection[str]) -> str:
+    first = sorted(names)[:3]
+    return ", ".join(first) + (", …" if len(names) > len(first) else "")
+
+
+def check(study: Study) -> None:
+    """Whether the study's encoder can be probed: weights, tokenizer and one forward pass of the longest input.
+
+    Raises
+    ------
+    EncoderError : what does not fit, and what to do.
+    """
+    place, tok, model = checkpoint(study), tokenizer(study), pretrained(study)
+    rows, last = len(model.get_input_embeddings().weight), max(tok.get_vocab().items(), key=lambda item: item[1])
+    if last[1] >= rows:
+        raise EncoderError(
+            f"{place}: the tokenizer knows the token {last[0]!r} (number {last[1]}), but the encoder has embeddings "
+            f"for {rows} tokens only. Use the tokenizer that the encoder was trained with"
+        )
+    counted = _counted_from(model)
+    if counted is not None and tok.pad_token_id != counted:
+        raise EncoderError(
+            f"{place}: the encoder counts positions from its padding token {counted} on, but the tokenizer pads with "
+            f"{tok.pad_token_id} ({tok.pad_token}). Make pad_token_id in config.json and the tokenizer agree"
+        )
+    if tok.pad_token in (tok.eos_token, tok.sep_token, tok.unk_token, tok.bos_token):
+        print(f"{place} has no padding token: {tok.pad_token} stands for it (padding is masked)")
+    longest = limit(study, tok, model)
+    text = tok(" ".join(_words_of(tok)), verbose=False)["input_ids"]
+    hints = {min(8, longest): "this version of transformers cannot run it", longest: "lower encoder.max_pieces"}
+    for length, hint in hints.items():
+        try:
+            layers_of(model, (text * length)[:length])
+        except EncoderError as error:
+            raise EncoderError(f"{place}, an input of {length} sub-words: {error}; {hint}") from error
+
+
+def layers_of(model: PreTrainedModel, ids: Sequence[int]) -> tuple[int, int]:
+    """Layers (the embedding output counts as one) and width, as the model gives them for an input [sub-words].
+
+    Raises
+    ------
+    EncoderError : it fails, or does not give a vector of finite numbers per sub-word at every layer.
+    """
+    kind, least = model.config.model_type, model.config.num_hidden_layers + 1
+    batch = torch.tensor([ids], device=model.device)
+    try:
+        with torch.inference_mode():
+            hidden = model(batch, attention_mask=torch.ones_like(batch), output_hidden_states=True).hidden_states or ()
+    except Exception as error:  # whatever an architecture raises
+        raise EncoderError(f"{kind} fails: {type(error).__name__}: {_first_line(error)}") from error
+    if len(hidden) < least or len({h.shape for h in hidden}) != 1 or hidden[0].shape[:2] != batch.shape:
+        raise EncoderError(
+            f"{kind} does not give {least} layers of one vector per sub-word, so they cannot be compared"
+        )
+    if not all(bool(torch.isfinite(h).all()) for h in hidden):
+        raise EncoderError(f"{kind} gives values that are not numbers, as damaged weights do")
+    return len(hidden), hidden[0].shape[2]
 
 
 def safe_weights(study: Study) -> dict[str, bool]:
@@ -137,13 +379,18 @@ def safe_weights(study: Study) -> dict[str, bool]:
 
 def limit(study: Study, tok: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """Longest input in sub-words, special tokens included."""
-    config = model.config
-    positions = getattr(config, "max_position_embeddings", None) or -1
+    positions = getattr(model.config, "max_position_embeddings", None) or -1
     if positions < 1:  # relative positions (XLNet says -1): any length
         positions = 10**9
-    if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions -= config.pad_token_id + 1  # positions are counted from the padding id on
+    elif (padding := _counted_from(model)) is not None:
+        positions -= padding + 1
     return min(study.encoder.max_pieces or 512, positions, tok.model_max_length)
+
+
+def _counted_from(model: PreTrainedModel) -> int | None:
+    """The row of the table of positions that stands for padding, where positions are counted from it on."""
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    return next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), None)
 
 
 def pieces(tok: PreTrainedTokenizerBase, words: Sequence[str]) -> pd.DataFrame:
@@ -259,7 +506,12 @@ def _load(kind: str, place: str, study: Study, **options: object):
         return _auto(kind).from_pretrained(place, revision=revision, trust_remote_code=False, **options)
     except Exception as error:  # damaged files raise some ten kinds
         raise EncoderError(
-            f"the encoder '{place}' cannot be loaded: {type(error).__name__}: {(str(error) or '-').splitlines()[0]}\n"
+            f"the encoder '{place}' cannot be loaded: {type(error).__name__}: {_first_line(error)}\n"
             "A hub id needs the network once (unset HF_HUB_OFFLINE), a folder needs config.json, tokenizer.json and "
             "model.safetensors"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, on one line, cut where it is long."""
+    return textwrap.shorten(str(error), 300, placeholder=" …") or "-"

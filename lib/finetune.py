@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from transformers import (
-    AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -26,7 +25,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from lib import disk, encoders, runs, tasks
+from lib import disk, encoders, runs, surroundings, tasks
 from lib.params import ParameterError
 from lib.runs import Run
 from lib.tasks import Task
@@ -76,8 +75,23 @@ class _Bar(ProgressCallback):
         super().on_step_end(args, state, control, **kwargs)
         control.should_log |= state.global_step >= state.max_steps
 
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        pass
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, *_: Any, logs: dict | None = None, **__: Any
+    ) -> None:
+        _check_finite({k: v for k, v in (logs or {}).items() if isinstance(v, float)}, state.global_step)
+
+
+class Diverged(ParameterError):
+    """A training whose loss or weights are not finite numbers: its model is not kept."""
+
+
+def _check_finite(values: dict[str, float], step: int) -> None:
+    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+    for name, value in bad.items():
+        raise Diverged(
+            f"the training diverged: {name} is {value}, which is not a finite number, at update {step}. Lower "
+            "finetune.learning_rate (or lengthen finetune.warmup); nothing of this training is kept"
+        )
 
 
 class _ByLength(LengthGroupedSampler):
@@ -119,11 +133,9 @@ def _train(run: Run, key: str) -> None:
             f"CUDA_VISIBLE_DEVICES={place.index} and device: cuda"
         )
     tok = encoders.tokenizer(study)
+    surroundings.clean()  # once more: Trainer and accelerate read theirs when they are made
     set_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        encoders.checkpoint(study), revision=study.encoder.revision, trust_remote_code=False,
-        num_labels=len(described.labels) or 1, **encoders.safe_weights(study),
-    )  # fmt: skip
+    model = encoders.classifier(study, described.labels)
     parameters = sum(p.numel() for p in model.parameters())
     disk.need_space(run.folder, 4.0 * parameters * (2 * 3 + 1))  # two checkpoints of weights and Adam's moments
     encoded = data.map(_encode, batched=True, remove_columns=_texts(data), fn_kwargs={
@@ -144,6 +156,7 @@ def _train(run: Run, key: str) -> None:
         eval_strategy="steps", eval_steps=every, logging_strategy="steps", logging_steps=every,
         save_strategy="steps", save_steps=every, save_total_limit=2, report_to="none", disable_tqdm=True,
         use_cpu=place.type == "cpu", dataloader_pin_memory=place.type == "cuda",
+        logging_nan_inf_filter=False,  # which would hide a loss that is not a number
     )  # fmt: skip
     arguments._n_gpu = min(arguments.n_gpu, 1)  # of several GPUs Trainer would take all, and so another batch size
     trainer = _Trainer(
@@ -153,8 +166,13 @@ def _train(run: Run, key: str) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bar)
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
-    output = trainer.predict(encoded["test"])
+    try:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+        output = trainer.predict(encoded["test"])
+        _check_finite(_magnitudes(model) | {"a prediction": float(np.abs(output.predictions).max())}, steps)
+    except Diverged as error:
+        disk.remove(checkpoints)
+        raise Diverged(f"{study.name}, {variant.name}: {error}") from None
     gold, guess = np.asarray(output.label_ids), np.asarray(output.predictions)
     guess = guess.argmax(-1) if described.labels else guess.reshape(-1)
     gold, guess = gold[np.argsort(by_length)], guess[np.argsort(by_length)]  # in the order of the test examples again
@@ -173,6 +191,11 @@ def _train(run: Run, key: str) -> None:
             "bytes": (part / "model.safetensors").stat().st_size, "seconds": round(time.perf_counter() - start, 1),
         })  # fmt: skip
     disk.remove(checkpoints)
+
+
+def _magnitudes(model: torch.nn.Module) -> dict[str, float]:
+    """The largest absolute value of each weight."""
+    return {name: float(weight.detach().abs().max()) for name, weight in model.named_parameters()}
 
 
 def _texts(data: datasets.DatasetDict) -> list[str]:

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,23 @@ from lib import params, runs, sources  # noqa: E402
 from lib.activations import Activations  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def copy_repository(folder: Path, but: str = "") -> Path:
+    """Copy the repository's own files into a folder, those below ``but`` left out, with a link to the data."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True).stdout.decode().split("\0")
+    if "Makefile" not in listed:  # no git here, or no repository
+        own = ("expected", "figures", "lib", "models", "notebooks", "params", "tests")
+        found = [p for p in ROOT.iterdir() if p.is_file()] + [p for name in own for p in (ROOT / name).rglob("*")]
+        listed = [p.relative_to(ROOT).as_posix() for p in found if "__pycache__" not in p.parts]
+    for name in filter(None, listed):
+        if (ROOT / name).is_file() and not (but and name.startswith(f"{but}/")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    sources.home().mkdir(parents=True, exist_ok=True)
+    (folder / "data").symlink_to(sources.home())
+    return folder
+
 
 SENTENCES = [
     "the old dog sleeps under the green tree",
@@ -95,9 +113,21 @@ def _special_free() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>")
 
 
+TOKENIZERS = {"bert": _wordpiece, "roberta": _byte_level, "xlnet": _unigram, "plain": _special_free}
+
+
+def randomise(model: torch.nn.Module) -> torch.nn.Module:
+    """Larger weights than the initial ones, under which all layers look alike."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1 and "norm" not in name.lower():
+                weight.normal_(0, 0.3)
+    return model
+
+
 def build_encoder(folder: Path, kind: str, width: int = 16, layers: int = 2, longest: int = 64) -> Path:
     """A random tiny encoder of one of ``KINDS`` with its tokenizer, saved as a checkpoint folder."""
-    tok = {"bert": _wordpiece, "roberta": _byte_level, "xlnet": _unigram, "plain": _special_free}[kind]()
+    tok = TOKENIZERS[kind]()
     tok.model_max_length = longest
     size = {"vocab_size": len(tok), "pad_token_id": tok.pad_token_id}
     shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32}
@@ -108,12 +138,7 @@ def build_encoder(folder: Path, kind: str, width: int = 16, layers: int = 2, lon
     else:
         config = BertConfig(**size, **shape, max_position_embeddings=longest)
     torch.manual_seed(7)
-    model = AutoModel.from_config(config)
-    with torch.no_grad():  # BERT's initial weights are so small that all layers look alike
-        for name, weight in model.named_parameters():
-            if weight.dim() > 1 and "norm" not in name.lower():
-                weight.normal_(0, 0.3)
-    model.save_pretrained(folder)
+    randomise(AutoModel.from_config(config)).save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder
 
@@ -228,6 +253,12 @@ def make_study(tmp_path: Path, encoder_folder: Callable[[str], Path]) -> Callabl
         return params.load("minilm", "lesson", given)
 
     return make
+
+
+@pytest.fixture
+def study_of(make_study: Callable[..., params.Study]) -> Callable[..., params.Study]:
+    """``study_of(checkpoint, **options)``: a study of the encoder in a folder, with options of its section."""
+    return lambda checkpoint, **options: make_study(encoder={"checkpoint": str(checkpoint), **options})
 
 
 def store(vectors: np.ndarray, words: pd.DataFrame | None = None) -> Activations:

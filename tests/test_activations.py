@@ -180,10 +180,13 @@ def test_an_extraction_that_fails_leaves_no_store(run, monkeypatch) -> None:
     assert not [p for p in run.folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
 
 
-def test_values_that_do_not_fit_float16_are_refused(run, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("factor", "told"), [(1e6, "and the store holds 65504 at most"), (float("nan"), "layer 0 .* not numbers")]
+)
+def test_values_that_a_store_cannot_hold_are_refused_with_the_reason(run, monkeypatch, factor, told) -> None:
     real = activations._forward
-    monkeypatch.setattr(activations, "_forward", lambda *a: real(*a) * 1e6)
-    with pytest.raises(FloatingPointError, match="pretrained, train"):
+    monkeypatch.setattr(activations, "_forward", lambda *a: real(*a) * factor)
+    with pytest.raises(FloatingPointError, match=f"pretrained, train: .*{told}"):
         activations.load(run)
     assert not run.activations("train").exists()
 

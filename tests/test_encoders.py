@@ -11,7 +11,16 @@ import torch
 from conftest import KINDS, SENTENCES, _byte_level
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BertForSequenceClassification,
+    CLIPConfig,
+    PreTrainedTokenizerFast,
+)
 
 from lib import encoders, sources
 from lib.encoders import Alignment, EncoderError, align
@@ -242,11 +251,6 @@ def copied(encoder_folder, tmp_path: Path) -> Path:
     return Path(shutil.copytree(encoder_folder("bert"), tmp_path / "encoder"))
 
 
-@pytest.fixture
-def study_of(make_study):
-    return lambda folder, **encoder: make_study(encoder={"checkpoint": str(folder), **encoder})
-
-
 def weights(model) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in model.state_dict().items()}
 
@@ -380,3 +384,204 @@ def test_the_device_sets_the_threads_of_the_study(make_study) -> None:
     torch.set_num_threads(1)
     encoders.device(make_study(threads=2))
     assert torch.get_num_threads() == 2
+
+
+# Whether weights, configuration and tokenizer belong together ---------------------------------------------------
+
+
+def rewrite(folder: Path, rename=None, **config: object) -> Path:
+    """The checkpoint with its weights renamed (None: left out) and values of its config.json replaced."""
+    file, settings = folder / "model.safetensors", folder / "config.json"
+    if rename:
+        named = {rename(name): weight for name, weight in load_file(file).items()}
+        save_file({k: v for k, v in named.items() if k}, file, metadata={"format": "pt"})
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | config))
+    return folder
+
+
+NOT_OF_ITS_ARCHITECTURE = {
+    "a prefix of every name": (lambda name: f"module.{name}", {}),
+    "a layer is not in the file": (lambda name: None if ".layer.1." in name else name, {}),
+    "one weight is not in the file": (lambda name: None if name.endswith("layer.0.output.dense.bias") else name, {}),
+    "a layer more than the file has": (None, {"num_hidden_layers": 3}),
+    "a layer fewer than the file has": (None, {"num_hidden_layers": 1}),
+    "another vocabulary": (None, {"vocab_size": 77}),
+    "weights beside those of the encoder": (lambda name: name.replace("dense.bias", "dense.lora_A.bias"), {}),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_OF_ITS_ARCHITECTURE)
+def test_weights_that_are_not_those_of_the_architecture_are_refused_by_name(copied: Path, study_of, kind: str) -> None:
+    rename, config = NOT_OF_ITS_ARCHITECTURE[kind]
+    rewrite(copied, rename, **config)
+    for load in (encoders.pretrained, encoders.check, lambda study: encoders.classifier(study, ("a", "b"))):
+        with pytest.raises(EncoderError, match=r"(random|no place|shape there) \((encoder|embeddings)\."):
+            load(study_of(copied))
+
+
+def test_a_checkpoint_without_a_pooler_or_with_the_head_of_its_training_is_loaded(copied: Path, study_of) -> None:
+    released = weights(encoders.pretrained(study_of(copied)))
+    rewrite(copied, lambda name: None if "pooler" in name else f"bert.{name}")
+    file = copied / "model.safetensors"
+    save_file(load_file(file) | {"cls.predictions.bias": torch.zeros(3)}, file, metadata={"format": "pt"})
+    found = weights(encoders.pretrained(study_of(copied)))
+    assert all(torch.equal(found[name], weight) for name, weight in released.items() if "pooler" not in name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_checkpoint_is_computed_with_in_float32(copied: Path, study_of, dtype: torch.dtype) -> None:
+    AutoModel.from_pretrained(copied).to(dtype).save_pretrained(copied)
+    study = study_of(copied)
+    for model in (encoders.pretrained(study), encoders.randomised(study), encoders.classifier(study, ("a", "b"))):
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_head_in_the_checkpoint_is_not_taken_over(copied: Path, study_of) -> None:
+    def head(checkpoint: Path, *labels: str) -> torch.Tensor:
+        torch.manual_seed(4)
+        return encoders.classifier(study_of(checkpoint), labels).classifier.weight
+
+    fresh = [head(copied, "a", "b").clone(), head(copied).clone()]
+    for classes in (2, 3):
+        config = AutoModel.from_pretrained(copied).config
+        config.num_labels = classes
+        BertForSequenceClassification(config).save_pretrained(copied)
+        rewrite(copied, problem_type="multi_label_classification")
+        assert torch.equal(head(copied, "a", "b"), fresh[0])
+        assert torch.equal(head(copied), fresh[1])
+
+
+LEFT_IN_CONFIG = {"output_hidden_states": True, "output_attentions": True, "use_cache": True, "return_dict": False,
+                  "chunk_size_feed_forward": 5, "attn_implementation": "flash_attention_2",
+                  "problem_type": "regression"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT_IN_CONFIG)
+def test_what_an_earlier_use_left_in_the_configuration_changes_nothing(copied: Path, study_of, name: str) -> None:
+    ids = torch.tensor([[2, 9, 14, 3]])
+    plain = encoders.pretrained(study_of(copied))(ids).last_hidden_state
+    rewrite(copied, **{name: LEFT_IN_CONFIG[name]})
+    encoders.check(study_of(copied))
+    assert torch.equal(encoders.pretrained(study_of(copied))(ids).last_hidden_state, plain)
+    assert encoders.classifier(study_of(copied), ("a", "b"))(ids).logits.shape == (1, 2)
+
+
+def test_a_quantised_checkpoint_is_refused(copied: Path, study_of) -> None:
+    rewrite(copied, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    with pytest.raises(EncoderError, match="quantised"):
+        encoders.check(study_of(copied))
+
+
+def test_an_adapter_that_would_not_be_applied_is_refused(copied: Path, study_of) -> None:
+    (copied / "adapter_config.json").write_text("{}")
+    with pytest.raises(EncoderError, match="merge it into the weights"):
+        encoders.check(study_of(copied))
+
+
+def test_what_is_no_encoder_of_text_is_refused(copied: Path, study_of) -> None:
+    CLIPConfig().save_pretrained(copied)
+    with pytest.raises(EncoderError, match="clip has no layers of one width"):
+        encoders.check(study_of(copied))
+
+
+def test_weights_that_are_not_numbers_are_refused(copied: Path, study_of) -> None:
+    file = copied / "model.safetensors"
+    damaged = {
+        k: v.fill_(torch.nan) if k.endswith("layer.1.output.dense.bias") else v for k, v in load_file(file).items()
+    }
+    save_file(damaged, file, metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match="not numbers"):
+        encoders.check(study_of(copied))
+
+
+def test_a_token_without_an_embedding_is_refused_and_spare_embeddings_are_not(copied: Path, study_of) -> None:
+    tok = AutoTokenizer.from_pretrained(copied)
+    rewrite(copied, vocab_size=len(tok) + 8)
+    AutoModel.from_config(AutoConfig.from_pretrained(copied)).save_pretrained(copied)
+    encoders.check(study_of(copied))
+    tok.add_tokens([f"covid{i}" for i in range(9)])
+    tok.save_pretrained(copied)
+    with pytest.raises(EncoderError, match="'covid8'"):
+        encoders.check(study_of(copied))
+
+
+def test_a_tokenizer_without_padding_pads_with_another_special_token(
+    tmp_path, encoder_folder, study_of, capsys
+) -> None:
+    folder = Path(shutil.copytree(encoder_folder("bert"), tmp_path / "encoder"))
+    tok = AutoTokenizer.from_pretrained(folder)
+    tok.pad_token = None
+    tok.save_pretrained(folder)
+    encoders.check(study_of(folder))
+    assert encoders.tokenizer(study_of(folder)).pad_token == "[SEP]"
+    assert "[SEP] stands for it" in capsys.readouterr().out
+
+
+def test_positions_that_are_counted_from_another_padding_are_refused(tmp_path, encoder_folder, study_of) -> None:
+    folder = Path(shutil.copytree(encoder_folder("roberta"), tmp_path / "encoder"))
+    rewrite(folder, pad_token_id=3)
+    with pytest.raises(EncoderError, match="counts positions from its padding token 3"):
+        encoders.check(study_of(folder))
+
+
+def inside_a_sequence() -> pre_tokenizers.PreTokenizer:
+    """GPT-2's byte-level step in the layout of later tokenizers: the pattern first, then the bytes."""
+    pattern = Regex(r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+")
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(pattern, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+
+
+def space_by_a_normaliser() -> PreTrainedTokenizerFast:
+    """A tokenizer whose normaliser turns spaces into marks, without a step that cuts at them."""
+    fresh = Tokenizer(models.BPE())
+    fresh.normalizer, fresh.decoder = normalizers.Replace(" ", "▁"), decoders.Metaspace()
+    fresh.pre_tokenizer = pre_tokenizers.Split(Regex("▁?[^▁]+"), "isolated")
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<pad>"])
+    fresh.train_from_iterator([f" {s}" for s in SENTENCES], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=fresh, pad_token="<pad>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("kind", ["sequence", "normaliser"])
+def test_words_are_cut_as_in_running_text_wherever_the_space_is_made(copied: Path, study_of, kind: str) -> None:
+    tok = _byte_level(prefix=False)
+    if kind == "sequence":
+        tok.backend_tokenizer.pre_tokenizer = inside_a_sequence()
+    else:
+        tok = space_by_a_normaliser()
+    tok.save_pretrained(copied)
+    found, plain = encoders.tokenizer(study_of(copied)), AutoTokenizer.from_pretrained(copied)
+    for words in TRICKY[:-1]:
+        cut = found([words], is_split_into_words=True, add_special_tokens=False).encodings[0]
+        after = [i for i, w in zip(cut.ids, cut.word_ids, strict=True) if w]
+        running = plain(f" {' '.join(words)}", add_special_tokens=False)["input_ids"]
+        assert after == running[-len(after) :]
+
+
+def test_a_tokenizer_that_cuts_words_otherwise_than_text_is_refused(copied: Path, study_of) -> None:
+    tok = _byte_level(prefix=False)
+    tok.backend_tokenizer.normalizer = normalizers.Strip()
+    tok.save_pretrained(copied)
+    with pytest.raises(EncoderError, match="otherwise as a word of a sentence than in running text"):
+        encoders.tokenizer(study_of(copied))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_pointer_of_git_lfs_is_refused_as_one(copied: Path, study_of, file: str) -> None:
+    (copied / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(EncoderError, match=rf"{file} is a Git LFS pointer"):
+        encoders.check(study_of(copied))
+
+
+@pytest.mark.parametrize("model", ["spiece.model", "sentencepiece.bpe.model"])
+def test_a_tokenizer_that_has_to_be_converted_is_refused_with_the_way_to_do_it(copied, study_of, model: str) -> None:
+    (copied / "tokenizer.json").unlink()
+    (copied / "tokenizer_config.json").unlink()
+    (copied / model).write_bytes(b"\x0a\x0e")
+    with pytest.raises(EncoderError, match=rf"no tokenizer.json, only {model}.*save_pretrained"):
+        encoders.check(study_of(copied))
+
+
+def test_a_home_folder_is_not_taken_for_a_hub_id(study_of) -> None:
+    with pytest.raises(EncoderError, match="write the path in full"):
+        encoders.checkpoint(study_of("~/bert"))

@@ -1,5 +1,7 @@
 """Fine-tuning learns what can be learnt, goes on where it was killed, and leaves no pickle behind."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -245,3 +247,52 @@ def test_a_truncated_model_is_trained_again(run_of) -> None:
     file.write_bytes(file.read_bytes()[:-50])
     after = weights(finetune.load(run).folder)
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_training_that_diverges_ends_in_an_error_and_leaves_nothing(run_of) -> None:
+    run = run_of(examples(64, 0), examples(20, 1), finetune__learning_rate=1e38, finetune__epochs=2.0)
+    for _ in range(2):  # and again: no checkpoint of it is taken up
+        with pytest.raises(
+            finetune.Diverged, match=r"own-s1: the training diverged: .* is nan.*finetune.learning_rate"
+        ):
+            finetune.load(run)
+        assert not run.model.exists()
+        assert not list(run.folder.glob(".checkpoints*"))
+
+
+def test_weights_that_overflow_at_the_last_update_are_not_kept(run_of, monkeypatch) -> None:
+    run = run_of(examples(64, 0), examples(20, 1), finetune__epochs=1.0)
+    real = finetune.Trainer.train
+
+    def overflowing(self, *given, **named):
+        real(self, *given, **named)
+        with torch.no_grad():
+            self.model.classifier.bias[0] = torch.inf
+
+    monkeypatch.setattr(finetune.Trainer, "train", overflowing)
+    with pytest.raises(finetune.Diverged, match=r"classifier\.bias is inf"):
+        finetune.load(run)
+    assert not run.model.exists()
+
+
+def test_a_checkpoint_with_flags_and_head_of_another_task_is_fine_tuned(run_of, tmp_path, encoder_folder) -> None:
+    folder = Path(shutil.copytree(encoder_folder("bert"), tmp_path / "encoder"))
+    config = json.loads((folder / "config.json").read_text())
+    flags = {"output_hidden_states": True, "output_attentions": True, "problem_type": "multi_label_classification"}
+    (folder / "config.json").write_text(json.dumps(config | flags | {"id2label": {str(i): f"L{i}" for i in range(5)}}))
+    data = {"train": examples(64, 0), "test": examples(20, 1), "finetune__epochs": 1.0}
+    found = [
+        finetune.load(run_of(**data, variant=variant, encoder={"checkpoint": str(place)})).predictions
+        for variant, place in (("own-s1", folder), ("own-s1", encoder_folder("bert")))
+    ]
+    assert found[0].equals(found[1])
+
+
+def test_a_training_takes_no_orders_from_variables_that_are_set_meanwhile(run_of, monkeypatch) -> None:
+    found = []
+    for orders in ({}, {"ACCELERATE_MIXED_PRECISION": "bf16", "WORLD_SIZE": "2", "RANK": "0", "PMI_SIZE": "2"}):
+        for name, value in orders.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("RUNS", f"{os.environ['RUNS']}-{len(orders)}")
+        found.append(weights(finetune.load(run_of(examples(64, 0), examples(20, 1), finetune__epochs=1.0)).folder))
+    assert all(torch.equal(found[0][name], weight) for name, weight in found[1].items())
