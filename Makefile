@@ -3,6 +3,9 @@
 ifneq ($(filter 3.%,$(MAKE_VERSION)),)
 $(error GNU Make 4.0 or later is needed, this is $(MAKE_VERSION); on macOS: brew install make, then gmake)
 endif
+ifneq ($(findstring :,$(CURDIR)),)
+$(error the path of this folder has a colon, at which Python and its environments cut paths; move or rename: $(CURDIR))
+endif
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-builtin-rules
@@ -13,7 +16,7 @@ MAKEFLAGS += --no-builtin-rules
 
 # Selectors ------------------------------------------------------------------------------------------------------
 SCALE ?= mini
-STUDIES ?= $(sort $(basename $(notdir $(shell grep -lxE 'scale: *$(SCALE) *(#.*)?' params/*.yaml))))
+STUDIES ?= $(sort $(patsubst study:$(SCALE):%,%,$(filter study:$(SCALE):%,$(PARAMS))))
 TASKS ?=
 PROPERTIES ?=
 SEEDS ?= 1
@@ -25,15 +28,32 @@ SETTINGS ?= {}
 BENCH ?=
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
+# What comes from the shell --------------------------------------------------------------------------------------
 VENV := .venv
+from_shell = $(filter environment%,$(origin $1))
+ifneq ($(call from_shell,PYTHON),)
+ifneq ($(PYTHON),$(VENV)/bin/python)
+$(info PYTHON=$(PYTHON) of the shell is not used here; if it is meant: make ... PYTHON=$(PYTHON))
+endif
+override PYTHON := $(VENV)/bin/python
+endif
 PYTHON ?= $(VENV)/bin/python
+GIVEN := $(strip $(foreach v,SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE KEEP LAUNCH SIZE SETTINGS BENCH JOBS,\
+  $(if $(call from_shell,$v),$v="$($v)")))
+
+include lib/surroundings.mk
+UNUSED := $(sort $(filter-out $(KEPT) $(foreach s,$(SET),$(firstword $(subst =, ,$s))),\
+  $(filter $(REMOVED) $(REMOVED_AT_START),$(.VARIABLES))))
+unexport $(UNUSED)
+tell_surroundings = $(if $(UNUSED),$(info not used here, although set: $(UNUSED)))$(if $(GIVEN),$(info taken from the shell: $(GIVEN)))
+$(foreach s,$(SET),$(eval export $s))
 export PYTHON LAUNCH
 export TARGETS = $(NOTEBOOKS) $(FIGURES)
 export PYTHONPATH := $(CURDIR)
-export OMP_NUM_THREADS := 1
-export TOKENIZERS_PARALLELISM := false
-export PYTHONUNBUFFERED := 1
-export JUPYTER_PLATFORM_DIRS := 1
+export IPYTHONDIR := $(CURDIR)/runs/.ipython
+
+# Words like study:SCALE:STUDY and task:STUDY:TASK; none as long as no environment is there to read them.
+PARAMS := $(shell "$(PYTHON)" -I lib/grid.py 2> /dev/null)
 
 comma := ,
 empty :=
@@ -42,7 +62,7 @@ quoted = [$(subst $(space),$(comma),$(foreach x,$1,"$x"))]
 OVERRIDES = {"device": "$(DEVICE)"$(if $(PROPERTIES),$(comma) "properties": $(call quoted,$(PROPERTIES)))}
 
 # The grid: studies × variants × steps ---------------------------------------------------------------------------
-tasks_of = $(or $(TASKS),$(shell sed -nE 's/^tasks: *\[([^]]*)\].*/\1/p' params/$1.yaml params/base.yaml 2>/dev/null | head -n 1 | tr -d ",\"'"))
+tasks_of = $(or $(TASKS),$(patsubst task:$1:%,%,$(filter task:$1:%,$(PARAMS))))
 finetuned_of = $(foreach task,$(call tasks_of,$1),$(foreach seed,$(SEEDS),$(task)-s$(seed)))
 variants_of = pretrained random $(call finetuned_of,$1)
 
@@ -75,38 +95,64 @@ help: ## this list
 	  SIZE 'of make pretrain: full, lesson [$(SIZE)]' \
 	  SETTINGS 'of make pretrain, laid over lib/pretrain.py [$(SETTINGS)]'
 
-env: $(if $(filter $(VENV)/%,$(PYTHON)),$(VENV)/installed) ## build .venv from requirements.lock (the other targets do it when needed)
+# By content: the dates of files depend on how they came here, and on clocks.
+BUILT := $(shell [ -x $(VENV)/bin/python ] && [ "$$(cat requirements.lock pyproject.toml)" = "$$(cat $(VENV)/installed)" ] \
+  2> /dev/null && echo yes)
+.PHONY: $(VENV)/installed
 
-$(VENV)/installed: requirements.lock pyproject.toml
+env: $(if $(BUILT),,$(if $(filter $(VENV)/%,$(PYTHON)),$(VENV)/installed)) ## build .venv from requirements.lock (the other targets do it when needed)
+
+of_the_lock = "$1" -c 'from lib import doctor; doctor.demand()'
+pip = $(VENV)/bin/python -m pip
+elsewhere = (python|target|prefix|root|dry-run)
+
+$(VENV)/installed:
 	@echo "building $(VENV) from requirements.lock (one to five minutes, once) ..."
+	@rm -f $@
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed: python3 is' "$$(python3 -V)"; exit 1; }
 	@python3 -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock 2>&1 | { grep -v '^WARNING: Location' || true; }
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . 2>&1 | { grep -v '^WARNING: Location' || true; }
-	@touch $@
+	@if led=$$($(pip) config list | grep -E '\.$(elsewhere)='); then \
+	  echo "pip is told to install elsewhere, by $$led: take it out ('pip config debug' names the file)"; exit 1; fi
+	@$(pip) install --quiet --disable-pip-version-check --requirement requirements.lock 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(pip) install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(call of_the_lock,$(VENV)/bin/python)
+	@cat requirements.lock pyproject.toml > $@
 
 doctor: ## check Python, make, packages, device, disk, memory, data, hub; OK or FAIL with the fix
-	@$(if $(wildcard $(PYTHON)),$(PYTHON),python3) lib/doctor.py
+	@"$(or $(shell command -v "$(PYTHON)"),python3)" lib/doctor.py
 
 data: env ## fetch and verify the data of the studies (16 MB; the encoders are in models/)
-	@$(PYTHON) -c 'import sys; sys.tracebacklimit = 0; from lib import sources; [print("OK", n, sources.fetch(n)) for n, s in sources.SOURCES.items() if not s.optional]'
+	@"$(PYTHON)" -c 'import sys; sys.tracebacklimit = 0; from lib import sources; [print("OK", n, sources.fetch(n)) for n, s in sources.SOURCES.items() if not s.optional]'
 
-prepare = $(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; \
+dry = $(findstring n,$(firstword -$(MAKEFLAGS)))
+again = $(MAKE) --no-print-directory $@
+prepare = "$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; \
   results.prepare(*map(json.loads, sys.argv[1:3]), sys.argv[3], given=bool(sys.argv[4]), fetch=bool(sys.argv[5]))' \
   '$(variants_json)' '$(OVERRIDES)' '$(SCALE)' '$(TASKS)'
 
-# Under `make -n` too, where there is an environment: the keys say what has to be done. What has to be run is also fetched.
+ifeq ($(PARAMS),)
+# Make begins again once there is a Python that reads params/.
+keys plan reproduce verify record report: env
+	@$(call of_the_lock,$(PYTHON))
+	@"$(PYTHON)" -I lib/grid.py > /dev/null
+	$(if $(dry),,+)@$(again)
+else
+
+# Under `make -n` too: the keys say what has to be done. What has to be run is also fetched.
 keys: env
-	$(if $(wildcard $(PYTHON)),+)@$(prepare) '$(if $(filter reproduce report,$(MAKECMDGOALS)),$(if $(findstring n,$(firstword -$(MAKEFLAGS))),,fetch))'
+	$(tell_surroundings)
+	@$(if $(filter $(VENV)/%,$(PYTHON)),,$(call of_the_lock,$(PYTHON)))
+	@$(if $(filter file,$(origin STUDIES)),"$(PYTHON)" -I lib/grid.py '$(SCALE)')
+	+@$(prepare) '$(if $(filter reproduce report,$(MAKECMDGOALS)),$(if $(dry),,fetch))'
 
 plan: keys ## show what `make reproduce` would run now
-	@$(MAKE) --no-print-directory -n grid | sed -nE 's/^lib.notebook.sh runs.([^ ]+)\.ipynb.*/  \1/p' \
+	@$(MAKE) --no-print-directory -n grid | sed -nE 's/^bash lib.notebook.sh runs.([^ ]+)\.ipynb.*/  \1/p' \
 	  | { grep . || echo 'nothing to do: every result is there' ; }
 
 reproduce: keys ## the whole study: fine-tune, extract, probe, rank, draw; resumes where it stopped
 	@echo "$(words $(NOTEBOOKS) $(FIGURES)) notebook runs, $(JOBS) at a time; logs are in runs/<study>/<variant>/"
 	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) grid
-	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import report; \
+	@"$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import report; \
 	  report.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
 
 verify: keys ## compare the results of make reproduce with what is recorded in expected/; fails on a miss
@@ -115,20 +161,21 @@ verify: keys ## compare the results of make reproduce with what is recorded in e
 record: keys ## make the results the reference: expected/ and figures/ (three seeds of every task)
 	@$(check) record
 
-check = $(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import verify; \
+check = "$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import verify; \
   sys.exit(not verify.check(*map(json.loads, sys.argv[1:3]), sys.argv[3], recording=bool(sys.argv[4])))' \
   '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
 
 report: reproduce ## the figures notebook as one self-contained page
-	@$(PYTHON) -c 'import sys; from lib import report; report.write(*sys.argv[1:])' $(FIGURES) $(FIGURES:%.ipynb=%.html)
+	@"$(PYTHON)" -c 'import sys; from lib import report; report.write(*sys.argv[1:])' $(FIGURES) $(FIGURES:%.ipynb=%.html)
 	@echo $(FIGURES:%.ipynb=%.html)
+endif
 
 grid: $(FINETUNED:%=%/01_finetune.ipynb) $(FIGURES) $(if $(KEEP),,$(EACH:%=%/probed))
 
 part = $(word $1,$(subst /, ,$@))
 
 $(NOTEBOOKS):
-	@lib/notebook.sh $@ '{"study": "$(call part,2)", "variant": "$(call part,3)", "size": "full", "overrides": $(OVERRIDES)}'
+	@bash lib/notebook.sh $@ '{"study": "$(call part,2)", "variant": "$(call part,3)", "size": "full", "overrides": $(OVERRIDES)}'
 
 $(NOTEBOOKS:%.ipynb=%.key) $(FIGURES:%.ipynb=%.key): ;
 $(foreach n,$(NOTEBOOKS) $(FIGURES),$(eval $n: $(n:%.ipynb=%.key)))
@@ -137,42 +184,47 @@ $(foreach r,$(EACH),$(eval $r/03_probe_layers.ipynb $r/04_rank_neurons.ipynb: $r
 $(foreach r,$(OTHERS),$(eval $r/03_probe_layers.ipynb: $(dir $r)random/03_probe_layers.ipynb))
 
 $(FIGURES): $(EACH:%=%/03_probe_layers.ipynb) $(EACH:%=%/04_rank_neurons.ipynb)
-	@lib/notebook.sh $@ '{"variants": $(variants_json), "scale": "$(SCALE)", "size": "full", "overrides": $(OVERRIDES)}'
+	@bash lib/notebook.sh $@ '{"variants": $(variants_json), "scale": "$(SCALE)", "size": "full", "overrides": $(OVERRIDES)}'
 
 $(EACH:%=%/probed): %/probed: %/03_probe_layers.ipynb %/04_rank_neurons.ipynb
 	@rm -rf $*/activations; touch $@
 
 pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (some four core-hours; resumes)
-	@$(PYTHON) -c 'import sys, json; sys.tracebacklimit = 0; from lib import minis; \
+	$(tell_surroundings)
+	@"$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import minis; \
 	  print(minis.compare(minis.make(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3])))' '$(SIZE)' '$(SETTINGS)' '$(DEVICE)'
 
 # nbval reads what a cell prints when the cell is done, from a queue of a thousand messages: bars must not fill it
 test: export TQDM_MININTERVAL := 5
-test: data lint ## everything that must hold: lint, unit tests, the notebooks under nbval
-	@$(PYTHON) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults tests/test_reproduce.py notebooks tests
+test: data lint runs/.ipython ## everything that must hold: lint, unit tests, the notebooks under nbval
+	@"$(PYTHON)" -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults tests/test_reproduce.py notebooks tests
 
 test-faults: data ## the slow tests of what is killed, full, damaged or made twice (some ten minutes)
-	@$(PYTHON) -m pytest tests/faults
+	@"$(PYTHON)" -m pytest tests/faults
 
 bench: data ## the same job on NeuroX and on this package, beside the arithmetic alone; BENCH="--device cuda" on a GPU, BENCH=--record to keep it
-	@$(PYTHON) tests/bench/bench.py $(BENCH)
+	$(tell_surroundings)
+	@"$(PYTHON)" tests/bench/bench.py $(BENCH)
 
 test-quick: data lint ## the unit tests alone (under two minutes)
-	@$(PYTHON) -m pytest -n 2 -m 'not slow' --ignore tests/faults tests
+	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults tests
 
 lint: env
-	@$(PYTHON) -m ruff check lib tests
-	@$(PYTHON) -m ruff format --check --quiet lib tests
+	@"$(PYTHON)" -m ruff check lib tests
+	@"$(PYTHON)" -m ruff format --check --quiet lib tests
 
-notebooks: data ## execute the lessons in place, as they are committed (after a change of their text or code)
-	@$(PYTHON) tests/execute.py
+notebooks: data runs/.ipython ## execute the lessons in place, as they are committed (after a change of their text or code)
+	@"$(PYTHON)" tests/execute.py
 
-lab: data ## open the notebooks in JupyterLab
-	@$(PYTHON) -m jupyter lab notebooks
+lab: data runs/.ipython ## open the notebooks in JupyterLab
+	@"$(PYTHON)" -m jupyter lab notebooks
+
+runs/.ipython:
+	@mkdir -p $@
 
 clean: ## delete caches and unfinished parts; results and models stay
-	@rm -rf runs/corpora .pytest_cache .ruff_cache .hypothesis
-	@find $(wildcard lib tests notebooks runs) -name __pycache__ -o -name .ipynb_checkpoints -o -name '.*.part' -o -name '*.part.ipynb' 2>/dev/null | tr '\n' '\0' | xargs -0 rm -rf
+	@rm -rf runs/corpora runs/.ipython .pytest_cache .ruff_cache .hypothesis
+	@find $(wildcard lib tests notebooks runs) -name __pycache__ -o -name .ipynb_checkpoints -o -name '.*.part' -o -name '*.part.ipynb' -o -name '.*.ipython' 2>/dev/null | tr '\n' '\0' | xargs -0 rm -rf
 
 confirm = read -r -p 'delete $1? [y/N] ' answer; [ "$$answer" = y ] || { echo 'nothing deleted'; exit 1; }
 

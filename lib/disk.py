@@ -35,9 +35,10 @@ class StaleResult(RuntimeError):
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file, relative paths from the repository root. Raises ParameterError if it is not there."""
     full = ROOT / path
-    if not full.is_file():
-        raise params.ParameterError(f"there is no file {full}")
-    return _digest_of(full, full.stat().st_size, full.stat().st_mtime_ns)
+    with _whose():
+        if not full.is_file():
+            raise params.ParameterError(f"there is no file {full}")
+        return _digest_of(full, full.stat().st_size, full.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1000)
@@ -52,22 +53,34 @@ def being_made(path: Path) -> Iterator[Path]:
     """Yield a temporary place beside ``path`` that becomes ``path`` if the block succeeds and vanishes if it fails.
 
     A folder with a ``meta.json`` gets a list of the digests of its files, by which ``read_meta`` knows of changes.
-    Raises OSError that names ``path`` if its disk is full.
+    Raises OSError that names ``path`` if its disk is full, or its folder another user's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    remove(part)
+    with _whose():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(part)
     try:
-        with _full_disk(path):
+        with _whose(), _full_disk(path):
             yield part
+            _open_to_others(part)
             if (part / "meta.json").exists():
                 digests = {p.relative_to(part).as_posix(): file_digest(p) for p in part.rglob("*") if p.is_file()}
                 (part / DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
-        if path.is_dir():
-            remove(path)
-        os.replace(part, path)
+        with _whose():
+            if path.is_dir():
+                remove(path)
+            os.replace(part, path)
     finally:
         remove(part)
+
+
+def _open_to_others(place: Path) -> None:
+    """Give files the rights that the user's umask leaves them; safetensors come for their owner alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in [place, *place.rglob("*")]:
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o666 & ~mask)
 
 
 DIGESTS = ".sha256.json"
@@ -82,6 +95,30 @@ def _intact(folder: Path) -> bool:
     return digests is not None and all(
         (folder / name).is_file() and file_digest(folder / name) == digest for name, digest in digests.items()
     )
+
+
+@contextmanager
+def _whose() -> Iterator[None]:
+    """Turn a missing right into one line that says whose the file (or folder) is, and what to do."""
+    try:
+        yield
+    except PermissionError as error:
+        if error.errno is None or not error.filename:  # told already, or not of a file
+            raise
+        place = Path(os.fsdecode(error.filename2 or error.filename))
+        while not os.path.lexists(place):  # what cannot be made is refused by its folder
+            place = place.parent
+        owner = place.stat().st_uid
+        try:
+            name = place.owner()
+        except KeyError:
+            name = f"number {owner}"
+        folder = ROOT / place.relative_to(ROOT).parts[0] if ROOT in place.parents else place
+        told = f"{place} belongs to another user ({name}), who keeps it from you: ask for 'chmod -R g+rwX {folder}'; "
+        told += "for results of your own make runs/ a link to another folder"
+        if owner == os.geteuid():
+            told = f"{place} cannot be read or written: give yourself the right, by 'chmod -R u+rwX {folder}'"
+        raise PermissionError(told) from None
 
 
 @contextmanager
@@ -108,7 +145,10 @@ def remove(path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON file, None if it is not there or unfinished."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with _whose():
+            return json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError:
+        raise
     except (OSError, ValueError):
         return None
 
@@ -128,9 +168,10 @@ def write_meta(path: Path, meta: dict[str, Any]) -> None:
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """One process at a time makes ``path``; another waits and then finds it made. Raises OSError on a full disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")), _full_disk(path):
-        yield
+    with _whose():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")), _full_disk(path):
+            yield
 
 
 def write_table(path: Path, table: pd.DataFrame, key: str) -> None:
@@ -152,12 +193,15 @@ BLANK = b"0" * 64
 def read_table(path: Path, key: str) -> pd.DataFrame:
     """Read a table written under this key. Raises StaleResult if it is missing, damaged or from other parameters."""
     try:
-        content = path.read_bytes()
+        with _whose():
+            content = path.read_bytes()
         if found := re.search(rb"sha256:([0-9a-f]{64})", content):
             blank = content.replace(found[0], b"sha256:" + BLANK)
             if hashlib.sha256(blank).hexdigest().encode() != found[1]:
                 raise OSError("its bytes are not those that were written")
         arrow = pq.read_table(pa.BufferReader(content))
+    except PermissionError:
+        raise
     except FileNotFoundError as error:
         raise StaleResult(f"{path} is missing: run 'make reproduce'") from error
     except (OSError, pa.ArrowException) as error:
@@ -180,8 +224,10 @@ def table(path: Path, key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFram
 def archive_key(path: Path) -> str | None:
     """The ``key`` in an .npz archive; None if the archive is missing or damaged (every array's checksum is read)."""
     try:
-        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as found:
+        with _whose(), zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as found:
             return None if archive.testzip() else str(found["key"])
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
         return None
 

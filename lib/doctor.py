@@ -48,6 +48,18 @@ def packages() -> Line:
     return not wrong, text + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""), "make env"
 
 
+def demand() -> None:
+    """For Make: exit with one line unless this Python is new enough and has the packages of the lock."""
+    for check in (python, packages):
+        good, text, fix = check()
+        if not good and check is packages:
+            fix = f"PYTHONNOUSERSITE=1 {sys.executable} -m pip install -r requirements.lock; or leave out PYTHON=..."
+            if Path(sys.prefix).resolve() == ROOT / ".venv":
+                fix = "pip did not put them there: see '.venv/bin/python -m pip config list'"
+        if not good:
+            sys.exit(f"{sys.executable} is not as requirements.lock asks: {text}  ->  {fix}")
+
+
 def device() -> Line:
     if importlib.util.find_spec("torch") is None:
         return None, "device unknown before the packages are installed", ""

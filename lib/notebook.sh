@@ -3,14 +3,15 @@
 # Executed into a part file that becomes the target when it succeeded, so a failed run leaves no result behind. A kernel
 # that dies or loses its port is started once more. Of two makes at once, the second waits and uses what the first made
 # with the same parameters, which are kept in a file beside the target.
-set -euo pipefail
+set -efuo pipefail # f: a launcher's brackets and stars are its own
 target=$1 parameters=$2
 stem=${target%.ipynb} name=$(basename "${1%.ipynb}") run=$(dirname "${1#runs/}")
 mkdir -p "$(dirname "$target")"
 
 execute() {
-  ${LAUNCH:-} "${PYTHON:-python}" -m papermill --log-output --no-progress-bar --cwd notebooks \
-    "notebooks/$name.ipynb" "$stem.part.ipynb" -y "$parameters" > "$stem.log" 2>&1
+  ${LAUNCH:-} "${PYTHON:-python}" -I lib/surroundings.py IPYTHONDIR="$PWD/$ipython" \
+    -m papermill --log-output --no-progress-bar --cwd notebooks \
+    "notebooks/$name.ipynb" "$stem.part.ipynb" -y "$parameters" > "$stem.log" 2>&1 < /dev/null
 }
 
 lock=$(dirname "$target")/.$name.lock
@@ -21,6 +22,8 @@ if [ "$target" -nt "$lock" ] && [ "$(cat "$stem.given" 2> /dev/null)" = "$parame
   exit 0
 fi
 
+ipython=$(dirname "$target")/.$name.ipython # in place of the user's folder, with its start-up files
+trap 'rm -rf "$ipython"' EXIT
 echo "  $run $name ..."
 if ! execute; then
   lost="DeadKernelError|Kernel died|Address already in use|ZMQError|Kernel didn't respond"

@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lib import grid
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository root; every relative path in a parameter file starts here."""
@@ -80,22 +82,44 @@ class Corpus(Section):
 
 
 class OwnTask(Section):
-    """A downstream task of the user's own, read by ``datasets.load_dataset(format, data_files=files)``."""
+    """A downstream task of the user's own: a table of texts and labels for training and one for testing."""
 
     format: Literal["csv", "json", "parquet"]
     files: dict[Literal["train", "test"], str]
     text: str
     text_pair: str | None = None
     label: str = "label"
-    labels: list[str] | None = None
+    labels: list[Annotated[str, Field(min_length=1)]] | None = None
     """Class names in the order of their numbers; absent: a regression on the column ``label``."""
+
+    @field_validator("files")
+    @classmethod
+    def _both(cls, files: dict[str, str]) -> dict[str, str]:
+        if len(files) < 2:
+            raise ValueError("a task needs files: {train: ..., test: ...}")
+        return files
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str] | None) -> list[str] | None:
+        if labels is not None and len(labels) < 2:
+            raise ValueError("a task needs two classes at least; one without 'labels' is a regression")
+        if twice := [n for i, n in enumerate(labels or []) if n in (labels or [])[:i]]:
+            raise ValueError(f"the class '{twice[0]}' is given twice")
+        return labels
+
+    @model_validator(mode="after")
+    def _columns(self) -> "OwnTask":
+        if self.label in (self.text, self.text_pair) or self.text == self.text_pair:
+            raise ValueError("text, text_pair and label are columns of their own; one is named twice")
+        return self
 
 
 class Tasks(Section):
     glue: str = "nyu-mll/glue"
     """Hub id or local folder of GLUE."""
     glue_revision: str | None = None
-    own: dict[str, OwnTask] = {}
+    own: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], OwnTask] = {}
     train_examples: Count | None = None
     """At most this many; default: all."""
     dev_examples: Count | None = None
@@ -192,7 +216,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key in [self.construct_object(k, deep=deep) for k, _ in node.value]:
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {shown(key)} is not a word", node.start_mark)
+                told = f"key {shown(key)} is not a word; if one is meant, put it in quotation marks"
+                raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
             seen.add(key)
@@ -209,7 +234,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ParameterError(f"there is no file {path}")
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ParameterError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
@@ -234,7 +259,7 @@ def merge(base: dict, over: dict) -> dict:
 def studies() -> list[str]:
     """Names of the studies in ``params/``."""
     sizes = read_yaml(ROOT / "params" / "base.yaml").get("sizes", {})
-    return sorted(p.stem for p in (ROOT / "params").glob("*.yaml") if p.stem not in {"base", *sizes})
+    return sorted({*grid.names(ROOT / "params")} - {"base", *sizes})
 
 
 def load(study: str, size: str = "full", overrides: dict[str, Any] | None = None) -> Study:
@@ -314,11 +339,34 @@ def _fields(path: tuple) -> list[str]:
 def _explain(error: ValidationError, study: str, data: dict) -> str:
     lines = [f"study '{study}' cannot be used:"]
     for item in error.errors():
-        place = ".".join(str(p) for p in item["loc"]) or "study"
+        place = ".".join(str(p) for p in item["loc"] if p != "[key]") or "study"
+        reason = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(f"  {place}: unknown parameter{nearest(item['loc'][-1], _fields(item['loc'][:-1]))}")
         elif item["type"] == "missing":
             lines.append(f"  {place}: missing; give it in params/{study}.yaml")
+        elif item["loc"]:
+            if item["type"] == "string_pattern_mismatch":
+                reason = _FORMS.get(str(item["loc"][0]), "only lower-case letters (a to z), digits and _ are allowed")
+            elif item["type"] == "string_type" and not isinstance(item["input"], list | dict):
+                reason += f" (YAML reads {_read_as(item['input'])}: if a word is meant, put it in quotation marks)"
+            lines.append(f"  {place} = {shown(item['input'])}: {reason}")
         else:
-            lines.append(f"  {place} = {shown(item['input'])}: {item['msg']}" if item["loc"] else f"  {item['msg']}")
+            lines.append(f"  {reason}")
     return "\n".join(lines)
+
+
+_FORMS = {
+    "tasks": "a task's name has only lower-case letters (a to z), digits and _; an amount may follow: -half, -quarter, "
+    "or a number of examples as in -500 or -2k",
+    "device": "write auto, cpu, mps, cuda, or one GPU by its number, as in cuda:1",
+}
+"""What a parameter looks like that is more than a plain name."""
+
+
+def _read_as(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes, no, on, off, true and false as truth values"
+    if value is None:
+        return "null, ~ and an empty place as nothing"
+    return f"this as a {'number' if isinstance(value, int | float) else type(value).__name__}"

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from lib import corpora, disk, encoders, neurons, probes, runs, sources, tasks
+from lib import corpora, disk, encoders, neurons, probes, runs, sources, surroundings, tasks
 from lib.corpora import CorpusError
 from lib.encoders import EncoderError
 from lib.params import ROOT, ParameterError, Study, nearest
@@ -80,9 +81,10 @@ def prepare(variants_of: dict[str, list[str]], overrides: dict, scale: str, give
         problems = _fetch(needed, hub, downstream.values())
         if not problems:
             unread = {run.study.name: run.study for run in wanted if not runs.made(run, "layers")}
-            problems = _problems(unread.values(), _read)
+            tuned = {run.study.name: run.study for run in wanted if run.variant.task and not runs.made(run, "finetune")}
+            problems = _problems(unread.values(), _read) + _problems(tuned.values(), encoders.head)
         if problems:
-            told = [*dict.fromkeys(problems), "Nothing was started. Then type the same command again."]
+            told = [*dict.fromkeys(problems), "Nothing was started. Fix it, then type the same command again."]
             raise SourceError("\n\n".join(told))
     runs.write_keys(wanted, f"figures/{scale}")
 
@@ -97,11 +99,9 @@ def _fetch(needed: set[str], hub: Iterable[Study], downstream: Iterable[Run]) ->
 
 
 def _read(study: Study) -> None:
-    """Open once what a study is probed on: the tokenizer and the kind of weights of a local encoder, and the corpus."""
-    if Path(encoders.checkpoint(study)).is_dir():
-        encoders.tokenizer(study)
-        encoders.safe_weights(study)
-    corpora.load(study)
+    """Try what a study is probed on: the encoder and the corpus."""
+    encoders.check(study)
+    corpora.check(study)
 
 
 def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:
@@ -323,10 +323,12 @@ def times(wanted: Iterable[Run]) -> pd.DataFrame:
 
 
 def versions() -> pd.DataFrame:
-    """What computes here: the machine, Python and the packages that the numbers come from; one row each."""
+    """What computes here: the machine, Python, the packages that the numbers come from, and the variables of the shell
+    that they may depend on; one row each."""
     packages = ["torch", "transformers", "tokenizers", "datasets", "numpy", "pandas", "scikit-learn", "nltk", "seaborn"]
     found = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "system": platform.system()}
-    found |= {"python": platform.python_version()} | {name: version(name) for name in packages}
+    found |= {"instructions": torch.backends.cpu.get_cpu_capability(), "python": platform.python_version()}
+    found |= {name: version(name) for name in packages} | surroundings.remaining()
     return pd.Series(found, name="version").to_frame()
 
 

@@ -18,7 +18,7 @@ from lib import disk, params
 from lib.params import ROOT, Study
 
 CODE = {
-    "finetune": ["tasks", "encoders", "finetune"],
+    "finetune": ["tables", "tasks", "encoders", "finetune"],
     "corpus": ["corpora"],
     "extract": ["encoders", "activations"],
     "layers": ["probes"],
@@ -130,7 +130,7 @@ def load(study: str, variant: str, size: str = "full", overrides: dict[str, Any]
 
 def home() -> Path:
     """Where runs are written: ``runs/`` of the repository (tests: the folder in the environment variable RUNS)."""
-    return Path(os.environ.get("RUNS") or ROOT / "runs").resolve()
+    return (ROOT / (os.environ.get("RUNS") or "runs")).resolve()
 
 
 def folder(study: Study) -> Path:

@@ -53,8 +53,8 @@ SOURCES = {name: Source(**pin) for name, pin in runs.pins().items()}
 
 
 def home() -> Path:
-    """Where sources are kept: ``data/`` of the repository, or the folder named by the environment variable DATA."""
-    return Path(os.environ.get("DATA") or ROOT / "data").resolve()
+    """Where sources are kept: ``data/`` of the repository (tests: the folder in the environment variable DATA)."""
+    return (ROOT / (os.environ.get("DATA") or "data")).resolve()
 
 
 @lru_cache

@@ -281,6 +281,89 @@ def test_an_incomplete_corpus_is_refused(change: dict, reason: str) -> None:
     assert reason in refused({"corpus": {**OTHER, **change}, "properties": ["tag"]})
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"labels": ["sport"]}, "own.topic.labels = ['sport']: a task needs two classes at least"),
+        ({"labels": []}, "own.topic.labels = []: a task needs two classes at least"),
+        ({"labels": ["a", "b", "a"]}, "the class 'a' is given twice"),
+        ({"labels": ["a", ""]}, "own.topic.labels.1 = ''"),
+        ({"files": {"train": "a.csv"}}, "a task needs files: {train: ..., test: ...}"),
+        ({"label": "text"}, "one is named twice"),
+        ({"text_pair": "text"}, "one is named twice"),
+    ],
+)
+def test_an_incomplete_task_is_refused(change: dict, reason: str) -> None:
+    message = refused({"task_data.own": {"topic": OWN | change}})
+    assert reason in message
+    assert "Value error" not in message
+
+
+def test_a_task_of_two_classes_or_none_is_accepted() -> None:
+    for labels in (["no", "yes"], ["0", "1", "NA"], None):
+        study = params.load("minilm", overrides={"task_data.own": {"topic": OWN | {"labels": labels}}})
+        assert study.task_data.own["topic"].labels == labels
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "read"),
+    [
+        ("labels: [no, yes]", "labels.0 = False", "yes, no, on, off, true and false as truth values"),
+        ("labels: [1, 2]", "labels.1 = 2", "this as a number"),
+        ("labels: [a, 1.10]", "labels.1 = 1.1", "this as a number"),
+        ("labels: [a, 1:30]", "labels.1 = 90", "this as a number"),
+        ("labels: [null, b]", "labels.0 = None", "an empty place as nothing"),
+        ("label: 2020-01-01", "label = datetime.date(2020, 1, 1)", "this as a date"),
+        ("text_pair: on", "text_pair = True", "truth values"),
+    ],
+)
+def test_a_word_that_yaml_reads_as_something_else_is_to_be_put_in_quotation_marks(
+    folder: Path, line: str, place: str, read: str
+) -> None:
+    task = f"{{format: csv, files: {{train: a, test: b}}, text: title, {line}}}"
+    (folder / "mine.yaml").write_text(
+        f"scale: mine\ntitle: A\nencoder: {{checkpoint: x}}\ntask_data: {{own: {{topic: {task}}}}}\n"
+    )
+    with pytest.raises(ParameterError) as caught:
+        params.load("mine")
+    assert f"task_data.own.topic.{place}: " in str(caught.value)
+    assert f"{read}: if a word is meant, put it in quotation marks" in str(caught.value)
+
+
+def test_a_word_in_quotation_marks_is_that_word(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(
+        "scale: mine\ntitle: 'on'\nencoder: {checkpoint: x}\ntask_data: {own: {topic: {format: csv, "
+        "files: {train: a, test: b}, text: 'no', labels: ['no', \"yes\", '1', 'null']}}}\n"
+    )
+    study = params.load("mine")
+    assert (study.title, study.task_data.own["topic"].labels) == ("on", ["no", "yes", "1", "null"])
+
+
+def test_a_list_in_place_of_a_word_is_not_to_be_put_in_quotation_marks() -> None:
+    assert "quotation" not in refused({"title": ["a", "b"]})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        ({"corpus": OTHER | {"name": "UD_English-EWT"}, "properties": ["tag"]}, "corpus.name = 'UD_English-EWT'"),
+        ({"tasks": ["My-Task"]}, "tasks.0 = 'My-Task'"),
+        ({"scale": "Mine"}, "scale = 'Mine'"),
+        ({"task_data.own": {"My-Task": OWN}}, "task_data.own.My-Task = 'My-Task'"),
+        ({"task_data.own": {"topic-500": OWN}}, "task_data.own.topic-500 = 'topic-500'"),
+    ],
+)
+def test_the_letters_that_a_name_may_have_are_told_in_words(overrides: dict, place: str) -> None:
+    message = refused(overrides)
+    assert f"{place}: " in message
+    assert "only lower-case letters (a to z), digits and _" in message
+    assert "^[" not in message
+
+
+def test_the_words_for_a_device_are_told() -> None:
+    assert "device = 'gpu': write auto, cpu, mps, cuda" in refused({"device": "gpu"})
+
+
 def test_gold_names_a_property_of_the_corpus() -> None:
     assert "corpus.gold: 'poss' is not in corpus 'brown'" in refused({"corpus.gold": ["poss"]})
 
@@ -323,3 +406,20 @@ def test_the_table_shows_every_resolved_parameter() -> None:
     assert table["probe.epochs"] == 77
     assert table["size"] == "lesson"
     assert table["properties"] == '["pos", "chunk", "supersense"]'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_line_ends_and_byte_order_marks_of_a_parameter_file_do_not_matter(
+    folder: Path, encoding: str, end: str
+) -> None:
+    text = end.join(["scale: mine", "title: Größe", "encoder: {checkpoint: x}", "tasks:", "  - rte", ""])
+    (folder / "mine.yaml").write_bytes(text.encode(encoding))
+    study = params.load("mine")
+    assert (study.title, study.tasks) == ("Größe", ["rte"])
+
+
+def test_files_that_make_cannot_name_and_those_that_editors_leave_are_no_studies(folder: Path) -> None:
+    for name in ("mine.yaml", "größe.v2.yaml", "my study.yaml", "mine.yml", "._mine.yaml", "mine.yaml~"):
+        (folder / name).write_text("scale: mine\n")
+    assert params.studies() == ["größe.v2", "mine"]

@@ -2,18 +2,15 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import copy_repository
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from lib import sources
-
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 NOUNS = "dog cat bird child teacher film story house road song".split()
@@ -22,8 +19,8 @@ SENTENCE = [("the", "DET"), ("{n}", "NOUN"), ("{v}", "VERB"), ("a", "DET"), ("sm
 
 
 def environment() -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST", "RUNS"))}
-    return clean | {"DATA": str(sources.home()), "HF_HUB_OFFLINE": "1"}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST")) and k not in ("RUNS", "DATA")}
+    return clean | {"HF_HUB_OFFLINE": "1"}
 
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
@@ -61,14 +58,7 @@ def save_encoder(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("Ein Ordner für naïve Leser")
-    files = (
-        subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-    )
-    for name in filter(None, files):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
+    return copy_repository(folder)
 
 
 def test_the_readme_is_enough_to_study_another_encoder_and_another_corpus(copy: Path) -> None:

@@ -208,7 +208,7 @@ def study_file(folder: Path, name: str, checkpoint: Path, text: str) -> None:
         f"title: {name}\nscale: mini\nencoder: {{checkpoint: {checkpoint}}}\nproperties: [tag]\ntasks: []\n"
         f"corpus: {{name: {name}, format: columns, columns: {{word: 0, tag: 1}}, "
         f"files: {{train: {name}.txt, dev: {name}.txt, test: {name}.txt}}, "
-        "train_words: 9, dev_words: 9, test_words: 9}\n"
+        "train_words: 9, dev_words: 9, test_words: 9}\nranking: {min_label_words: 1}\n"
     )
 
 

@@ -188,6 +188,8 @@ def test_a_run_lies_in_the_folder_of_its_study_and_size(make_study, monkeypatch,
     full, lesson = runs.load("minilm", "sentiment-s1"), runs.load("minilm", "sentiment-s1", "lesson")
     assert full.folder == tmp_path / "runs" / "minilm" / "sentiment-s1"
     assert lesson.folder == tmp_path / "runs" / "lesson" / "minilm" / "sentiment-s1"
+    monkeypatch.setenv("RUNS", "elsewhere")  # from the repository, whatever folder a notebook runs in
+    assert runs.home() == params.ROOT / "elsewhere"
     monkeypatch.delenv("RUNS")
     assert runs.home() == params.ROOT / "runs"
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from conftest import copy_repository
 from test_reproduce import environment, save_encoder, sentences
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 STUDY = """
@@ -75,12 +75,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     save_encoder(encoder)
 
     def make_copy(name: str) -> Path:
-        folder = tmp_path_factory.mktemp(f"päth with spaces, {name}")
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-        for file in filter(None, listed.decode().split("\0")):
-            if (ROOT / file).is_file() and not file.startswith("models/"):
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / file, folder / file)
+        folder = copy_repository(tmp_path_factory.mktemp(f"päth with spaces, {name}"), but="models")
         (folder / "sitecustomize.py").write_text(GUARD)
         (folder / "params" / "faults.yaml").write_text(STUDY)
         shutil.copytree(encoder, folder / "my-encoder")
@@ -92,9 +87,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make_copy
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen:
+def start(folder: Path, *words: str, **variables: str) -> subprocess.Popen:
     """``make reproduce`` in a group of processes of its own; what it says goes to ``said.txt``."""
-    clean = {k: v for k, v in environment().items() if k != "HF_HUB_OFFLINE"}
+    clean = {k: v for k, v in environment().items() if k != "HF_HUB_OFFLINE"} | variables
     command = ["make", f"PYTHON={sys.executable}", "reproduce", "SCALE=faults", *words]
     with (folder / "said.txt").open("w") as said:
         return subprocess.Popen(
@@ -219,6 +214,28 @@ def test_a_damaged_result_is_noticed_and_made_again_and_nothing_else_is(studied)
     said = end(start(folder), folder)
     assert said.count(" done, ") == 3
     same(tables(folder), before)
+
+
+def test_no_variable_of_the_shell_or_of_a_launcher_changes_a_result(copy, studied) -> None:
+    folder = copy("hostile")
+    (folder / "start.py").write_text("import torch\ntorch.set_default_dtype(torch.float64)\n")
+    profile = folder / "home" / ".ipython" / "profile_default" / "startup"
+    profile.mkdir(parents=True)
+    shutil.copy(folder / "start.py", profile)
+    hostile = {
+        "ACCELERATE_MIXED_PRECISION": "bf16", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "PMI_SIZE": "4",
+        "ATEN_CPU_CAPABILITY": "default", "NPY_DISABLE_CPU_FEATURES": "AVX2", "PYTHONSTARTUP": str(folder / "start.py"),
+        "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "MPLBACKEND": "Agg", "MATPLOTLIBRC": "nowhere",
+        "IPYTHONDIR": str(profile.parents[1]), "OMP_NUM_THREADS": "2", "RUNS": str(folder / "elsewhere"),
+    }  # fmt: skip
+    launcher = folder / "launch"
+    launcher.write_text("\n".join(["#!/bin/sh", *(f"export {k}='{v}'" for k, v in hostile.items()), 'exec "$@"\n']))
+    launcher.chmod(0o755)
+    said = end(start(folder, "LAUNCH=./launch", **hostile, HOME=str(folder / "home")), folder)
+    assert "not used here, although set: ACCELERATE_MIXED_PRECISION ATEN_CPU_CAPABILITY LOCAL_RANK" in said
+    same(tables(folder), tables(studied[0]))
+    assert "image/png" in (folder / "runs" / "figures" / "faults" / "05_figures.ipynb").read_text()
+    assert not (folder / "elsewhere").exists()
 
 
 def test_a_file_where_results_belong_is_one_error_before_any_work(copy) -> None:

@@ -1,0 +1,73 @@
+"""Surroundings: whatever runs here takes nothing from the shell, or from a launcher, that it does not name.
+
+``surroundings.mk`` lists what is removed, why, and what is set instead. Make does it for all that it starts, this
+module once more where a step begins (a launcher brings its own variables): ``python -I lib/surroundings.py
+[NAME=VALUE ...] ARGUMENTS`` becomes ``python ARGUMENTS`` in a clean environment, so that Python itself, too, reads
+nothing else when it starts. ``lib`` does it when it is imported.
+
+Needs the standard library only.
+"""
+
+from __future__ import annotations  # read by whatever Python a user names
+
+import os
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+_LISTS = re.findall(
+    r"^(\w+) \+= (.*)$", Path(__file__).resolve().with_suffix(".mk").read_text(encoding="utf-8"), re.MULTILINE
+)
+
+
+def _listed(name: str) -> list[str]:
+    return [word for found, words in _LISTS if found == name for word in words.split()]
+
+
+REMOVED, KEPT, REMOVED_AT_START = (_listed(name) for name in ("REMOVED", "KEPT", "REMOVED_AT_START"))
+SET = dict(pair.split("=", 1) for pair in _listed("SET"))
+
+SHOWN = (
+    "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_THREADING_LAYER", "KMP_DUPLICATE_LIB_OK",
+    "LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG",
+    "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HSA_OVERRIDE_GFX_VERSION", "MIOPEN_%",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+)  # fmt: skip
+"""What is left to the user although results may depend on it."""
+
+
+def _among(name: str, patterns: list[str] | tuple[str, ...]) -> bool:
+    return any(name.startswith(p[:-1]) if p.endswith("%") else name == p for p in patterns)
+
+
+def clean(environ: MutableMapping[str, str] = os.environ, patterns: list[str] = REMOVED) -> list[str]:
+    """Remove the variables that nothing here takes from its surroundings. Returns the names of those that were there.
+
+    What a library has read by then is not undone: clean before it is imported.
+    """
+    gone = sorted(n for n in environ if _among(n, patterns) and not _among(n, KEPT) and n not in SET)
+    for name in gone:
+        del environ[name]
+    return gone
+
+
+def remaining(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that are left to the user and set, although results may depend on them."""
+    return {name: environ[name] for name in sorted(environ) if _among(name, SHOWN)}
+
+
+def start(arguments: list[str]) -> None:
+    """Become Python with these arguments, after ``NAME=VALUE`` for more variables, in a clean environment."""
+    environ = dict(os.environ)
+    if gone := clean(environ, [*REMOVED, *REMOVED_AT_START]):
+        print("not used here, although set:", " ".join(gone), flush=True)
+    environ |= {**SET, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    while arguments and re.match(r"\w+=", arguments[0]):
+        name, _, value = arguments.pop(0).partition("=")
+        environ[name] = value
+    os.execve(sys.executable, [sys.executable, *arguments], environ)  # noqa: S606 - no shell is wanted
+
+
+if __name__ == "__main__":
+    start(sys.argv[1:])

@@ -1,0 +1,375 @@
+"""What runs here takes nothing from the shell, or from a launcher, that it does not name."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lib import disk, doctor, grid, results, surroundings
+
+ROOT = Path(__file__).parents[1]
+
+HOSTILE = {
+    "ACCELERATE_MIXED_PRECISION": "bf16", "FSDP_VERSION": "2", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1",
+    "MASTER_ADDR": "nowhere", "PMI_SIZE": "4", "OMPI_COMM_WORLD_SIZE": "4", "MPI_LOCALNRANKS": "4",
+    "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "SSE2", "DNNL_DEFAULT_FPMATH_MODE": "BF16",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "TORCHDYNAMO_DISABLE": "1", "PYTORCH_JIT": "0",
+    "OPENBLAS_NUM_THREADS": "4", "OMP_DYNAMIC": "true", "NPY_DISABLE_CPU_FEATURES": "AVX2",
+    "PYTHONSTARTUP": "start.py", "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1",
+    "PYTHONHOME": "/nowhere", "JUPYTER_PATH": "/nowhere",
+    "PYTEST_ADDOPTS": "--collect-only", "PIP_TARGET": "/nowhere", "PIP_PYTHON": "/nowhere/python",
+}  # fmt: skip
+AT_START = {"MPLBACKEND": "Agg", "RUNS": "/nowhere", "DATA": "/nowhere"}
+HARMLESS = {
+    "HOME": "/home/of/a user", "CUDA_VISIBLE_DEVICES": "1", "HF_HOME": "/hub", "HF_TOKEN": "secret",
+    "SLURM_NTASKS": "4", "HTTPS_PROXY": "http://proxy", "SSL_CERT_FILE": "/certificates", "TMPDIR": "/tmp",
+    "LD_LIBRARY_PATH": "/cuda", "OMP_NUM_THREADS": "3", "OPENBLAS_CORETYPE": "Haswell", "KMP_DUPLICATE_LIB_OK": "TRUE",
+    "TRANSFORMERS_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONPATH": "/here", "PYTHONUTF8": "1", "PYTHON": "python",
+    "PIP_INDEX_URL": "http://mirror", "PIP_FIND_LINKS": "/wheels", "PYTORCH_CUDA_ALLOC_CONF": "x",
+    "TORCH_HOME": "/torch", "RANKING": "none",
+}  # fmt: skip
+
+
+# The list --------------------------------------------------------------------------------------------------------
+
+
+def test_what_changes_results_is_removed_and_named_and_what_is_the_users_stays() -> None:
+    environ = HOSTILE | AT_START | HARMLESS
+    assert surroundings.clean(environ) == sorted(HOSTILE)
+    assert environ == AT_START | HARMLESS
+    assert surroundings.clean(environ) == []
+
+
+def test_each_exception_of_the_list_is_one() -> None:
+    words = [*surroundings.REMOVED, *surroundings.KEPT, *surroundings.REMOVED_AT_START]
+    assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*%?", word) for word in words)
+    assert len(set(words)) == len(words)
+    for name in surroundings.KEPT:
+        environ = {f"{name}x": ""}
+        assert surroundings.clean(environ), f"{name} would stay without being named"
+
+
+def test_what_is_left_to_the_user_and_matters_stands_beside_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    table = results.versions()["version"]
+    assert table["OPENBLAS_CORETYPE"] == "Haswell"
+    assert table["instructions"]
+    assert "CUDA_VISIBLE_DEVICES" not in table
+    assert surroundings.remaining(HARMLESS | HOSTILE).keys() == {
+        "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "KMP_DUPLICATE_LIB_OK",
+    }  # fmt: skip
+
+
+# Where it is cleaned ---------------------------------------------------------------------------------------------
+
+SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
+
+
+def shell() -> dict[str, str]:
+    """The environment of a plain shell."""
+    return {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")}
+
+
+def python(*arguments: str, **variables: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=shell() | variables, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_a_step_begins_in_a_clean_environment_and_says_what_was_removed(tmp_path: Path) -> None:
+    start = tmp_path / "start.py"
+    start.write_text("print('started')")
+    hostile = HOSTILE | AT_START | {"OMP_NUM_THREADS": "8", "PYTHONPATH": "/nowhere", "PYTHONSTARTUP": str(start)}
+    said, seen = python("-I", "lib/surroundings.py", "IPYTHONDIR=/a b", "-c", SHOW, **hostile, PYTHONUTF8="1").split(
+        "\n"
+    )[:2]
+    assert said == f"not used here, although set: {' '.join(sorted(HOSTILE | AT_START))}"
+    found = json.loads(seen)
+    assert not {*HOSTILE, *AT_START} & {*found}
+    assert found | surroundings.SET == found
+    assert (found["PYTHONPATH"], found["IPYTHONDIR"], found["PYTHONUTF8"]) == (str(ROOT), "/a b", "1")
+
+
+def test_in_a_plain_shell_a_step_has_nothing_to_say() -> None:
+    assert python("-I", "lib/surroundings.py", "-c", "print('alone')") == "alone\n"
+
+
+def test_importing_the_library_cleans_too_but_for_what_a_kernel_and_tests_set() -> None:
+    hostile = {k: v for k, v in HOSTILE.items() if not k.startswith("PYTHON")}
+    found = json.loads(python("-c", f"import lib; {SHOW}", **hostile, **AT_START))
+    assert not {*hostile} & {*found}
+    assert found | AT_START == found
+
+
+def make(folder: Path, *words: str, given: str | None = None, **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["make", *words], cwd=folder, env=shell() | variables, capture_output=True, text=True, input=given
+    )
+
+
+PYTHON = f"PYTHON={sys.executable}"
+EXPORTED = f"include Makefile\nshow: ; @{sys.executable} -I -c '{SHOW}'\n"
+
+
+def test_make_removes_what_a_step_removes() -> None:
+    done = make(ROOT, "-s", "-f", "-", "show", PYTHON, given=EXPORTED, **HOSTILE, **AT_START, **HARMLESS)
+    found = json.loads(done.stdout)
+    own = {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "IPYTHONDIR": f"{ROOT}/runs/.ipython"}
+    assert not {*HOSTILE, *AT_START} & {*found}
+    assert found | HARMLESS | surroundings.SET | own == found
+
+
+def test_make_says_what_it_does_not_use_and_what_it_takes_from_the_shell() -> None:
+    said = make(ROOT, "-n", "pretrain", PYTHON, WORLD_SIZE="2", RUNS="runs", SIZE="lesson", SEEDS="1 2").stdout
+    assert "not used here, although set: RUNS WORLD_SIZE\n" in said
+    assert 'taken from the shell: SEEDS="1 2" SIZE="lesson"\n' in said
+    quiet = make(ROOT, "-n", "pretrain", PYTHON, "SIZE=lesson").stdout
+    assert "not used" not in quiet and "taken from" not in quiet
+
+
+def test_a_python_named_in_the_shell_alone_is_not_taken_and_one_given_to_make_is() -> None:
+    show = EXPORTED.replace(sys.executable + " -I", "printf '%s\\n' \"$$PYTHON\"; true")
+    from_shell = make(ROOT, "-s", "-f", "-", "show", given=show, PYTHON="/somebodys/python").stdout
+    assert from_shell.splitlines() == [
+        "PYTHON=/somebodys/python of the shell is not used here; if it is meant: make ... PYTHON=/somebodys/python",
+        ".venv/bin/python",
+    ]
+    assert make(ROOT, "-s", "-f", "-", "show", "PYTHON=python3", given=show).stdout == "python3\n"
+
+
+# The interpreter and its packages --------------------------------------------------------------------------------
+
+
+def test_a_python_that_lacks_packages_is_named_with_what_it_lacks(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    (tmp_path / "requirements.lock").write_text("no-such-package==1.0\nnumpy==0.1\n")
+    with pytest.raises(SystemExit) as refused:
+        doctor.demand()
+    told = str(refused.value)
+    assert "\n" not in told
+    for part in (
+        sys.executable,
+        "no-such-package missing (lock: 1.0)",
+        "(lock: 0.1)",
+        "pip install -r requirements.lock",
+    ):
+        assert part in told
+    (tmp_path / "requirements.lock").write_text("")
+    doctor.demand()
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """What Make needs of the repository, in a folder of its own."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "params").mkdir()
+    for name in (
+        "Makefile",
+        "requirements.lock",
+        "pyproject.toml",
+        "lib/grid.py",
+        "lib/surroundings.mk",
+        "params/base.yaml",
+    ):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_the_environment_is_built_once_whatever_the_dates_and_again_if_the_lock_changed(bare: Path) -> None:
+    lock, python = bare / "requirements.lock", bare / ".venv" / "bin" / "python"
+
+    def builds() -> bool:
+        return "building .venv" in make(bare, "-n", "env").stdout
+
+    assert builds()
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    assert builds()
+    (bare / ".venv" / "installed").write_text(lock.read_text() + (bare / "pyproject.toml").read_text())
+    assert not builds()
+    os.utime(lock, (2**32, 2**32))
+    assert not builds()
+    lock.write_text(lock.read_text() + "one-more==1.0\n")
+    os.utime(lock, (1, 1))
+    assert builds()
+
+
+def test_before_there_is_an_environment_make_lists_its_targets_and_says_what_it_would_build(bare: Path) -> None:
+    assert "reproduce" in make(bare, "help").stdout
+    said = make(bare, "-n", "reproduce")
+    assert (
+        said.returncode == 0
+        and "building .venv" in said.stdout
+        and "make --no-print-directory reproduce" in said.stdout
+    )
+
+
+def test_a_colon_in_the_path_is_refused_by_name(bare: Path, tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    shutil.copy(ROOT / "Makefile", tmp_path / "a:b")
+    refused = make(tmp_path / "a:b", "help")
+    assert refused.returncode != 0
+    assert "has a colon" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+# Make's reading of the parameters --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listed(bare: Path) -> Callable[[], list[str]]:
+    """``listed()``: the runs of the scale ``mine`` that Make sees in ``params/``."""
+    given = "include Makefile\nshow: ; @echo $(EACH)\n"
+    return lambda: make(bare, "-s", "-f", "-", "show", PYTHON, "SCALE=mine", given=given).stdout.split()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"scale: mine\ntasks: [rte, sst2-1k]\n", b"scale: mine\r\ntasks: [rte, sst2-1k]\r\n",
+        b"\xef\xbb\xbfscale: mine\ntasks: [rte, sst2-1k]\n", "scale: mine\ntasks: [rte, sst2-1k]\n".encode("utf-16"),
+        b"scale:   'mine'   # so\ntasks:   # both\n  - \"rte\"\n  - sst2-1k\n",
+        b"{tasks: [rte,\n  sst2-1k], scale: mine}\n",
+    ],
+    ids=["plain", "windows", "mark", "utf16", "several lines", "braces"],
+)  # fmt: skip
+def test_make_reads_a_parameter_file_as_yaml_does(bare: Path, listed, content: bytes) -> None:
+    (bare / "params" / "größe.v2.yaml").write_bytes(content)
+    (bare / "params" / "other.yaml").write_text("scale: others\ntasks: [cola]\n")
+    (bare / "params" / "._größe.v2.yaml").write_bytes(b"\x00\x05\x16\x07")
+    names = ("pretrained", "random", "rte-s1", "sst2-1k-s1")
+    assert listed() == [f"runs/größe.v2/{name}" for name in names]
+
+
+def test_a_study_without_tasks_of_its_own_has_those_of_all_studies(bare: Path, listed) -> None:
+    (bare / "params" / "a.yaml").write_text("scale: mine\n")
+    (bare / "params" / "b.yaml").write_text("scale: mine\ntasks: []\n")
+    assert [name.partition("/")[2] for name in listed()] == [
+        "a/pretrained", "a/random", "a/sentiment-s1", "a/acceptability-s1", "a/shuffled-s1", "b/pretrained", "b/random",
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_not_yaml_keeps_its_scale_so_that_its_error_is_told(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("scale: mine\ntitle: a: b\n")
+    assert [*grid.words(tmp_path)] == ["study:mine:broken"]
+    (tmp_path / "broken.yaml").write_text("[")
+    (tmp_path / "list.yaml").write_text("- scale: mine\n")
+    assert not [*grid.problems("None", tmp_path)]
+    assert grid.names(tmp_path) == ["broken", "list"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fit"), [("my study.yaml", "my-study"), ("mine.yml", "mine"), ("mine.YAML", "mine"), ("a#1.yaml", "a-1")]
+)
+def test_a_name_that_make_cannot_take_is_refused_with_one_that_it_can(tmp_path: Path, name: str, fit: str) -> None:
+    (tmp_path / name).write_text("scale: mine\n")
+    (tmp_path / "good.yaml").write_text("scale: others\n")
+    assert [*grid.problems("mine", tmp_path)] == [
+        f"params/{name} is no name for a study: rename it to params/{fit}.yaml"
+    ]
+    assert not [*grid.problems("others", tmp_path)]
+    assert [*grid.problems("neither", tmp_path)] == ["no file in params/ has 'scale: neither'; there are others"]
+
+
+def test_make_asks_for_the_studies_without_what_takes_long_to_import() -> None:
+    slow = python(
+        "-c", "import sys; from lib import grid; print({'torch', 'pandas', 'numpy', 'pydantic'} & {*sys.modules})"
+    )
+    assert slow == "set()\n"
+
+
+# One notebook run ------------------------------------------------------------------------------------------------
+
+FAKE = """#!/usr/bin/env bash
+if [ "$1" = -c ]; then exec python3 "$@"; fi
+printf '%s\\n' "$@" > arguments
+cat > input
+echo whole > "${@:(-3):1}"
+"""
+"""In place of Python: it keeps what it is given, and what comes by standard input."""
+
+
+def test_a_step_gets_neither_standard_input_nor_the_users_ipython_and_a_launcher_its_own_brackets(
+    tmp_path: Path,
+) -> None:
+    for name in ("python", "launch"):
+        (tmp_path / name).write_text(
+            FAKE if name == "python" else '#!/usr/bin/env bash\necho "$1" > node\nshift; exec "$@"\n'
+        )
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "node1").write_text("what node[12] would become")
+    done = subprocess.run(
+        ["bash", ROOT / "lib" / "notebook.sh", "runs/a study/random/02_extract.ipynb", "{}"], cwd=tmp_path, text=True,
+        env=shell() | {"PYTHON": str(tmp_path / "python"), "LAUNCH": f"{tmp_path}/launch node[12]"},
+        input="what follows in the caller's loop", capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "node").read_text() == "node[12]\n"
+    assert (tmp_path / "input").read_text() == ""
+    place = tmp_path / "runs" / "a study" / "random"
+    assert (tmp_path / "arguments").read_text().splitlines()[:5] == [
+        "-I", "lib/surroundings.py", f"IPYTHONDIR={place}/.02_extract.ipython", "-m", "papermill",
+    ]  # fmt: skip
+    assert sorted(p.name for p in place.iterdir()) == [
+        ".02_extract.lock", "02_extract.given", "02_extract.ipynb", "02_extract.log",
+    ]  # fmt: skip
+
+
+# Several users ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_files_get_the_rights_that_the_umask_leaves_whatever_a_library_gave_them(tmp_path: Path, mask, mode) -> None:
+    before = os.umask(mask)
+    try:
+        with disk.being_made(tmp_path / "model") as part:
+            part.mkdir()
+            (part / "model.safetensors").write_bytes(b"")
+            (part / "model.safetensors").chmod(0o600)
+            disk.write_meta(part, {})
+        with disk.being_made(tmp_path / "table") as part:
+            part.touch(0o600)
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert len(files) == 4
+    assert {p.stat().st_mode & 0o777 for p in files} == {mode}
+
+
+@pytest.mark.parametrize(
+    "read", [disk.file_digest, disk.read_json, disk.read_meta, disk.archive_key, lambda p: disk.read_table(p, "")]
+)
+def test_a_result_of_another_user_that_cannot_be_read_is_named_with_its_owner(
+    tmp_path: Path, monkeypatch, read
+) -> None:
+    file = tmp_path / "meta.json"
+    file.write_text("{}")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    for name in ("read_text", "read_bytes", "open", "is_file"):
+        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr("zipfile.ZipFile", refuse)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(PermissionError, match=rf"^{file} belongs to another user \(.+\), .* ask for 'chmod"):
+        read(tmp_path if read is disk.read_meta else file)
+    monkeypatch.setattr(os, "geteuid", lambda: owner)
+    with pytest.raises(PermissionError, match=rf"^{file} cannot be read or written: give yourself"):
+        read(tmp_path if read is disk.read_meta else file)
+
+
+def test_a_file_that_cannot_be_made_is_refused_by_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match=rf"^{tmp_path} cannot"), disk.lock(tmp_path / "result"):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "not" / "there"))
+    with pytest.raises(PermissionError, match="no file's"), disk.lock(tmp_path / "result"):
+        raise PermissionError("no file's")
