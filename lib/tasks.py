@@ -14,9 +14,10 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from lib import params, sources, tables
-from lib.params import ROOT, Study
-from lib.runs import Variant
+from lib import sources, tables
+from lib.study import errors, params
+from lib.study.params import Study
+from lib.study.variants import Variant
 from lib.tables import Table, TableError
 
 datasets.disable_progress_bars()
@@ -80,12 +81,12 @@ def task(study: Study, name: str) -> Task:
     known = REGISTRY | GLUE
     if own := study.task_data.own.get(name):
         if name in known:
-            raise params.ParameterError(f"task_data.own: '{name}' is a task of this package; give yours another name")
+            raise errors.ParameterError(f"task_data.own: '{name}' is a task of this package; give yours another name")
         columns = (own.text, own.text_pair) if own.text_pair else (own.text,)
         return Task(columns, tuple(own.labels or ()), "accuracy" if own.labels else "pearson", "test")
     if name not in known:
-        raise params.ParameterError(
-            f"there is no task '{name}'{params.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
+        raise errors.ParameterError(
+            f"there is no task '{name}'{errors.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
         )
     return known[name]
 
@@ -172,8 +173,8 @@ def _tables(study: Study, name: str, split: str, wanted: list[str]) -> list[Tabl
     """The files of a split, or its table from the hub."""
     data = study.task_data
     if own := data.own.get(name):
-        return [tables.read(ROOT / own.files[split], own.format, wanted)]
-    folder = ROOT / data.glue
+        return [tables.read(params.ROOT / own.files[split], own.format, wanted)]
+    folder = params.ROOT / data.glue
     if folder.is_dir():
         return [tables.read(file, "parquet", wanted) for file in _copied(folder, name, split)]
     try:

@@ -26,8 +26,9 @@ from transformers import (  # noqa: E402
     XLNetConfig,
 )
 
-from lib import params, runs, sources  # noqa: E402
-from lib.activations import Activations  # noqa: E402
+from lib import sources  # noqa: E402
+from lib.encoders.activations import Activations  # noqa: E402
+from lib.study import loading, params, runs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -250,7 +251,7 @@ def make_study(tmp_path: Path, encoder_folder: Callable[[str], Path]) -> Callabl
         }  # fmt: skip
         for key, value in overrides.items():
             given[key.replace("__", ".")] = value
-        return params.load("minilm", "lesson", given)
+        return loading.load("minilm", "lesson", given)
 
     return make
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from conftest import KINDS, build_encoder, labelled_sentences, write_columns
 
-from lib import activations, corpora, disk, encoders
-from lib.runs import Run, Variant
+from lib import corpora, disk, encoders
+from lib.encoders import activations
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 PRETRAINED = Variant("pretrained")
 

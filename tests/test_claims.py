@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from lib import claims, results
-from lib.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, UNDECIDED
-from lib.runs import Run, Variant
+from lib import results
+from lib.results import claims
+from lib.results.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, UNDECIDED
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 FLAT = np.full(6, 90.0)
 """Accuracy of every layer before fine-tuning, in per cent."""

@@ -16,8 +16,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lib import comparisons, figures, report, results
-from lib.claims import CENTRE
+from lib import figures, results
+from lib.figures import comparisons, report
+from lib.results.claims import CENTRE
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
 TASKS = ["sentiment", "sentiment-quarter", "acceptability", "shuffled"]

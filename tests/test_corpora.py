@@ -11,8 +11,12 @@ from conftest import forget, write_columns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import corpora, params, runs, sources
-from lib.corpora import CorpusError, read_columns
+from lib import corpora, sources
+from lib.corpora import brown as brown_module
+from lib.corpora.columns import read_columns
+from lib.corpora.corpus import _splits, _table
+from lib.corpora.sentences import CorpusError
+from lib.study import loading, runs
 
 TWO = {"word": 0, "tag": 1}
 
@@ -340,7 +344,7 @@ def test_an_underscore_may_be_a_word_and_a_small_split_may_have_one_word(make_st
 
 def test_the_name_of_one_long_text_takes_no_room_for_every_word() -> None:
     tracemalloc.start()
-    table = corpora._table([corpora.Sentence("x" * 20_000, ["a"] * 3000, {}), corpora.Sentence("y", ["b"], {})], [])
+    table = _table([corpora.Sentence("x" * 20_000, ["a"] * 3000, {}), corpora.Sentence("y", ["b"], {})], [])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert table["text"].tolist()[-1] == "y"
@@ -379,7 +383,7 @@ def test_a_malformed_corpus_leaves_nothing_behind(make_study, tmp_path: Path) ->
 def test_labels_that_do_not_match_words_are_refused() -> None:
     sentence = corpora.Sentence("", ["a", "b"], {"tag": ["A"]})
     with pytest.raises(CorpusError, match="property 'tag' has 1 labels for 2 words"):
-        corpora._table([sentence], ["tag"])
+        _table([sentence], ["tag"])
 
 
 def test_a_changed_corpus_file_is_read_anew(make_study, tmp_path: Path) -> None:
@@ -392,7 +396,7 @@ def test_a_changed_corpus_file_is_read_anew(make_study, tmp_path: Path) -> None:
 
 
 def test_only_listed_properties_are_gold(make_study) -> None:
-    brown = params.load("minilm")
+    brown = loading.load("minilm")
     assert [corpora.label_name(brown, p) for p in brown.properties] == ["pos", "chunk (silver)", "supersense (silver)"]
     assert corpora.label_name(make_study(), "tag") == "tag"
 
@@ -467,10 +471,10 @@ def brown_texts() -> tuple[Path, list[corpora.Sentence]]:
 @pytest.fixture
 def brown(brown_texts, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, list[corpora.Sentence]]]:
     """``brown(size, **overrides)``: the splits of a study of it."""
-    monkeypatch.setattr(corpora, "read_brown", lambda folder: iter(brown_texts[1]))
+    monkeypatch.setattr(brown_module, "read_brown", lambda folder: iter(brown_texts[1]))
 
     def splits(size: str = "full", **overrides) -> dict[str, list[corpora.Sentence]]:
-        return corpora._splits(params.load("minilm", size, {"properties": ["pos"], **overrides}))
+        return _splits(loading.load("minilm", size, {"properties": ["pos"], **overrides}))
 
     return splits
 

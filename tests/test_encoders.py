@@ -23,7 +23,9 @@ from transformers import (
 )
 
 from lib import encoders, sources
-from lib.encoders import Alignment, EncoderError, align
+from lib.encoders import checkpoints
+from lib.encoders.alignment import Alignment, align
+from lib.encoders.checkpoints import EncoderError
 
 TRICKY = [s.split() for s in SENTENCES] + [["unbelievable", "x-ray", "don't", "...", "bread", ",", "bird"], ["the"]]
 
@@ -35,7 +37,7 @@ def toks(encoder_folder):
 
     def tok(kind: str):
         if kind not in made:
-            made[kind] = encoders._load("AutoTokenizer", str(encoder_folder(kind)), None, add_prefix_space=True)
+            made[kind] = checkpoints._load("AutoTokenizer", str(encoder_folder(kind)), None, add_prefix_space=True)
         return made[kind]
 
     return tok

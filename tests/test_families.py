@@ -11,8 +11,9 @@ import transformers
 from conftest import SENTENCES, TOKENIZERS, randomise
 from transformers import AutoModel
 
-from lib import activations, encoders
-from lib.encoders import EncoderError
+from lib import encoders
+from lib.encoders import activations
+from lib.encoders.checkpoints import EncoderError
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 POSITIONS = {"max_position_embeddings": 64}

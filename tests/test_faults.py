@@ -30,11 +30,15 @@ from test_finetune import run_of as run_of
 from test_sources import FILES, tar, zipped
 from transformers import PreTrainedTokenizerBase
 
-from lib import activations, corpora, disk, encoders, finetune, neurons, params, results, runs, sources
-from lib.corpora import CorpusError
-from lib.params import ROOT, ParameterError
-from lib.runs import Run, Variant
+from lib import corpora, disk, encoders, finetune, neurons, results, sources
+from lib.corpora.sentences import CorpusError
+from lib.encoders import activations
 from lib.sources import SourceError, unpack
+from lib.study import loading, params, runs
+from lib.study.errors import ParameterError
+from lib.study.params import ROOT
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 PRETRAINED = Variant("pretrained")
 
@@ -504,7 +508,7 @@ def test_a_trick_of_yaml_is_one_short_error_at_once(tmp_path: Path, monkeypatch,
         resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 30), size + (1 << 30)))
         signal.alarm(15)
         try:
-            params.load("mine")
+            loading.load("mine")
         except ParameterError as error:
             raise ParameterError(f"{error}\n{len(''.join(traceback.format_exception(error)))} characters") from None
 
@@ -529,7 +533,7 @@ ANY = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(ODD)
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, PreTrainedTokenizerBase]:
     """Family → the tokenizer of its shipped encoder (WordPiece, byte-level BPE, Unigram)."""
-    return {family: encoders.tokenizer(params.load(f"{family}-mini")) for family in FAMILIES}
+    return {family: encoders.tokenizer(loading.load(f"{family}-mini")) for family in FAMILIES}
 
 
 def check(tok: PreTrainedTokenizerBase, words: list[str], longest: int) -> None:

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, XLNetLMHeadModel
 
-from lib import cards, corpora, objectives, quality, sources
-from lib.prose import FAMILIES
-from lib.results import pick
+from lib import corpora, sources
+from lib.pretraining import cards, objectives, quality
+from lib.pretraining.text import FAMILIES
+from lib.results.intervals import pick
 
 MODELS = Path(__file__).parents[1] / "models"
 

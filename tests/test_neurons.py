@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lib import activations, disk, neurons, probes, runs
-from lib.neurons import covering_steps, distribution, minimal_set, ordering, search_score, top_per_label
-from lib.probes import Labels
+from lib import disk, neurons, probes
+from lib.encoders import activations
+from lib.neurons.ablation import _rank
+from lib.neurons.rankings import covering_steps, distribution, minimal_set, ordering, search_score, top_per_label
+from lib.probes.labels import Labels
+from lib.study import runs, variants
 
 WEIGHTS = hnp.arrays(
     np.float64, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7), elements=st.integers(-9, 9)
@@ -143,7 +146,7 @@ def planted(words: int, seed: int):
 
 @pytest.fixture
 def run(make_study) -> runs.Run:
-    return runs.Run(make_study(), runs.Variant("pretrained"))
+    return runs.Run(make_study(), variants.Variant("pretrained"))
 
 
 @pytest.fixture
@@ -158,7 +161,7 @@ def planted_run(make_study, monkeypatch: pytest.MonkeyPatch):
             stores[split] = data
         monkeypatch.setattr(activations, "load", lambda run: stores)
         given = {"ranking__sizes": [0.125, 0.5, 1.0], "ranking__top": 0.125, **overrides}
-        return runs.Run(make_study(**given), runs.Variant("pretrained"))
+        return runs.Run(make_study(**given), variants.Variant("pretrained"))
 
     return make
 
@@ -191,7 +194,7 @@ def test_the_table_shows_that_the_top_neurons_suffice_and_the_bottom_ones_do_not
 def test_the_order_is_tested_with_the_probe_that_gave_it(planted_run) -> None:
     run = planted_run()
     stores = activations.load(run)
-    tag = probes.labels({s: d.words for s, d in stores.items()}, "tag")
+    tag = probes.label_set({s: d.words for s, d in stores.items()}, "tag")
     (value,) = run.study.ranking.l1
     head = probes.Head([tag], torch.arange(24), value, value)
     (probe,) = probes.fit(stores["train"], [head], run.study.probe, run.study.seed)
@@ -215,7 +218,7 @@ def test_rare_labels_are_left_out_of_the_ordering() -> None:
     weight = np.zeros((3, 6))
     weight[0, 1], weight[1, 5], weight[2, 2] = 1.0, 100.0, 0.5
     study_ranking = type("R", (), {"min_label_words": 5, "mass_steps": 10})()
-    rank = neurons._rank(Labels("tag", ["a", "b", "c"], {"train": ids}), weight, (2, 3), study_ranking)
+    rank = _rank(Labels("tag", ["a", "b", "c"], {"train": ids}), weight, (2, 3), study_ranking)
     assert rank.labels == ["a", "c"]
     assert rank.order[:2].tolist() == [1, 2]
     assert rank.weight.shape == (2, 6)
@@ -224,7 +227,7 @@ def test_rare_labels_are_left_out_of_the_ordering() -> None:
 def test_a_property_without_a_frequent_label_is_refused() -> None:
     study_ranking = type("R", (), {"min_label_words": 500, "mass_steps": 10})()
     with pytest.raises(ValueError, match=r"no label has 500 training words; lower ranking\.min_label_words"):
-        neurons._rank(Labels("tag", ["a", "b"], {"train": np.array([0, 1])}), np.ones((2, 4)), (2, 2), study_ranking)
+        _rank(Labels("tag", ["a", "b"], {"train": np.array([0, 1])}), np.ones((2, 4)), (2, 2), study_ranking)
 
 
 # A run -----------------------------------------------------------------------------------------------------------
@@ -254,7 +257,7 @@ def test_a_truncated_ranking_is_made_again(run) -> None:
 
 def test_a_ranking_under_other_parameters_replaces_the_old_one(make_study) -> None:
     few, many = (
-        runs.Run(make_study(ranking__sizes=sizes), runs.Variant("pretrained")) for sizes in ([1.0], [0.1, 0.5, 1.0])
+        runs.Run(make_study(ranking__sizes=sizes), variants.Variant("pretrained")) for sizes in ([1.0], [0.1, 0.5, 1.0])
     )
     assert (neurons.table(few)["kind"] == "retrain").sum() == 2
     assert (neurons.table(many)["kind"] == "retrain").sum() == 6

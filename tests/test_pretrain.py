@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from lib import minis, objectives, pretrain, prose
+from lib.pretraining import minis, objectives
+from lib.pretraining import text as prose
+from lib.pretraining import training as pretrain
 
 NOUNS = ["cat", "dog", "bird", "fish", "horse", "cow", "sheep", "fox"]
 VERBS = ["sees", "likes", "hears", "follows", "finds", "wants"]

@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from lib import activations, params, probes, runs
-from lib.probes import Head, Labels, Scale
+from lib import probes
+from lib.encoders import activations
+from lib.probes import layers, linear
+from lib.probes.labels import Labels
+from lib.probes.linear import Head, Scale
+from lib.study import params, runs, variants
 
 LAYERS, WIDTH = 3, 6
 
@@ -66,8 +70,8 @@ def test_the_gradient_is_that_of_the_loss(seed: int, l1: float, l2: float, count
     weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
     probe = probes.Probe([weight], bias, parts, None, None)
     with torch.no_grad():
-        probes._gradient(probe, block, wanted)
-        probes._penalise(probe, l1, l2)
+        linear._gradient(probe, block, wanted)
+        linear._penalise(probe, l1, l2)
     torch.testing.assert_close(weight.grad, expected[0], rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(bias.grad, expected[1], rtol=1e-9, atol=1e-11)
 
@@ -191,7 +195,7 @@ def test_on_noise_the_real_and_the_control_accuracy_are_the_majority_rate() -> N
     words = word_tables({"train": 3000, "dev": 10, "test": 3000}, 10**6, 0, [0.6, 0.3, 0.1])
     rng = np.random.default_rng(1)
     stores = {s: store(rng.normal(size=(2, len(t), 4)), t) for s, t in words.items()}
-    real = probes.labels(words, "tag")
+    real = probes.label_set(words, "tag")
     drawn = probes.control(words, real, 0)
     (probe,) = probes.fit(stores["train"], [Head([real, drawn])], setting(learning_rate=3e-3, batch_size=256), seed=0)
     found = accuracy(probe, stores["test"], [real.ids["test"], drawn.ids["test"]])
@@ -206,7 +210,7 @@ def test_with_one_fixed_vector_per_word_type_the_control_task_is_learnt_by_heart
     vectors = np.random.default_rng(1).normal(size=(30, 32))
     types = {s: t["word"].str[1:].astype(int).to_numpy() for s, t in words.items()}
     stores = {s: store(vectors[types[s]][None], t) for s, t in words.items()}
-    real = probes.labels(words, "tag")
+    real = probes.label_set(words, "tag")
     drawn = probes.control(words, real, 0)
     (probe,) = probes.fit(stores["train"], [Head([real, drawn])], setting(epochs=20), seed=0)
     (of_real,), (of_control,) = accuracy(probe, stores["test"], [real.ids["test"], drawn.ids["test"]])
@@ -280,7 +284,7 @@ def test_every_word_is_in_one_batch_of_every_epoch(order: str) -> None:
 
 
 def test_the_scale_is_mean_and_deviation_over_more_words_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "BLOCK", 64)
+    monkeypatch.setattr(linear, "BLOCK", 64)
     rng = np.random.default_rng(0)
     vectors = (rng.normal(size=(2, 333, 5)) * [1, 0.01, 50, 3, 1] + [0, 5, 900, -7, 60]).astype(np.float16)
     vectors[1, :, 4] = 2.5
@@ -358,7 +362,7 @@ def words() -> dict[str, pd.DataFrame]:
 
 
 def test_labels_are_those_of_training_and_others_are_marked(words) -> None:
-    real = probes.labels(words, "tag")
+    real = probes.label_set(words, "tag")
     assert real.names == ["D", "N", "V"]
     assert real.ids["test"].tolist() == [0, 2, 1, 1, -1, -1, 2]
     assert real.unseen == {"train": 0, "dev": 0, "test": 2}
@@ -368,7 +372,7 @@ def test_labels_of_a_categorical_column_are_the_same(words) -> None:
     categorical = {
         s: t.assign(tag=pd.Categorical(t["tag"], categories=["UH", "V", "N", "D"])) for s, t in words.items()
     }
-    plain, found = probes.labels(words, "tag"), probes.labels(categorical, "tag")
+    plain, found = probes.label_set(words, "tag"), probes.label_set(categorical, "tag")
     assert found.names == plain.names
     assert all(np.array_equal(found.ids[s], plain.ids[s]) for s in words)
 
@@ -376,11 +380,11 @@ def test_labels_of_a_categorical_column_are_the_same(words) -> None:
 def test_a_property_with_one_training_label_is_refused(words) -> None:
     words["train"]["tag"] = "N"
     with pytest.raises(ValueError, match="property 'tag' has 1 label in the training words"):
-        probes.labels(words, "tag")
+        probes.label_set(words, "tag")
 
 
 def test_words_are_grouped_by_what_training_says_of_their_type(words) -> None:
-    groups = probes.word_groups(words, probes.labels(words, "tag"), "test")
+    groups = probes.word_groups(words, probes.label_set(words, "tag"), "test")
     assert tuple(groups) == probes.WORDS
     assert groups["all"].tolist() == [True] * 7
     assert groups["ambiguous"].tolist() == [False, True, False, False, False, False, True]
@@ -388,14 +392,14 @@ def test_words_are_grouped_by_what_training_says_of_their_type(words) -> None:
 
 
 def test_the_baselines_know_training_frequencies_only(words) -> None:
-    found = probes.baselines(words, probes.labels(words, "tag"), "test")
+    found = probes.baselines(words, probes.label_set(words, "tag"), "test")
     assert found["majority"].tolist() == [1] * 7
     assert found["lookup"].tolist() == [0, 1, 1, 1, 1, 0, 1], "a tie (runs) goes to the first label"
 
 
 def test_the_control_task_gives_a_word_type_one_label_in_all_splits() -> None:
     words = word_tables({"train": 5000, "dev": 500, "test": 500}, 2000, 0, [0.7, 0.2, 0.1])
-    real = probes.labels(words, "tag")
+    real = probes.label_set(words, "tag")
     drawn = probes.control(words, real, 3)
     every = pd.concat([pd.DataFrame({"word": words[s]["word"], "id": drawn.ids[s]}) for s in words])
     per_type = every.groupby("word")["id"]
@@ -415,7 +419,7 @@ def test_control_labels_are_drawn_for_the_types_in_the_order_of_their_code_point
         s: pd.DataFrame({"word": odd[::step], "tag": list("AB" * 5)[::step]})
         for s, step in (("train", 1), ("test", -1))
     }
-    found = probes.control(words, probes.labels(words, "tag"), 5)
+    found = probes.control(words, probes.label_set(words, "tag"), 5)
     drawn = np.random.default_rng(5).choice(2, size=9, p=[0.5, 0.5])
     expected = dict(zip(np.unique(np.array(odd)).tolist(), drawn.tolist(), strict=True))
     assert found.ids["train"].tolist() == [expected[word] for word in odd]
@@ -426,7 +430,7 @@ def test_one_long_word_takes_no_room_for_every_word() -> None:
     words = word_tables({"train": 2000, "dev": 2000, "test": 2000}, 500, 0, [0.5, 0.5])
     words["train"].loc[7, "word"] = "x" * 20_000
     tracemalloc.start()
-    real = probes.labels(words, "tag")
+    real = probes.label_set(words, "tag")
     probes.control(words, real, 1)
     groups, known = (f(words, real, "train") for f in (probes.word_groups, probes.baselines))
     peak = tracemalloc.get_traced_memory()[1]
@@ -447,11 +451,11 @@ def test_texts_are_resampled_or_sentences_where_texts_are_unknown() -> None:
 
 @pytest.fixture
 def run(make_study) -> runs.Run:
-    return runs.Run(make_study(), runs.Variant("pretrained"))
+    return runs.Run(make_study(), variants.Variant("pretrained"))
 
 
 def test_the_layer_table_counts_every_word_of_every_probe_and_baseline(run) -> None:
-    table = probes.layers(run)
+    table = probes.layer_counts(run)
     stores = activations.load(run)
     every = table[table["words"] == "all"].groupby(["split", "labels", "layer"])[["correct", "total"]].sum()
     for split in ("dev", "test"):
@@ -472,13 +476,13 @@ def test_a_test_label_never_seen_in_training_counts_as_an_error(make_study, tmp_
         write_columns(file, labelled_sentences(20, i))
     write_columns(files["test"], [[("the", "NEW"), ("dog", "NEW")]])
     study = make_study(files={s: str(f) for s, f in files.items()})
-    table = probes.layers(runs.Run(study, runs.Variant("pretrained")))
+    table = probes.layer_counts(runs.Run(study, variants.Variant("pretrained")))
     real = table[(table["split"] == "test") & (table["labels"] == "real") & (table["words"] == "all")]
     assert real["total"].sum() == 3 * 2
     assert real["correct"].sum() == 0
 
 
 def test_layers_are_not_probed_again_under_the_same_key(run, monkeypatch) -> None:
-    first = probes.layers(run)
-    monkeypatch.setattr(probes, "fit", lambda *a, **k: pytest.fail("probed again"))
-    pd.testing.assert_frame_equal(probes.layers(run), first)
+    first = probes.layer_counts(run)
+    monkeypatch.setattr(layers, "fit", lambda *a, **k: pytest.fail("probed again"))
+    pd.testing.assert_frame_equal(probes.layer_counts(run), first)

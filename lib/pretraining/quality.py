@@ -3,9 +3,10 @@
 import pandas as pd
 
 from lib import disk, results
-from lib.params import Study
-from lib.results import pick
-from lib.runs import Run, Variant
+from lib.results.intervals import pick
+from lib.study.params import Study
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 MARKS = {"context": 8.0, "lookup": 8.0, "random": 10.0, "loss": 2.0}
 """What an encoder must reach to be worth a study of context: points of accuracy (``marks``), and nats of held-out loss

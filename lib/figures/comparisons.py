@@ -13,15 +13,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lib import figures, results
-from lib.claims import CENTRE, LAYER
-from lib.figures import finish
-from lib.results import pick
+from lib.figures.style import finish
+from lib.results.claims import CENTRE, LAYER
+from lib.results.intervals import pick
 
 FAMILIES = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert": ("#5e2ca5", "o")}
+
+
 OTHERS = [("#6b4423", "D"), ("#1f98ab", "v")]
+
+
 PLAIN = {"pretrained": "before fine-tuning", "random": "random weights", "pos": "parts of speech", "chunk": "chunks",
          "supersense": "semantic classes"}  # fmt: skip
+
+
 POINTS = "after − before, points"
+
+
 CELL = [c for c in results.CELL if c != "variant"] + ["kind", "split"]
 """What names one value, the variant apart."""
 

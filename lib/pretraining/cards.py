@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 from transformers import AutoModel
 
-from lib import quality
-from lib.params import Corpus
-from lib.pretrain import Settings, cpu_info
-from lib.results import pick
+from lib.pretraining import quality
+from lib.pretraining.training import Settings, cpu_info
+from lib.results.intervals import pick
 from lib.sources import SOURCES
+from lib.study.params import Corpus
 
 FAMILY = {
     "bert": ("BERT", "WordPiece", "masked language model", "Devlin et al. 2019, without next-sentence prediction"),

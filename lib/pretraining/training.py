@@ -27,9 +27,9 @@ from transformers import (
     XLNetLMHeadModel,
 )
 
-from lib.objectives import Batch, draw, logits
-from lib.params import Count, Fraction, Penalty, Positive
-from lib.prose import FAMILIES, READERS, Pieces, cooccurrence_embeddings
+from lib.pretraining.objectives import Batch, draw, logits
+from lib.pretraining.text import FAMILIES, READERS, Pieces, cooccurrence_embeddings
+from lib.study.params import Count, Fraction, Penalty, Positive
 
 
 @dataclass(frozen=True, config={"extra": "forbid"})

@@ -11,21 +11,29 @@ import numpy as np
 import pandas as pd
 
 from lib import encoders, results
-from lib.results import gravity, pick, top_third
-from lib.runs import Run, Variant
+from lib.results.intervals import pick
+from lib.results.summary import gravity, top_third
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 FORGET, KEEP = ("sst2", "qnli", "mnli"), ("stsb", "rte", "mrpc")
 """The GLUE tasks after which, the paper says, the higher layers forget or keep the properties."""
 
+
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = "reproduced", "not reproduced", "undecided", "not testable here"
+
 
 ORDER = [REPRODUCED, NOT_REPRODUCED, UNDECIDED]
 """The verdicts on what could be tested."""
 
+
 MIN_SEEDS = 3
 """Seeds from which a measure without an interval is decided."""
+
+
 POINT, LAYER, NATS = 1.0, 0.25, 0.05
 """Differences that matter: points of accuracy, layers, nats of entropy (exp(0.05): 5 % more layers in even use)."""
+
 
 Key = tuple[str, str, str, str]  # measure, study, variant, property
 
@@ -43,17 +51,39 @@ class Measure:
 
 
 TASKS = Measure("C1", "drop over the top third of the layers", "points", POINT, 0, "2 full tasks, pretrained, 3 layers")
+
+
 GROUPS = replace(TASKS, expected=1, needs=f"learnt tasks of both kinds, {'/'.join(FORGET)} and {'/'.join(KEEP)}")
+
+
 UPDATES = replace(TASKS, claim="C4", expected=1, needs="a task with all and with a half or quarter of its updates")
+
+
 RUNS = "a task in full, runs pretrained and random, a layer above random"
+
+
 CENTRE = Measure("C2", "centre of gravity over the layers", "layers", LAYER, -1, RUNS)
+
+
 MIDDLE = Measure("C2", "mean layer of the top neurons", "layers", LAYER, -1, "a task in full, ordered neurons")
+
+
 SPREAD = replace(MIDDLE, name="entropy of the top neurons", unit="nats", threshold=NATS)
+
+
 PAIR = "one BERT, a RoBERTa or XLNet of as many layers"
+
+
 BERT, OTHERS = "bert", ("roberta", "xlnet")
 """The architectures that the paper compares, as ``model_type`` of config.json names them; no other counts as one."""
+
+
 DEPTH = Measure("C3", "first layer from which all drop", "layers", LAYER, 1, f"{PAIR}, a task in full, runs pretrained")
+
+
 SHIFT = Measure("C3", "shift of the centre of gravity", "layers", LAYER, 1, f"{PAIR}, {RUNS}")
+
+
 LAYERS, MARGIN, NAN = "number of layers", "top - random", np.array([np.nan])
 
 

@@ -8,23 +8,30 @@ import ast
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib import disk, params
-from lib.params import ROOT, Study
+from lib import disk
+from lib.study import loading, params
+from lib.study.params import Study
+from lib.study.variants import Variant
+
+LIB = Path(__file__).resolve().parents[1]
+"""The library, whose code counts in the keys."""
 
 CODE = {
-    "finetune": ["tables", "tasks", "encoders", "finetune"],
-    "corpus": ["corpora"],
-    "extract": ["encoders", "activations"],
-    "layers": ["probes"],
-    "neurons": ["probes", "neurons"],
+    "finetune": ["tables", "tasks", "encoders/checkpoints", "finetune"],
+    "corpus": [f"corpora/{name}" for name in ("sentences", "brown", "columns", "silver", "corpus")],
+    "extract": ["encoders/checkpoints", "encoders/alignment", "encoders/activations"],
+    "layers": ["probes/labels", "probes/linear", "probes/layers"],
+    "neurons": ["probes/labels", "probes/linear", "neurons/rankings", "neurons/ablation"],
 }
 """The modules whose code a step's result depends on."""
+
+FIGURES_CODE = [f"results/{name}" for name in ("intervals", "summary", "tables", "claims")]
+FIGURES_CODE += [f"figures/{name}" for name in ("style", "lessons", "comparisons")]
 
 SNIPPETS = ("sentiment", "acceptability", "shuffled")
 """The tasks over the pinned movie snippets (``tasks.REGISTRY``, which takes long to import)."""
@@ -35,42 +42,6 @@ NOTEBOOKS = {
     "layers": "03_probe_layers",
     "neurons": "04_rank_neurons",
 }
-
-
-@dataclass(frozen=True)
-class Variant:
-    """``pretrained``, ``random``, or a fine-tuned one named ``task[-size]-sSEED``, e.g. ``sst2-1k-s2``.
-
-    ``size`` is ``half`` or ``quarter`` of the updates, or a number of training examples (``500``, ``1k``).
-    """
-
-    name: str
-    task: str | None = None
-    amount: str | None = None
-    seed: int | None = None
-
-    @classmethod
-    def parse(cls, name: str) -> "Variant":
-        if name in ("pretrained", "random"):
-            return cls(name)
-        found = re.fullmatch(r"([a-z0-9_]+)(?:-(half|quarter|\d+k?))?-s(\d+)", name)
-        if not found or int(found[3]) >= 2**32 or re.fullmatch("0+k?", found[2] or ""):
-            raise params.ParameterError(
-                f"'{name}' is no variant: write pretrained, random, or task[-size]-sSEED, e.g. sentiment-s1, rte-1k-s2"
-            )
-        return cls(name, found[1], found[2], int(found[3]))
-
-    @property
-    def examples(self) -> int | None:
-        """Training examples that the name asks for, if any."""
-        if self.amount in (None, "half", "quarter"):
-            return None
-        return int(self.amount.rstrip("k")) * (1000 if self.amount.endswith("k") else 1)
-
-    @property
-    def share(self) -> float:
-        """Share of the updates that the name asks for."""
-        return {"half": 0.5, "quarter": 0.25}.get(self.amount or "", 1.0)
 
 
 @dataclass(frozen=True)
@@ -124,13 +95,13 @@ class Run:
 
 
 def load(study: str, variant: str, size: str = "full", overrides: dict[str, Any] | None = None) -> Run:
-    """The run of a variant of a study, all parameters validated (see ``params.load``)."""
-    return Run(params.load(study, size, overrides), Variant.parse(variant))
+    """The run of a variant of a study, all parameters validated (see ``loading.load``)."""
+    return Run(loading.load(study, size, overrides), Variant.parse(variant))
 
 
 def home() -> Path:
     """Where runs are written: ``runs/`` of the repository (tests: the folder in the environment variable RUNS)."""
-    return (ROOT / (os.environ.get("RUNS") or "runs")).resolve()
+    return (params.ROOT / (os.environ.get("RUNS") or "runs")).resolve()
 
 
 def folder(study: Study) -> Path:
@@ -149,7 +120,7 @@ def code_digest(*modules: str) -> str:
     """Digest of library modules as Python reads them: comments, layout and docstrings do not count."""
     trees = []
     for module in modules:
-        tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((LIB / f"{module}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list):
@@ -161,7 +132,7 @@ def code_digest(*modules: str) -> str:
 @lru_cache
 def pins() -> dict[str, dict[str, Any]]:
     """The pinned sources (``lib/sources.yaml``): name → registry, package, version, SHA-256 …"""
-    return params.read_yaml(Path(__file__).parent / "sources.yaml")
+    return loading.read_yaml(LIB / "sources.yaml")
 
 
 def _folder_digest(path: Path) -> str:
@@ -175,7 +146,7 @@ _NOTES = (".md", ".csv")
 
 def checkpoint_digest(study: Study) -> str:
     """What the checkpoint of a study is: the pin of a named source, the files of a folder, a hub id's revision."""
-    name, local = study.encoder.checkpoint, ROOT / study.encoder.checkpoint
+    name, local = study.encoder.checkpoint, params.ROOT / study.encoder.checkpoint
     if name in pins():
         return digest(pins()[name])
     return digest(name, _folder_digest(local) if local.is_dir() else study.encoder.revision)
@@ -188,7 +159,7 @@ def _examples_of(study: Study, task: str) -> list[Any]:
         return [own, *map(disk.file_digest, own.files.values())]
     if task in SNIPPETS:
         return [pins()["movie-snippets"]]
-    files = sorted(p for p in (ROOT / data.glue / task).rglob("*") if p.is_file())
+    files = sorted(p for p in (params.ROOT / data.glue / task).rglob("*") if p.is_file())
     return [[p.name, disk.file_digest(p)] for p in files] or [data.glue, data.glue_revision]
 
 
@@ -214,7 +185,7 @@ def made(run: Run, step: str) -> bool:
 
 def notebook_digest(name: str) -> str:
     """Digest of a notebook's text and code."""
-    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((params.ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     return digest(["".join(c["source"]) for c in cells])
 
 
@@ -237,8 +208,10 @@ def write_keys(wanted: list[Run], figures: str) -> None:
             if step != "finetune" or run.variant.task:
                 keys[run.folder / f"{notebook}.key"] = (run.key(step), made(run, step))
     titles = sorted({run.study.title for run in wanted})
-    drawn = [code_digest("results", "claims", "figures", "comparisons"), notebook_digest("05_figures"), titles]
-    drawn += [disk.file_digest(table) for table in sorted(ROOT.glob("figures/*/*.csv"))]  # the recorded ones it shows
+    drawn = [code_digest(*FIGURES_CODE), notebook_digest("05_figures"), titles]
+    drawn += [
+        disk.file_digest(table) for table in sorted(params.ROOT.glob("figures/*/*.csv"))
+    ]  # the recorded ones it shows
     place = home() / figures / "05_figures.key"
     keys[place] = (digest(drawn, sorted(k for k, _ in keys.values())), _drawn(place, wanted))
     with disk.lock(home() / "keys"):

@@ -1,4 +1,4 @@
-"""Figures: one function per figure, each drawn from one tidy table; and what ``comparisons`` shares with them."""
+"""Style: colours, markers, fonts, axes and legends that all figures share; and how a figure is kept."""
 
 import itertools
 import math
@@ -20,29 +20,49 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lib import disk, results
+from lib import disk
 
 TASKS = ["sentiment", "acceptability", "shuffled", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"]
+
+
 COLOURS = sns.color_palette("colorblind", 10).as_hex()
+
+
 MARKERS = "osD^vP*Xhd"
+
+
 RANDOM, PRETRAINED, PLAIN, BASELINE = "#8a8a8a", "#000000", "#4c72b0", "#b5473c"
+
+
 HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
+
+
 DIGITS = "%.4f"
+
+
 AMOUNT = re.compile(r"-(half|quarter|\d+k?)(?=$|-s\d+$)")
 """The amount in the name of a task or variant that was not learnt in full."""
+
 
 ASIAN = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Hiragino Sans GB",
          "Microsoft YaHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback")  # fmt: skip
 """Fonts for names that DejaVu Sans, which comes with Matplotlib, has no letters for; those that are here are used."""
 
+
 plt.switch_backend(matplotlib.get_backend())  # before the style: a notebook's backend may bring settings of the user's
+
+
 matplotlib.rcdefaults()  # whoever draws a figure, it is the same: nothing of a matplotlibrc is left
+
+
 sns.set_theme("notebook", "ticks", rc={
     "axes.grid": True, "grid.color": "#e6e6e6", "axes.spines.top": False, "axes.spines.right": False,
     "figure.dpi": 100, "savefig.dpi": 150, "legend.frameon": False, "pdf.fonttype": 42,
     "figure.constrained_layout.use": True, "font.family": ["DejaVu Sans", *(f for f in ASIAN if f in get_font_names())],
     "text.parse_math": False,  # a name may hold $, _ and ^; what is a formula says so (``powers_of_ten``)
 })  # fmt: skip
+
+
 STYLE = {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
 
 
@@ -131,66 +151,6 @@ def finish(figure: Figure, title: str = "", caption: str = "") -> Figure:
     return figure
 
 
-# 01 --------------------------------------------------------------------------------------------------------------
-
-
-def learning_curve(curve: pd.DataFrame, metric: str, majority: float) -> Figure:
-    """Loss and score over the updates, against the majority class."""
-    figure, (left, right) = panels(2)
-    for name, dashes in (("train_loss", "-"), ("dev_loss", "--")):
-        left.plot(curve["step"], curve[name], dashes, marker="o", color=PLAIN, label=name.replace("_", " "))
-    left.set(xlabel="updates", ylabel="loss", ylim=(0, None))
-    left.legend()
-    right.plot(curve["step"], curve[f"dev_{metric}"], marker="o", color=PLAIN, label=f"dev {metric}")
-    right.axhline(majority, color=RANDOM, linestyle=":", label="majority class")
-    right.set(xlabel="updates", ylabel=metric, ylim=(min(0, curve[f"dev_{metric}"].min()), 1))
-    right.legend(loc="lower right")
-    return figure
-
-
-def confusion(predictions: pd.DataFrame, labels: list[str]) -> Figure:
-    """Gold against predicted test labels (counts); for a regression, gold against predicted values."""
-    figure, (ax,) = panels(1, 4.4, 3.8)
-    if labels:
-        counts = pd.crosstab(predictions["gold"], predictions["predicted"])
-        counts = counts.reindex(index=range(len(labels)), columns=range(len(labels)), fill_value=0)
-        sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=ax,
-                    xticklabels=labels, yticklabels=labels)  # fmt: skip
-    else:
-        ax.scatter(predictions["gold"], predictions["predicted"], s=8, alpha=0.5)
-    ax.set(xlabel="predicted", ylabel="gold")
-    return figure
-
-
-# 02 --------------------------------------------------------------------------------------------------------------
-
-
-def norms(table: pd.DataFrame) -> Figure:
-    """Length of the word vectors per layer: median and the middle 90 %. ``table`` : layer, median, low, high."""
-    figure, (ax,) = panels(1, 5.2)
-    ax.plot(table["layer"], table["median"], marker="o", color=PLAIN)
-    ax.fill_between(table["layer"], table["low"], table["high"], color=PLAIN, alpha=0.2, lw=0)
-    ax.set(ylabel="length of the word vector", ylim=(0, None))
-    layers_axis(ax)
-    return figure
-
-
-# 03 --------------------------------------------------------------------------------------------------------------
-
-
-def accuracy_per_layer(accuracy: pd.DataFrame, names: dict[str, str], words: str = "all") -> Figure:
-    """Probe accuracy per layer: one panel per property, one line per variant, baselines across.
-
-    ``accuracy`` : as ``results.accuracies`` gives it, of one study. ``names`` : property → title of its panel.
-    """
-    figure, axes = panels(len(names))
-    for ax, (name, title) in zip(axes, names.items(), strict=True):
-        accuracy_panel(ax, results.pick(accuracy, property=name, words=words))
-        ax.set_title(title)
-    axes[0].set_ylabel(f"accuracy, {words} words")
-    return finish(figure)
-
-
 def accuracy_panel(ax: Axes, here: pd.DataFrame, name: Callable[[str], str] = str) -> None:
     """Accuracy per layer, one line per variant, labelled with its ``name``; the baselines across."""
     real = here[here["labels"] == "real"]
@@ -210,69 +170,10 @@ def accuracy_panel(ax: Axes, here: pd.DataFrame, name: Callable[[str], str] = st
     layers_axis(ax)
 
 
-def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
-    """One variant's accuracy on all, ambiguous and unseen words, and of the control task, per layer."""
-    figure, axes = panels(len(names))
-    kinds = {("all", "real"): "all words", ("ambiguous", "real"): "ambiguous words", ("unseen", "real"): "unseen words",
-             ("all", "control"): "control task"}  # fmt: skip
-    for ax, (name, title) in zip(axes, names.items(), strict=True):
-        for i, ((words, labels), label) in enumerate(kinds.items()):
-            here = results.pick(accuracy, property=name, words=words, labels=labels).sort_values("layer")
-            look = {"color": RANDOM, "linestyle": "--"} if labels == "control" else {"color": COLOURS[i]}
-            ax.plot(here["layer"], here["accuracy"] * 100, marker=MARKERS[i], markersize=5, label=label, **look)
-            ax.fill_between(here["layer"], here["low"] * 100, here["high"] * 100, color=look["color"], alpha=0.15, lw=0)
-        ax.set_title(title)
-        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-        layers_axis(ax)
-    axes[0].set_ylabel("accuracy")
-    return finish(figure)
-
-
-# 04 --------------------------------------------------------------------------------------------------------------
-
-
-def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
-    """How many of the top neurons lie in each layer: one panel per property, bars side by side per variant."""
-    figure, axes = panels(len(names))
-    mine = tests[tests["kind"] == "layer"]
-    for ax, (name, title) in zip(axes, names.items(), strict=True):
-        here = mine[mine["property"] == name]
-        look = {named(v): colour(v) for v in ordered(here["variant"].unique())}
-        sns.barplot(here.assign(variant=here["variant"].map(named)), x="layer", y="neurons", hue="variant", ax=ax,
-                    hue_order=[*look], palette=look, native_scale=True, legend=ax is axes[0])  # fmt: skip
-        ax.set(title=title, ylabel="")
-        layers_axis(ax)
-    axes[0].set_ylabel("top neurons")
-    if axes[0].get_legend():
-        axes[0].get_legend().remove()
-    return finish(figure)
-
-
-def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str = "test") -> Figure:
-    """Accuracy with n neurons: a probe retrained on the first n, and the all-neuron probe with all but n zeroed."""
-    figure, axes = panels(len(names))
-    kinds = {"retrain": ("retrained on the first n", COLOURS[0], "-", "o"),
-             "keep-top": ("all but the first n zeroed", COLOURS[2], "--", "s"),
-             "keep-random": ("all but n random ones zeroed", RANDOM, ":", "D"),
-             "keep-bottom": ("all but the last n zeroed", COLOURS[3], "-.", "v")}  # fmt: skip
-    for ax, (name, title) in zip(axes, names.items(), strict=True):
-        for kind, (label, shade, dashes, marker) in kinds.items():
-            here = results.pick(tests, property=name, kind=kind, split=split).sort_values("neurons")
-            ax.plot(here["neurons"], here["accuracy"] * 100, color=shade, linestyle=dashes, marker=marker, label=label)
-        ax.set(title=title, xscale="log", xlabel="neurons")
-        powers_of_ten(ax.xaxis)
-        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    axes[0].set_ylabel("accuracy")
-    return finish(figure)
-
-
 def powers_of_ten(axis: Axis) -> None:
     """The numbers of a logarithmic axis are formulas, 10 to a power, unlike every name."""
     for tick in (*axis.get_major_ticks(20), *axis.get_minor_ticks(200)):  # more than an axis of neurons has
         tick.label1.set_parse_math(True)
-
-
-# 05 (lib.comparisons) ---------------------------------------------------------------------------------------------
 
 
 def drop_panel(ax: Axes, here: pd.DataFrame, name: Callable[[str], str] = str) -> None:

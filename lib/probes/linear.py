@@ -10,88 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
 from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
-from lib import activations, disk, encoders, params
-from lib.activations import Activations
-from lib.params import Study
-from lib.runs import Run
+from lib.encoders.activations import Activations
+from lib.probes.labels import Labels
+from lib.study import params
 
 BLOCK = 8192
 """Words read at once where order does not matter; bounds the memory."""
-
-WORDS = ("all", "ambiguous", "unseen")
-"""Which words an accuracy is over: all; those whose type has several labels in training; those not in training."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """One label set over the words of three splits.
-
-    ``names`` : [labels] in alphabetical order. ``ids`` : split → [words] label numbers; -1 where a dev or test label
-    never occurs in training: such a word counts as an error. ``control`` : whether labels are drawn per word type.
-    """
-
-    property: str
-    names: list[str]
-    ids: dict[str, np.ndarray]
-    control: bool = False
-
-    @property
-    def unseen(self) -> dict[str, int]:
-        """Words per split whose label never occurs in training."""
-        return {split: int((ids < 0).sum()) for split, ids in self.ids.items()}
-
-
-def labels(words: dict[str, pd.DataFrame], name: str) -> Labels:
-    """The labels of a property. ``words`` : split → table with a column ``name``.
-
-    Raises ValueError if the property has fewer than two labels in training.
-    """
-    names = sorted(words["train"][name].astype(str).unique())
-    if len(names) < 2:
-        raise ValueError(f"property '{name}' has {len(names)} label in the training words: there is nothing to learn")
-    return Labels(name, names, {s: pd.Index(names).get_indexer(t[name].astype(str)) for s, t in words.items()})
-
-
-def control(words: dict[str, pd.DataFrame], real: Labels, seed: int) -> Labels:
-    """The control task of a property (Hewitt & Liang 2019): each word type gets one label, drawn from the training
-    distribution of the real ones; a probe can only learn it by heart."""
-    rng = np.random.default_rng(seed)
-    share = np.bincount(real.ids["train"], minlength=len(real.names)) / len(real.ids["train"])
-    types = pd.Index(sorted(set().union(*(t["word"] for t in words.values()))), dtype=object)
-    drawn = rng.choice(len(share), size=len(types), p=share)
-    ids = {s: drawn[types.get_indexer(_types(t))] for s, t in words.items()}
-    return Labels(real.property, real.names, ids, control=True)
-
-
-def word_groups(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
-    """For each of ``WORDS``, which words of a split belong to it: [words] bool."""
-    train = pd.Series(real.ids["train"]).groupby(_types(words["train"])).nunique()
-    kinds = train.reindex(_types(words[split])).to_numpy()
-    return {"all": np.ones(len(kinds), bool), "ambiguous": kinds > 1, "unseen": np.isnan(kinds)}
-
-
-def baselines(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
-    """Predictions without any encoder: [words] label numbers of ``majority`` (the most frequent training label) and
-    ``lookup`` (the most frequent one of the word type; the majority for unseen types)."""
-    pairs = pd.DataFrame({"word": _types(words["train"]), "label": real.ids["train"]}).value_counts()
-    ranked = pairs.reset_index().sort_values(["count", "label"], ascending=[False, True], kind="stable")
-    known = ranked.drop_duplicates("word").set_index("word")["label"]
-    top = int(np.bincount(real.ids["train"]).argmax())
-    found = known.reindex(_types(words[split])).fillna(top).to_numpy(int)
-    return {"majority": np.full(len(found), top), "lookup": found}
-
-
-def _types(words: pd.DataFrame) -> np.ndarray:
-    """The type of each word: [words] objects. Strings of NumPy's would all be as wide as the longest of them."""
-    return words["word"].to_numpy(object)
-
-
-# Data ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -152,9 +80,6 @@ def batches(words: int, size: int, order: str, epochs: int, seed: int) -> Iterat
             yield (
                 slice(start, min(start + size, words)) if shuffled is None else np.sort(shuffled[start : start + size])
             )
-
-
-# Training --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -324,65 +249,3 @@ def _penalise(probe: Probe, l1: float, l2: float) -> None:
         share = norms.sqrt_().clamp_min_(1e-12).reciprocal_()
         for weight in probe.weights:
             weight.grad.addcmul_(weight, share[:, -weight.shape[1] :], value=l2)
-
-
-# Layer-wise results ----------------------------------------------------------------------------------------------
-
-
-def layers(run: Run) -> pd.DataFrame:
-    """Counts of correct predictions of a run's layer probes, read if they are there, else made now.
-
-    One row per property, labels (real, control), layer, split (dev, test), words and text: ``correct`` of ``total``.
-    The baselines are rows too: layer -1, ``labels`` = majority or lookup.
-    """
-    return disk.table(run.layers, run.key("layers"), lambda: _layers(run))
-
-
-def _layers(run: Run) -> pd.DataFrame:
-    study = run.study
-    stores = activations.load(run)
-    words = {split: store.words for split, store in stores.items()}
-    sets = label_sets(study, words)
-    (probe,) = fit(stores["train"], [Head(sets)], study.probe, study.seed, encoders.device(study), "layer probes")
-    rows = []
-    for split in ("dev", "test"):
-        texts = text_ids(words[split])
-        for labelled, found in zip(sets, probe.predict(stores[split]), strict=True):
-            real = next(s for s in sets if s.property == labelled.property)
-            groups = word_groups(words, real, split)
-            kind = "control" if labelled.control else "real"
-            for layer, guess in enumerate(found):
-                rows += _counts(labelled, kind, layer, split, groups, texts, guess)
-            if not labelled.control:
-                for kind, guess in baselines(words, labelled, split).items():
-                    rows += _counts(labelled, kind, -1, split, groups, texts, guess)
-    return pd.concat(rows, ignore_index=True)
-
-
-def label_sets(study: Study, words: dict[str, pd.DataFrame]) -> list[Labels]:
-    """The label sets of a study's properties, real ones first, then the control task of each."""
-    real = [labels(words, name) for name in study.properties]
-    return real + [control(words, r, study.seed) for r in real]
-
-
-def text_ids(words: pd.DataFrame) -> pd.Categorical:
-    """What is resampled by the bootstrap: the text of each word, or its sentence where texts are unknown."""
-    known = words["text" if words["text"].nunique() > 1 else "sentence"]
-    return pd.Categorical(known.astype(str))
-
-
-def _counts(
-    labelled: Labels, kind: str, layer: int, split: str, groups: dict[str, np.ndarray], texts: pd.Categorical,
-    guess: np.ndarray,
-) -> list[pd.DataFrame]:  # fmt: skip
-    right = guess == labelled.ids[split]
-    codes, size = texts.codes, len(texts.categories)
-    out = []
-    for name, inside in groups.items():
-        counts = {"correct": np.bincount(codes[inside & right], minlength=size)}
-        counts["total"] = np.bincount(codes[inside], minlength=size)
-        found = counts["total"] > 0
-        of = {"property": labelled.property, "labels": kind, "layer": layer, "split": split, "words": name}
-        text = texts.categories.astype(str)[found]
-        out.append(pd.DataFrame({"text": text, **{k: n[found] for k, n in counts.items()}, **of}))
-    return out

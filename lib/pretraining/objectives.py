@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast, XLNetLMHeadModel
 
 from lib import encoders
-from lib.prose import Pieces
+from lib.pretraining.text import Pieces
 
 encoders.quiet()
 

@@ -19,11 +19,18 @@ from transformers import PreTrainedTokenizerFast
 from lib import corpora, sources, tasks
 
 FAMILIES = ("bert", "roberta", "xlnet")
+
+
 HELD_OUT_BLOCK = 50
 """Sentences per block; every hundredth block is held out, so that held-out text is not next to trained text."""
 
+
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "\u00a0": " ", "`": "'"})
+
+
 SENTENCE_END = re.compile(r"(?<=[a-z0-9)\"'][.!?])[\"']?\s+(?=[\"'(]?[A-Z])")
+
+
 EDGE_PUNCTUATION = re.compile(r"([\"(])(?=\S)|(?<=\S)([,;:!?)\"]|\.(?=[\"')]*(?:\s|$))|'(?=\s|$))")
 
 
@@ -153,6 +160,7 @@ def prepare(sentences: dict[str, Iterable[str]], studied: Set[str] = frozenset()
 
 MASK = AddedToken("<mask>", lstrip=True, special=True)
 """Takes the space before it, as in the originals: what it hides is a word with its space."""
+
 
 SPECIALS = {
     "bert": dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"),

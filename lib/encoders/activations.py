@@ -27,8 +27,8 @@ import torch
 from tqdm.auto import tqdm
 
 from lib import corpora, disk, encoders
-from lib.encoders import Alignment, Window
-from lib.runs import Run
+from lib.encoders.alignment import Alignment, Window
+from lib.study.runs import Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

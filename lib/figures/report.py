@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import claims, disk, results
+from lib import disk, results
+from lib.results import claims
 
 STYLE = """<style>
 main { max-width: 62rem; margin: auto; }

@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lib import claims, corpora, disk, encoders, params, results, runs
-from lib.params import ROOT, ParameterError
-from lib.runs import Run
+from lib import corpora, disk, encoders, results
+from lib.results import claims
+from lib.study import loading, params, runs
+from lib.study.errors import ParameterError
+from lib.study.runs import Run
 
 REASONS = {
     "exact": "counted, not trained: splits, label sets and checkpoints are pinned",
@@ -20,11 +22,14 @@ REASONS = {
 }
 """Why each kind of comparison has the tolerance that it has."""
 
+
 TIGHT = 0.005
 """Tolerance of the tight comparisons, as a fraction of the test words."""
 
+
 MEASURES = ["task score", "best accuracy", "top layer accuracy", "drop, top third", "mean layer of top neurons"]
 """Columns of ``results.summary`` that are compared loosely, for the first gold property."""
+
 
 OPPOSITE = {("reproduced", "not reproduced"), ("not reproduced", "reproduced")}
 
@@ -151,7 +156,7 @@ def read(path: Path) -> dict[str, Any]:
     """Recorded numbers. Raises ParameterError if the file is not there or has other sections."""
     if not path.exists():
         raise ParameterError(f"nothing is recorded for this scale: there is no {path}")
-    expected = params.read_yaml(path)
+    expected = loading.read_yaml(path)
     if set(expected) != set(REASONS):
         raise ParameterError(f"{path}: the sections must be {', '.join(REASONS)}")
     return expected
@@ -172,7 +177,7 @@ def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, record
     -------
     Whether everything recorded was found again.
     """
-    path, wanted = ROOT / "expected" / f"{scale}.yaml", results.load(variants_of, overrides=overrides)
+    path, wanted = params.ROOT / "expected" / f"{scale}.yaml", results.load(variants_of, overrides=overrides)
     expected = {} if recording else read(path)
     counts, tests = results.layers(wanted), results.neuron_tests(wanted)
     accuracy, summary = results.accuracies(counts), results.summary(wanted, counts, tests)
@@ -193,11 +198,11 @@ def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, record
         kept.mkdir(parents=True, exist_ok=True)
         for figure in (f for f in made.iterdir() if f.suffix in (".pdf", ".png", ".csv")):
             shutil.copy2(figure, kept / figure.name)
-        page = ROOT / "README.md"
+        page = params.ROOT / "README.md"
         text = page.read_text(encoding="utf-8")
         with disk.being_made(page) as part:
             part.write_text(with_claims(text, scale, pd.read_csv(kept / "claims.csv")), encoding="utf-8")
-        print(f"recorded in {path.relative_to(ROOT)} and {kept.relative_to(ROOT)}/")
+        print(f"recorded in {path.relative_to(params.ROOT)} and {kept.relative_to(params.ROOT)}/")
         return True
     table = compare(expected, wanted, *found)
     shown = table.drop(columns="reason").map(lambda v: f"{v:.4f}" if isinstance(v, float) else v)

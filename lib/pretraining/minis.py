@@ -15,10 +15,12 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
-from lib import cards, disk, params, quality, runs
-from lib.params import ROOT, Study
-from lib.pretrain import Settings, build, export, initialise, train
-from lib.prose import FAMILIES, Pieces, Prose, encode, registry_prose, train_tokenizer, unigram_entropy
+from lib import disk
+from lib.pretraining import cards, quality
+from lib.pretraining.text import FAMILIES, Pieces, Prose, encode, registry_prose, train_tokenizer, unigram_entropy
+from lib.pretraining.training import Settings, build, export, initialise, train
+from lib.study import errors, loading, params, runs
+from lib.study.params import Study
 
 SIZES = {
     "full": {},
@@ -28,6 +30,7 @@ SIZES = {
     ),
 }  # fmt: skip
 """What is laid over the defaults of `Settings`: nothing (the encoders of ``models/``), or a reduction for a lesson."""
+
 
 TRAIN_WORDS = 40_000
 """What the probes that measure the encoders of ``models/`` are trained on; the studies take fewer, to be quick."""
@@ -39,17 +42,17 @@ def settings(size: str = "full", overrides: dict[str, Any] | None = None) -> Set
     Raises ParameterError for an unknown size or setting, or a value of a wrong kind.
     """
     if size not in SIZES:
-        raise params.ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
+        raise errors.ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
     known = [field.name for field in dataclasses.fields(Settings)]
     if unknown := set(overrides or {}) - set(known):
         name = sorted(unknown)[0]
-        raise params.ParameterError(f"pre-training has no setting '{name}'{params.nearest(name, known)}")
+        raise errors.ParameterError(f"pre-training has no setting '{name}'{errors.nearest(name, known)}")
     try:
         return Settings(**{**SIZES[size], **(overrides or {})})
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
-        raise params.ParameterError(f"pre-training: {place} = {problem['input']!r}: {problem['msg']}") from error
+        raise errors.ParameterError(f"pre-training: {place} = {problem['input']!r}: {problem['msg']}") from error
 
 
 def folder(size: str = "full") -> Path:
@@ -75,7 +78,7 @@ def make(size: str = "full", overrides: dict[str, Any] | None = None, device: st
     state = json.loads(json.dumps(state))
     with disk.lock(root):
         if disk.read_meta(root).get("state", state) != state:
-            raise params.ParameterError(f"{root} holds a pre-training of other settings or text: move or delete it")
+            raise errors.ParameterError(f"{root} holds a pre-training of other settings or text: move or delete it")
         root.mkdir(exist_ok=True)
         disk.write_meta(root, {"state": state})
         pretrain_all(prose, common, root, place)
@@ -93,7 +96,7 @@ def study_of(root: Path, family: str, size: str) -> Study:
     given: dict[str, Any] = {"encoder": {"checkpoint": str(root / f"{family}-mini")}, "properties": ["pos"]}
     if size == "full":
         given["corpus"] = {"train_words": TRAIN_WORDS}
-    return params.load(f"{family}-mini", size, given).model_copy(update={"name": f"pretrain/{family}"})
+    return loading.load(f"{family}-mini", size, given).model_copy(update={"name": f"pretrain/{family}"})
 
 
 def describe(root: Path, mine: Settings, text: dict[str, Any], study: Study, accuracy: pd.DataFrame) -> None:
@@ -112,7 +115,7 @@ def prepared(prose: Prose, mine: Settings, place: Path) -> tuple[PreTrainedToken
     file = place / "pieces.npz"
     if not file.exists():
         if mine.tokenizers == "shipped":
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(ROOT / "models" / f"{mine.family}-mini")
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(params.ROOT / "models" / f"{mine.family}-mini")
         else:
             tokenizer = train_tokenizer(mine.family, prose.train, mine.vocabulary)
         tokenizer.save_pretrained(place)
@@ -164,7 +167,7 @@ def compare(root: Path) -> str:
     """Whether the encoders in `root` are the shipped ones, one line each."""
     lines = []
     for family in FAMILIES:
-        ours, shipped = (place / f"{family}-mini" / "model.safetensors" for place in (root, ROOT / "models"))
+        ours, shipped = (place / f"{family}-mini" / "model.safetensors" for place in (root, params.ROOT / "models"))
         same = shipped.exists() and disk.file_digest(ours) == disk.file_digest(shipped)
         lines.append(f"{ours.parent}: {'the same weights as' if same else 'other weights than'} models/{family}-mini")
     return "\n".join(lines)

@@ -1,0 +1,21 @@
+"""Encoders: checkpoints, the alignment of words and sub-words, and the store of word vectors."""
+
+from lib.encoders.alignment import align, pieces
+from lib.encoders.checkpoints import (
+    EncoderError,
+    architecture,
+    check,
+    checkpoint,
+    classifier,
+    device,
+    fetch,
+    finetuned,
+    head,
+    layers_of,
+    limit,
+    pretrained,
+    quiet,
+    randomised,
+    shape,
+    tokenizer,
+)

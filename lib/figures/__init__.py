@@ -1,0 +1,32 @@
+"""Figures: all that is drawn, each from a tidy table. The only package that imports seaborn."""
+
+from lib.figures.lessons import (
+    accuracy_by_neurons,
+    accuracy_per_layer,
+    confusion,
+    learning_curve,
+    neurons_per_layer,
+    norms,
+    words_and_control,
+)
+from lib.figures.style import (
+    AMOUNT,
+    BASELINE,
+    COLOURS,
+    DIGITS,
+    HOLLOW,
+    PLAIN,
+    PRETRAINED,
+    RANDOM,
+    accuracy_panel,
+    colour,
+    drop_panel,
+    layers_axis,
+    line,
+    named,
+    ordered,
+    panels,
+    save,
+    save_table,
+    style,
+)

@@ -1,0 +1,126 @@
+"""Figures of the lessons on one encoder, each from a tidy table."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from lib import results
+from lib.figures.style import (
+    COLOURS,
+    MARKERS,
+    PLAIN,
+    RANDOM,
+    accuracy_panel,
+    colour,
+    finish,
+    layers_axis,
+    named,
+    ordered,
+    panels,
+    powers_of_ten,
+)
+
+
+def learning_curve(curve: pd.DataFrame, metric: str, majority: float) -> Figure:
+    """Loss and score over the updates, against the majority class."""
+    figure, (left, right) = panels(2)
+    for name, dashes in (("train_loss", "-"), ("dev_loss", "--")):
+        left.plot(curve["step"], curve[name], dashes, marker="o", color=PLAIN, label=name.replace("_", " "))
+    left.set(xlabel="updates", ylabel="loss", ylim=(0, None))
+    left.legend()
+    right.plot(curve["step"], curve[f"dev_{metric}"], marker="o", color=PLAIN, label=f"dev {metric}")
+    right.axhline(majority, color=RANDOM, linestyle=":", label="majority class")
+    right.set(xlabel="updates", ylabel=metric, ylim=(min(0, curve[f"dev_{metric}"].min()), 1))
+    right.legend(loc="lower right")
+    return figure
+
+
+def confusion(predictions: pd.DataFrame, labels: list[str]) -> Figure:
+    """Gold against predicted test labels (counts); for a regression, gold against predicted values."""
+    figure, (ax,) = panels(1, 4.4, 3.8)
+    if labels:
+        counts = pd.crosstab(predictions["gold"], predictions["predicted"])
+        counts = counts.reindex(index=range(len(labels)), columns=range(len(labels)), fill_value=0)
+        sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=ax,
+                    xticklabels=labels, yticklabels=labels)  # fmt: skip
+    else:
+        ax.scatter(predictions["gold"], predictions["predicted"], s=8, alpha=0.5)
+    ax.set(xlabel="predicted", ylabel="gold")
+    return figure
+
+
+def norms(table: pd.DataFrame) -> Figure:
+    """Length of the word vectors per layer: median and the middle 90 %. ``table`` : layer, median, low, high."""
+    figure, (ax,) = panels(1, 5.2)
+    ax.plot(table["layer"], table["median"], marker="o", color=PLAIN)
+    ax.fill_between(table["layer"], table["low"], table["high"], color=PLAIN, alpha=0.2, lw=0)
+    ax.set(ylabel="length of the word vector", ylim=(0, None))
+    layers_axis(ax)
+    return figure
+
+
+def accuracy_per_layer(accuracy: pd.DataFrame, names: dict[str, str], words: str = "all") -> Figure:
+    """Probe accuracy per layer: one panel per property, one line per variant, baselines across.
+
+    ``accuracy`` : as ``results.accuracies`` gives it, of one study. ``names`` : property → title of its panel.
+    """
+    figure, axes = panels(len(names))
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
+        accuracy_panel(ax, results.pick(accuracy, property=name, words=words))
+        ax.set_title(title)
+    axes[0].set_ylabel(f"accuracy, {words} words")
+    return finish(figure)
+
+
+def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
+    """One variant's accuracy on all, ambiguous and unseen words, and of the control task, per layer."""
+    figure, axes = panels(len(names))
+    kinds = {("all", "real"): "all words", ("ambiguous", "real"): "ambiguous words", ("unseen", "real"): "unseen words",
+             ("all", "control"): "control task"}  # fmt: skip
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
+        for i, ((words, labels), label) in enumerate(kinds.items()):
+            here = results.pick(accuracy, property=name, words=words, labels=labels).sort_values("layer")
+            look = {"color": RANDOM, "linestyle": "--"} if labels == "control" else {"color": COLOURS[i]}
+            ax.plot(here["layer"], here["accuracy"] * 100, marker=MARKERS[i], markersize=5, label=label, **look)
+            ax.fill_between(here["layer"], here["low"] * 100, here["high"] * 100, color=look["color"], alpha=0.15, lw=0)
+        ax.set_title(title)
+        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        layers_axis(ax)
+    axes[0].set_ylabel("accuracy")
+    return finish(figure)
+
+
+def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
+    """How many of the top neurons lie in each layer: one panel per property, bars side by side per variant."""
+    figure, axes = panels(len(names))
+    mine = tests[tests["kind"] == "layer"]
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
+        here = mine[mine["property"] == name]
+        look = {named(v): colour(v) for v in ordered(here["variant"].unique())}
+        sns.barplot(here.assign(variant=here["variant"].map(named)), x="layer", y="neurons", hue="variant", ax=ax,
+                    hue_order=[*look], palette=look, native_scale=True, legend=ax is axes[0])  # fmt: skip
+        ax.set(title=title, ylabel="")
+        layers_axis(ax)
+    axes[0].set_ylabel("top neurons")
+    if axes[0].get_legend():
+        axes[0].get_legend().remove()
+    return finish(figure)
+
+
+def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str = "test") -> Figure:
+    """Accuracy with n neurons: a probe retrained on the first n, and the all-neuron probe with all but n zeroed."""
+    figure, axes = panels(len(names))
+    kinds = {"retrain": ("retrained on the first n", COLOURS[0], "-", "o"),
+             "keep-top": ("all but the first n zeroed", COLOURS[2], "--", "s"),
+             "keep-random": ("all but n random ones zeroed", RANDOM, ":", "D"),
+             "keep-bottom": ("all but the last n zeroed", COLOURS[3], "-.", "v")}  # fmt: skip
+    for ax, (name, title) in zip(axes, names.items(), strict=True):
+        for kind, (label, shade, dashes, marker) in kinds.items():
+            here = results.pick(tests, property=name, kind=kind, split=split).sort_values("neurons")
+            ax.plot(here["neurons"], here["accuracy"] * 100, color=shade, linestyle=dashes, marker=marker, label=label)
+        ax.set(title=title, xscale="log", xlabel="neurons")
+        powers_of_ten(ax.xaxis)
+        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes[0].set_ylabel("accuracy")
+    return finish(figure)

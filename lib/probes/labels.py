@@ -1,0 +1,87 @@
+"""Labels: what probes learn, control tasks, groups of words, and what is right without any encoder."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lib.study.params import Study
+
+WORDS = ("all", "ambiguous", "unseen")
+"""Which words an accuracy is over: all; those whose type has several labels in training; those not in training."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One label set over the words of three splits.
+
+    ``names`` : [labels] in alphabetical order. ``ids`` : split → [words] label numbers; -1 where a dev or test label
+    never occurs in training: such a word counts as an error. ``control`` : whether labels are drawn per word type.
+    """
+
+    property: str
+    names: list[str]
+    ids: dict[str, np.ndarray]
+    control: bool = False
+
+    @property
+    def unseen(self) -> dict[str, int]:
+        """Words per split whose label never occurs in training."""
+        return {split: int((ids < 0).sum()) for split, ids in self.ids.items()}
+
+
+def label_set(words: dict[str, pd.DataFrame], name: str) -> Labels:
+    """The labels of a property. ``words`` : split → table with a column ``name``.
+
+    Raises ValueError if the property has fewer than two labels in training.
+    """
+    names = sorted(words["train"][name].astype(str).unique())
+    if len(names) < 2:
+        raise ValueError(f"property '{name}' has {len(names)} label in the training words: there is nothing to learn")
+    return Labels(name, names, {s: pd.Index(names).get_indexer(t[name].astype(str)) for s, t in words.items()})
+
+
+def control(words: dict[str, pd.DataFrame], real: Labels, seed: int) -> Labels:
+    """The control task of a property (Hewitt & Liang 2019): each word type gets one label, drawn from the training
+    distribution of the real ones; a probe can only learn it by heart."""
+    rng = np.random.default_rng(seed)
+    share = np.bincount(real.ids["train"], minlength=len(real.names)) / len(real.ids["train"])
+    types = pd.Index(sorted(set().union(*(t["word"] for t in words.values()))), dtype=object)
+    drawn = rng.choice(len(share), size=len(types), p=share)
+    ids = {s: drawn[types.get_indexer(_types(t))] for s, t in words.items()}
+    return Labels(real.property, real.names, ids, control=True)
+
+
+def word_groups(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
+    """For each of ``WORDS``, which words of a split belong to it: [words] bool."""
+    train = pd.Series(real.ids["train"]).groupby(_types(words["train"])).nunique()
+    kinds = train.reindex(_types(words[split])).to_numpy()
+    return {"all": np.ones(len(kinds), bool), "ambiguous": kinds > 1, "unseen": np.isnan(kinds)}
+
+
+def baselines(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
+    """Predictions without any encoder: [words] label numbers of ``majority`` (the most frequent training label) and
+    ``lookup`` (the most frequent one of the word type; the majority for unseen types)."""
+    pairs = pd.DataFrame({"word": _types(words["train"]), "label": real.ids["train"]}).value_counts()
+    ranked = pairs.reset_index().sort_values(["count", "label"], ascending=[False, True], kind="stable")
+    known = ranked.drop_duplicates("word").set_index("word")["label"]
+    top = int(np.bincount(real.ids["train"]).argmax())
+    found = known.reindex(_types(words[split])).fillna(top).to_numpy(int)
+    return {"majority": np.full(len(found), top), "lookup": found}
+
+
+def _types(words: pd.DataFrame) -> np.ndarray:
+    """The type of each word: [words] objects. Strings of NumPy's would all be as wide as the longest of them."""
+    return words["word"].to_numpy(object)
+
+
+def label_sets(study: Study, words: dict[str, pd.DataFrame]) -> list[Labels]:
+    """The label sets of a study's properties, real ones first, then the control task of each."""
+    real = [label_set(words, name) for name in study.properties]
+    return real + [control(words, r, study.seed) for r in real]
+
+
+def text_ids(words: pd.DataFrame) -> pd.Categorical:
+    """What is resampled by the bootstrap: the text of each word, or its sentence where texts are unknown."""
+    known = words["text" if words["text"].nunique() > 1 else "sentence"]
+    return pd.Categorical(known.astype(str))

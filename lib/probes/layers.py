@@ -1,0 +1,57 @@
+"""Layer probes: how well each layer of a run tells each property."""
+
+import numpy as np
+import pandas as pd
+
+from lib import disk, encoders
+from lib.encoders import activations
+from lib.probes.labels import Labels, baselines, label_sets, text_ids, word_groups
+from lib.probes.linear import Head, fit
+from lib.study.runs import Run
+
+
+def layer_counts(run: Run) -> pd.DataFrame:
+    """Counts of correct predictions of a run's layer probes, read if they are there, else made now.
+
+    One row per property, labels (real, control), layer, split (dev, test), words and text: ``correct`` of ``total``.
+    The baselines are rows too: layer -1, ``labels`` = majority or lookup.
+    """
+    return disk.table(run.layers, run.key("layers"), lambda: _layers(run))
+
+
+def _layers(run: Run) -> pd.DataFrame:
+    study = run.study
+    stores = activations.load(run)
+    words = {split: store.words for split, store in stores.items()}
+    sets = label_sets(study, words)
+    (probe,) = fit(stores["train"], [Head(sets)], study.probe, study.seed, encoders.device(study), "layer probes")
+    rows = []
+    for split in ("dev", "test"):
+        texts = text_ids(words[split])
+        for labelled, found in zip(sets, probe.predict(stores[split]), strict=True):
+            real = next(s for s in sets if s.property == labelled.property)
+            groups = word_groups(words, real, split)
+            kind = "control" if labelled.control else "real"
+            for layer, guess in enumerate(found):
+                rows += _counts(labelled, kind, layer, split, groups, texts, guess)
+            if not labelled.control:
+                for kind, guess in baselines(words, labelled, split).items():
+                    rows += _counts(labelled, kind, -1, split, groups, texts, guess)
+    return pd.concat(rows, ignore_index=True)
+
+
+def _counts(
+    labelled: Labels, kind: str, layer: int, split: str, groups: dict[str, np.ndarray], texts: pd.Categorical,
+    guess: np.ndarray,
+) -> list[pd.DataFrame]:  # fmt: skip
+    right = guess == labelled.ids[split]
+    codes, size = texts.codes, len(texts.categories)
+    out = []
+    for name, inside in groups.items():
+        counts = {"correct": np.bincount(codes[inside & right], minlength=size)}
+        counts["total"] = np.bincount(codes[inside], minlength=size)
+        found = counts["total"] > 0
+        of = {"property": labelled.property, "labels": kind, "layer": layer, "split": split, "words": name}
+        text = texts.categories.astype(str)[found]
+        out.append(pd.DataFrame({"text": text, **{k: n[found] for k, n in counts.items()}, **of}))
+    return out
