@@ -119,18 +119,20 @@ def complete(wanted: Iterable[Run]) -> None:
 
 
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
-    """Counts of correct predictions (``probes.layer_counts``) of several runs, with study, variant and source."""
+    """Counts of correct predictions of several runs (``probes.layer_counts``), with ``study``, ``source`` and the columns
+    of the variant (``Variant.columns``)."""
     return pd.concat([_named(probes.layer_counts(run), run) for run in wanted])
 
 
 def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:
-    """What the neurons of several runs can do (``neurons.table``), with the columns study, variant and source."""
+    """What the neurons of several runs can do (``neurons.table``), with ``study``, ``source`` and the columns of the
+    variant."""
     return pd.concat([_named(neurons.table(run), run) for run in wanted])
 
 
 def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
     source = np.where(table["property"].isin(run.study.corpus.gold), "gold", "silver")
-    return table.assign(study=run.study.name, variant=run.variant.name, source=source)
+    return table.assign(study=run.study.name, **run.variant.columns(), source=source)
 
 
 def figures_folder(scale: str, size: str = "full") -> Path:

@@ -1,42 +1,64 @@
-"""Variant: what was done to an encoder before it is probed."""
+"""Variant: what was done to an encoder before it is probed. Its name is written and read here, and nowhere else."""
 
 import re
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from lib.study.errors import ParameterError
+
+SHARES = {"half": 0.5, "quarter": 0.25}
+"""Shares of the updates that a name can ask for."""
+
+CONDITION = r"(?P<task>[a-z0-9_]+)(-(?P<share>half|quarter)|-(?P<examples>[1-9]\d*)(?P<thousands>k)?)?"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``pretrained``, ``random``, or a fine-tuned one named ``task[-size]-sSEED``, e.g. ``sst2-1k-s2``.
+    """``pretrained`` or ``random`` (the ``start``), or fine-tuned from the released weights.
 
-    ``size`` is ``half`` or ``quarter`` of the updates, or a number of training examples (``500``, ``1k``).
+    ``task`` : None if there was no fine-tuning. ``examples`` : how many it is trained on; None: all. ``share`` : of the
+    updates. ``seed`` : None for a condition, which the runs of all seeds have in common.
     """
 
-    name: str
+    start: Literal["pretrained", "random"] = "pretrained"
     task: str | None = None
-    amount: str | None = None
+    examples: int | None = None
+    share: float = 1.0
     seed: int | None = None
 
     @classmethod
     def parse(cls, name: str) -> "Variant":
+        """The variant of this name: ``pretrained``, ``random``, or ``task[-amount]-sSEED``, e.g. ``sst2-1k-s2``.
+
+        Raises ParameterError for any other name.
+        """
         if name in ("pretrained", "random"):
             return cls(name)
-        found = re.fullmatch(r"([a-z0-9_]+)(?:-(half|quarter|\d+k?))?-s(\d+)", name)
-        if not found or int(found[3]) >= 2**32 or re.fullmatch("0+k?", found[2] or ""):
+        found = re.fullmatch(rf"{CONDITION}-s(?P<seed>\d+)", name)
+        if not found or int(found["seed"]) >= 2**32:
             raise ParameterError(
-                f"'{name}' is no variant: write pretrained, random, or task[-size]-sSEED, e.g. sentiment-s1, rte-1k-s2"
+                f"'{name}' is no variant: write pretrained, random, or task[-amount]-sSEED, e.g. sentiment-s1, rte-1k-s2"
             )
-        return cls(name, found[1], found[2], int(found[3]))
+        examples = int(found["examples"]) * (1000 if found["thousands"] else 1) if found["examples"] else None
+        return cls("pretrained", found["task"], examples, SHARES.get(found["share"], 1.0), int(found["seed"]))
 
     @property
-    def examples(self) -> int | None:
-        """Training examples that the name asks for, if any."""
-        if self.amount in (None, "half", "quarter"):
-            return None
-        return int(self.amount.rstrip("k")) * (1000 if self.amount.endswith("k") else 1)
+    def amount(self) -> str:
+        """What the name says of the amount of training: ``half``, ``quarter``, ``500``, ``1k``; nothing if it is all."""
+        if self.examples is None:
+            return next((name for name, share in SHARES.items() if share == self.share), "")
+        return str(self.examples) if self.examples % 1000 else f"{self.examples // 1000}k"
 
     @property
-    def share(self) -> float:
-        """Share of the updates that the name asks for."""
-        return {"half": 0.5, "quarter": 0.25}.get(self.amount or "", 1.0)
+    def condition(self) -> str:
+        """The name without the seed: ``pretrained``, ``random``, ``sst2``, ``sst2-1k``."""
+        return "-".join(filter(None, [self.task or self.start, self.amount]))
+
+    @property
+    def name(self) -> str:
+        return self.condition if self.seed is None else f"{self.condition}-s{self.seed}"
+
+    def columns(self) -> dict[str, Any]:
+        """What tables say of a variant, so that no table has to take its name apart."""
+        return {"variant": self.name, "condition": self.condition, "task": self.task or "", "amount": self.amount,
+                "seed": -1 if self.seed is None else self.seed}  # fmt: skip
