@@ -61,7 +61,7 @@ def load(run: Run) -> Finetuned:
         raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
     key = run.key("finetune")
     with disk.lock(run.model):
-        if not runs.made(run, "finetune"):
+        if not runs.is_current(run, "finetune"):
             _train(run, key)
     return Finetuned(
         run.model, pd.read_csv(run.model / "curve.csv"), pd.read_csv(run.model / "predictions.csv"),
@@ -138,7 +138,7 @@ def _train(run: Run, key: str) -> None:
     set_seed(seed)
     model = encoders.classifier(study, described.labels)
     parameters = sum(p.numel() for p in model.parameters())
-    disk.need_space(run.folder, 4.0 * parameters * (2 * 3 + 1))  # two checkpoints of weights and Adam's moments
+    disk.need_space(run.model.parent, 4.0 * parameters * (2 * 3 + 1))  # two checkpoints of weights and Adam's moments
     encoded = data.map(_encode, batched=True, remove_columns=_texts(data), fn_kwargs={
         "tok": tok, "longest": min(settings.max_pieces, encoders.limit(study, tok, model)),
     })  # fmt: skip
@@ -146,9 +146,7 @@ def _train(run: Run, key: str) -> None:
     encoded |= {"dev": encoded["dev"].sort("length"), "test": encoded["test"].select(by_length)}
     steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
     every = math.ceil(steps / settings.evaluations)
-    checkpoints = run.folder / f".checkpoints-{key}"
-    for other in set(run.folder.glob(".checkpoints-*")) - {checkpoints}:
-        disk.remove(other)
+    checkpoints = run.model.with_name(f".checkpoints-{key}")
     arguments = TrainingArguments(
         output_dir=str(checkpoints), max_steps=steps, learning_rate=settings.learning_rate,
         warmup_steps=round(settings.warmup * steps), weight_decay=settings.weight_decay,

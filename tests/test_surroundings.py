@@ -6,12 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lib import disk, doctor, grid, results, surroundings
+from lib import disk, doctor, results, surroundings
+from lib.study import files
 
 ROOT = Path(__file__).parents[1]
 
@@ -175,7 +175,6 @@ def bare(tmp_path: Path) -> Path:
         "Makefile",
         "requirements.lock",
         "pyproject.toml",
-        "lib/grid.py",
         "lib/surroundings.mk",
         "params/base.yaml",
     ):
@@ -223,13 +222,6 @@ def test_a_colon_in_the_path_is_refused_by_name(bare: Path, tmp_path: Path) -> N
 # Make's reading of the parameters --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def listed(bare: Path) -> Callable[[], list[str]]:
-    """``listed()``: the runs of the scale ``mine`` that Make sees in ``params/``."""
-    given = "include Makefile\nshow: ; @echo $(EACH)\n"
-    return lambda: make(bare, "-s", "-f", "-", "show", PYTHON, "SCALE=mine", given=given).stdout.split()
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -240,29 +232,20 @@ def listed(bare: Path) -> Callable[[], list[str]]:
     ],
     ids=["plain", "windows", "mark", "utf16", "several lines", "braces"],
 )  # fmt: skip
-def test_make_reads_a_parameter_file_as_yaml_does(bare: Path, listed, content: bytes) -> None:
-    (bare / "params" / "größe.v2.yaml").write_bytes(content)
-    (bare / "params" / "other.yaml").write_text("scale: others\ntasks: [cola]\n")
-    (bare / "params" / "._größe.v2.yaml").write_bytes(b"\x00\x05\x16\x07")
-    names = ("pretrained", "random", "rte-s1", "sst2-1k-s1")
-    assert listed() == [f"runs/größe.v2/{name}" for name in names]
-
-
-def test_a_study_without_tasks_of_its_own_has_those_of_all_studies(bare: Path, listed) -> None:
-    (bare / "params" / "a.yaml").write_text("scale: mine\n")
-    (bare / "params" / "b.yaml").write_text("scale: mine\ntasks: []\n")
-    assert [name.partition("/")[2] for name in listed()] == [
-        "a/pretrained", "a/random", "a/sentiment-s1", "a/acceptability-s1", "a/shuffled-s1", "b/pretrained", "b/random",
-    ]  # fmt: skip
+def test_a_parameter_file_is_found_as_yaml_reads_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "größe.v2.yaml").write_bytes(content)
+    (tmp_path / "other.yaml").write_text("scale: others\ntasks: [cola]\n")
+    (tmp_path / "._größe.v2.yaml").write_bytes(b"\x00\x05\x16\x07")
+    assert files.studies(tmp_path) == {"größe.v2": ("mine", ["rte", "sst2-1k"]), "other": ("others", ["cola"])}
 
 
 def test_a_file_that_is_not_yaml_keeps_its_scale_so_that_its_error_is_told(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("scale: mine\ntitle: a: b\n")
-    assert [*grid.words(tmp_path)] == ["study:mine:broken"]
+    assert files.studies(tmp_path) == {"broken": ("mine", [])}
     (tmp_path / "broken.yaml").write_text("[")
     (tmp_path / "list.yaml").write_text("- scale: mine\n")
-    assert not [*grid.problems("None", tmp_path)]
-    assert grid.names(tmp_path) == ["broken", "list"]
+    assert not [*files.problems("None", tmp_path)]
+    assert files.names(tmp_path) == ["broken", "list"]
 
 
 @pytest.mark.parametrize(
@@ -271,55 +254,11 @@ def test_a_file_that_is_not_yaml_keeps_its_scale_so_that_its_error_is_told(tmp_p
 def test_a_name_that_make_cannot_take_is_refused_with_one_that_it_can(tmp_path: Path, name: str, fit: str) -> None:
     (tmp_path / name).write_text("scale: mine\n")
     (tmp_path / "good.yaml").write_text("scale: others\n")
-    assert [*grid.problems("mine", tmp_path)] == [
+    assert [*files.problems("mine", tmp_path)] == [
         f"params/{name} is no name for a study: rename it to params/{fit}.yaml"
     ]
-    assert not [*grid.problems("others", tmp_path)]
-    assert [*grid.problems("neither", tmp_path)] == ["no file in params/ has 'scale: neither'; there are others"]
-
-
-def test_make_asks_for_the_studies_without_what_takes_long_to_import() -> None:
-    slow = python(
-        "-c", "import sys; from lib import grid; print({'torch', 'pandas', 'numpy', 'pydantic'} & {*sys.modules})"
-    )
-    assert slow == "set()\n"
-
-
-# One notebook run ------------------------------------------------------------------------------------------------
-
-FAKE = """#!/usr/bin/env bash
-if [ "$1" = -c ]; then exec python3 "$@"; fi
-printf '%s\\n' "$@" > arguments
-cat > input
-echo whole > "${@:(-3):1}"
-"""
-"""In place of Python: it keeps what it is given, and what comes by standard input."""
-
-
-def test_a_step_gets_neither_standard_input_nor_the_users_ipython_and_a_launcher_its_own_brackets(
-    tmp_path: Path,
-) -> None:
-    for name in ("python", "launch"):
-        (tmp_path / name).write_text(
-            FAKE if name == "python" else '#!/usr/bin/env bash\necho "$1" > node\nshift; exec "$@"\n'
-        )
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / "node1").write_text("what node[12] would become")
-    done = subprocess.run(
-        ["bash", ROOT / "lib" / "notebook.sh", "runs/a study/random/02_extract.ipynb", "{}"], cwd=tmp_path, text=True,
-        env=shell() | {"PYTHON": str(tmp_path / "python"), "LAUNCH": f"{tmp_path}/launch node[12]"},
-        input="what follows in the caller's loop", capture_output=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "node").read_text() == "node[12]\n"
-    assert (tmp_path / "input").read_text() == ""
-    place = tmp_path / "runs" / "a study" / "random"
-    assert (tmp_path / "arguments").read_text().splitlines()[:5] == [
-        "-I", "lib/surroundings.py", f"IPYTHONDIR={place}/.02_extract.ipython", "-m", "papermill",
-    ]  # fmt: skip
-    assert sorted(p.name for p in place.iterdir()) == [
-        ".02_extract.lock", "02_extract.given", "02_extract.ipynb", "02_extract.log",
-    ]  # fmt: skip
+    assert not [*files.problems("others", tmp_path)]
+    assert [*files.problems("neither", tmp_path)] == ["no file in params/ has 'scale: neither'; there are others"]
 
 
 # Several users ---------------------------------------------------------------------------------------------------

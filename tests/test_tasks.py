@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib import tables, tasks
-from lib.study import errors, loading, runs
+from lib.study import errors, inputs, loading
 from lib.study.runs import Run
 from lib.study.variants import Variant
 from lib.tasks import TaskError, corrupt
@@ -212,7 +212,7 @@ def test_a_model_depends_on_the_copy_of_its_own_task(tmp_path: Path) -> None:
     assert {task for task, key in before.items() if keys(task) != key} == {"rte"}
     hub = Run(loading.load("minilm"), Variant.parse("sentiment-s1")).key("finetune")
     assert hub == before["sentiment"], "where GLUE is does not matter to it"
-    assert set(runs.SNIPPETS) == set(tasks.REGISTRY)
+    assert set(inputs.SNIPPETS) == set(tasks.REGISTRY)
 
 
 @pytest.mark.parametrize("name", ["sentiment", "rte"])

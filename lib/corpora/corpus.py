@@ -17,7 +17,7 @@ from lib.corpora.brown import _brown_splits
 from lib.corpora.columns import _file_splits
 from lib.corpora.sentences import SPLITS, CorpusError, Sentence, plain_quotes
 from lib.corpora.silver import chunks, supersenses
-from lib.study import runs
+from lib.study import inputs, runs
 from lib.study.params import Ranking, Study
 
 MANY = 0.25
@@ -34,7 +34,7 @@ def load(study: Study) -> dict[str, pd.DataFrame]:
     ------
     CorpusError : a malformed line (file:line), an empty corpus or split.
     """
-    key = runs.corpus_key(study)
+    key = inputs.corpus_digest(study)
     folder = runs.home() / "corpora" / f"{study.corpus.name}-{key}"
     with disk.lock(folder):
         if disk.read_meta(folder).get("key") != key:

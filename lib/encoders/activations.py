@@ -69,6 +69,11 @@ def load(run: Run) -> dict[str, Activations]:
     return {split: read(folder) for split, folder in folders.items()}
 
 
+def are_current(run: Run) -> bool:
+    """Whether the stores of a run are there, complete and of its parameters."""
+    return all(_whole(run.activations(split), run.key("extract")) for split in corpora.SPLITS)
+
+
 def read(folder: Path) -> Activations:
     """Open a finished store. Raises StaleResult if it is unfinished or damaged."""
     meta = disk.read_meta(folder)

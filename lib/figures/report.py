@@ -8,6 +8,7 @@ import pandas as pd
 
 from lib import disk, results
 from lib.results import claims
+from lib.study.runs import Run
 
 STYLE = """<style>
 main { max-width: 62rem; margin: auto; }
@@ -55,9 +56,10 @@ def headline(table: pd.DataFrame) -> str:
     return shown.round(1).to_string(index=False, na_rep="")
 
 
-def closing(variants_of: dict[str, list[str]], overrides: dict, scale: str) -> None:
+def closing(wanted: list[Run], scale: str) -> None:
     """What ``make reproduce`` prints at its end: the time per step, the headline table, where the figures are."""
-    took = results.times(results.load(variants_of, overrides=overrides))
+    results.complete(wanted)
+    took = results.times(wanted)
     if len(took):
         print("\nseconds per notebook run (computed once, in whatever session that was)")
         print(

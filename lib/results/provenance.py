@@ -10,19 +10,21 @@ import pandas as pd
 import torch
 
 from lib import surroundings
-from lib.study import runs
 from lib.study.runs import Run
+from lib.study.steps import STEPS
 
 
 def times(wanted: Iterable[Run]) -> pd.DataFrame:
     """Seconds of each executed notebook of each run, from what papermill wrote into it."""
     rows = []
     for run in wanted:
-        for notebook in runs.NOTEBOOKS.values():
-            file = run.folder / f"{notebook}.ipynb"
+        for step in STEPS.values():
+            file = run.notebook(step.name)
             if file.exists():
                 took = json.loads(file.read_text(encoding="utf-8"))["metadata"].get("papermill", {}).get("duration")
-                rows.append({"study": run.study.name, "variant": run.variant.name, "step": notebook, "seconds": took})
+                rows.append(
+                    {"study": run.study.name, "variant": run.variant.name, "step": step.notebook, "seconds": took}
+                )
     return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"])
 
 

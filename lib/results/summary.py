@@ -24,7 +24,7 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in wanted:
         if run.variant.task:
-            if not runs.made(run, "finetune"):
+            if not runs.is_current(run, "finetune"):
                 from lib import finetune  # here: Trainer takes two seconds to import, and all is trained as a rule
 
                 finetune.load(run)

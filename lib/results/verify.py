@@ -10,7 +10,7 @@ import yaml
 
 from lib import corpora, disk, encoders, results
 from lib.results import claims
-from lib.study import loading, params, runs
+from lib.study import inputs, loading, params
 from lib.study.errors import ParameterError
 from lib.study.runs import Run
 
@@ -39,7 +39,7 @@ def exact(wanted: list[Run]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for run in wanted:
         study, name = run.study, run.study.name
-        found[f"{name}: checkpoint"] = runs.checkpoint_digest(study)
+        found[f"{name}: checkpoint"] = inputs.checkpoint_digest(study)
         found[f"{name}: layers, width"] = list(encoders.shape(study))
         if run.variant.task:
             examples = disk.read_meta(run.model)["examples"]
@@ -47,7 +47,7 @@ def exact(wanted: list[Run]) -> dict[str, Any]:
         for split, words in corpora.load(study).items() if run.variant.name == "pretrained" else ():
             counts = [words["text"].nunique(), int(words["sentence"].max()) + 1, len(words)]
             found[f"{name}: {split}: texts, sentences, words"] = counts
-            found[f"{name}: {split}: words and labels"] = runs.digest(words.astype(str).to_numpy().tolist())
+            found[f"{name}: {split}: words and labels"] = inputs.digest(words.astype(str).to_numpy().tolist())
             for label in study.properties:
                 found[f"{name}: {split}: {label}: labels"] = int(words[label].nunique())
     return found
@@ -170,14 +170,15 @@ def with_claims(page: str, scale: str, judged: pd.DataFrame) -> str:
     return marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page)
 
 
-def check(variants_of: dict[str, list[str]], overrides: dict, scale: str, recording: bool = False) -> bool:
+def check(wanted: list[Run], scale: str, recording: bool = False) -> bool:
     """For Make: compare the results with ``expected/<scale>.yaml`` and print the table, or record them there.
 
     Returns
     -------
     Whether everything recorded was found again.
     """
-    path, wanted = params.ROOT / "expected" / f"{scale}.yaml", results.load(variants_of, overrides=overrides)
+    path = params.ROOT / "expected" / f"{scale}.yaml"
+    results.complete(wanted)
     expected = {} if recording else read(path)
     counts, tests = results.layers(wanted), results.neuron_tests(wanted)
     accuracy, summary = results.accuracies(counts), results.summary(wanted, counts, tests)

@@ -7,8 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lib import grid
-from lib.study import params
+from lib.study import files, params
 from lib.study.errors import ParameterError, nearest, shown
 from lib.study.params import OwnTask, Study
 
@@ -63,7 +62,7 @@ def merge(base: dict, over: dict) -> dict:
 def studies() -> list[str]:
     """Names of the studies in ``params/``."""
     sizes = read_yaml(params.ROOT / "params" / "base.yaml").get("sizes", {})
-    return sorted({*grid.names(params.ROOT / "params")} - {"base", *sizes})
+    return sorted({*files.names(params.ROOT / "params")} - {"base", *sizes})
 
 
 def load(study: str, size: str = "full", overrides: dict[str, Any] | None = None) -> Study:

@@ -27,24 +27,24 @@ class Variant:
     seed: int | None = None
 
     @classmethod
-    def parse(cls, name: str) -> "Variant":
+    def parse(cls, name: str, seed: int | None = None) -> "Variant":
         """The variant of this name: ``pretrained``, ``random``, or ``task[-amount]-sSEED``, e.g. ``sst2-1k-s2``.
 
-        Raises ParameterError for any other name.
+        ``seed`` : for a name without one. Raises ParameterError for any other name.
         """
         if name in ("pretrained", "random"):
             return cls(name)
-        found = re.fullmatch(rf"{CONDITION}-s(?P<seed>\d+)", name)
+        found = re.fullmatch(rf"{CONDITION}-s(?P<seed>\d+)", name if seed is None else f"{name}-s{seed}")
         if not found or int(found["seed"]) >= 2**32:
             raise ParameterError(
-                f"'{name}' is no variant: write pretrained, random, or task[-amount]-sSEED, e.g. sentiment-s1, rte-1k-s2"
+                f"'{name}' is no variant: write pretrained, random, or task[-amount]-sSEED, as in rte-s1, sst2-1k-s2"
             )
         examples = int(found["examples"]) * (1000 if found["thousands"] else 1) if found["examples"] else None
         return cls("pretrained", found["task"], examples, SHARES.get(found["share"], 1.0), int(found["seed"]))
 
     @property
     def amount(self) -> str:
-        """What the name says of the amount of training: ``half``, ``quarter``, ``500``, ``1k``; nothing if it is all."""
+        """What the name says of the amount of training: ``half``, ``quarter``, ``500``, ``1k``; empty if it is all."""
         if self.examples is None:
             return next((name for name, share in SHARES.items() if share == self.share), "")
         return str(self.examples) if self.examples % 1000 else f"{self.examples // 1000}k"

@@ -1,0 +1,79 @@
+"""Inputs: digests of what a result depends on: parameters, code, checkpoints, the examples of tasks, corpora."""
+
+import ast
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lib import disk
+from lib.study import loading, params
+from lib.study.params import Study
+
+LIB = Path(__file__).resolve().parents[1]
+"""The library, whose code counts."""
+
+SNIPPETS = ("sentiment", "acceptability", "shuffled")
+"""The tasks over the pinned movie snippets (``tasks.REGISTRY``, which takes long to import)."""
+
+NOTES = (".md", ".csv")
+"""Endings of files in a checkpoint's folder that do not count."""
+
+
+def digest(*parts: Any) -> str:
+    """Short SHA-256 over parameters: sections, lists, numbers, strings."""
+    text = json.dumps(parts, sort_keys=True, default=lambda section: section.model_dump())
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@lru_cache
+def code_digest(*modules: str) -> str:
+    """Digest of library modules as Python reads them: comments, layout and docstrings do not count."""
+    trees = []
+    for module in modules:
+        tree = ast.parse((LIB / f"{module}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+        trees.append(ast.dump(tree))
+    return digest(trees)
+
+
+@lru_cache
+def pins() -> dict[str, dict[str, Any]]:
+    """The pinned sources (``lib/sources.yaml``): name → registry, package, version, SHA-256 …"""
+    return loading.read_yaml(LIB / "sources.yaml")
+
+
+def checkpoint_digest(study: Study) -> str:
+    """What the checkpoint of a study is: the pin of a named source, the files of a folder, a hub id's revision."""
+    name, local = study.encoder.checkpoint, params.ROOT / study.encoder.checkpoint
+    if name in pins():
+        return digest(pins()[name])
+    if not local.is_dir():
+        return digest(name, study.encoder.revision)
+    counted = sorted(p for p in local.iterdir() if p.is_file() and p.suffix not in NOTES)
+    return digest(name, digest([[p.name, disk.file_digest(p)] for p in counted]))
+
+
+def examples_of(study: Study, task: str) -> list[Any]:
+    """What the examples of a task depend on: the files of one's own, the pinned snippets, or the copy of GLUE."""
+    data = study.task_data
+    if own := data.own.get(task):
+        return [own, *map(disk.file_digest, own.files.values())]
+    if task in SNIPPETS:
+        return [pins()["movie-snippets"]]
+    files = sorted(p for p in (params.ROOT / data.glue / task).rglob("*") if p.is_file())
+    return [[p.name, disk.file_digest(p)] for p in files] or [data.glue, data.glue_revision]
+
+
+CORPUS_CODE = tuple(f"corpora/{name}" for name in ("sentences", "brown", "columns", "silver", "corpus"))
+
+
+def corpus_digest(study: Study) -> str:
+    """Digest of all that the sentences and labels of a study's corpus depend on."""
+    files = {split: disk.file_digest(name) for split, name in study.corpus.files.items()}
+    used = [pins().get(study.corpus.source or ""), pins()["wordnet"] if "supersense" in study.properties else None]
+    return digest(code_digest(*CORPUS_CODE), study.corpus, study.properties, study.seed, files, used)

@@ -1,0 +1,67 @@
+"""Steps: what is done with a run, in order. From the table ``STEPS`` follow keys, the plan and the rules for Make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lib.study import inputs
+
+if TYPE_CHECKING:
+    from lib.study.runs import Run
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook, executed once per run.
+
+    ``code`` : the modules on whose code the result depends. ``after`` : the steps of the same run whose results it
+    reads. ``inputs`` : what else the result depends on. ``beside`` : variants whose result of this step its notebook
+    shows too. ``lasts`` : whether the result is kept when all steps after it are done.
+    """
+
+    name: str
+    notebook: str
+    code: tuple[str, ...]
+    after: tuple[str, ...]
+    inputs: Callable[[Run], list[Any]]
+    beside: tuple[str, ...] = ()
+    lasts: bool = True
+
+    def applies(self, run: Run) -> bool:
+        """Whether a run has this step: an encoder that is not fine-tuned needs no training."""
+        return self.name != "finetune" or run.variant.task is not None
+
+    def key(self, run: Run) -> str:
+        """Digest of all that the step's result depends on, chained through the steps before it."""
+        before = [STEPS[name].key(run) for name in self.after if STEPS[name].applies(run)]
+        return inputs.digest(self.name, inputs.code_digest(*self.code), before, *self.inputs(run))
+
+
+def _training(run: Run) -> list[Any]:
+    study, data = run.study, run.study.task_data
+    settings = [inputs.checkpoint_digest(study), study.finetune, study.encoder.max_pieces, study.seed]
+    amounts = data.model_dump(exclude={"own", "glue", "glue_revision"})
+    return [run.variant.name, *settings, amounts, *inputs.examples_of(study, run.variant.task or "")]
+
+
+def _extraction(run: Run) -> list[Any]:
+    study = run.study
+    source = [] if run.variant.task else [inputs.checkpoint_digest(study), run.variant.name, study.seed]
+    return [source, inputs.corpus_digest(study), study.encoder.pooling, study.encoder.max_pieces, study.properties]
+
+
+STEPS = {
+    step.name: step
+    for step in (
+        Step("finetune", "01_finetune", ("tables", "tasks", "encoders/checkpoints", "finetune"), (), _training),
+        Step("extract", "02_extract", ("encoders/checkpoints", "encoders/alignment", "encoders/activations"),
+             ("finetune",), _extraction, lasts=False),
+        Step("layers", "03_probe_layers", ("probes/labels", "probes/linear", "probes/layers"), ("extract",),
+             lambda run: [run.study.probe, run.study.seed], beside=("random",)),
+        Step("neurons", "04_rank_neurons", ("probes/labels", "probes/linear", "neurons/rankings", "neurons/ablation"),
+             ("extract",), lambda run: [run.study.probe, run.study.ranking, run.study.seed]),
+    )
+}  # fmt: skip
+"""The steps by name, in order."""
