@@ -39,7 +39,7 @@ override PYTHON := $(VENV)/bin/python
 endif
 PYTHON ?= $(VENV)/bin/python
 GIVEN := $(strip $(foreach v,SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE KEEP LAUNCH SIZE SETTINGS BENCH JOBS,\
-  $(if $(call from_shell,$v),$v="$($v)")))
+  $(if $(call from_shell,$v),$(if $($v),$v="$($v)"))))
 
 include lib/surroundings.mk
 UNUSED := $(sort $(filter-out $(KEPT) $(foreach s,$(SET),$(firstword $(subst =, ,$s))),\

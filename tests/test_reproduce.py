@@ -11,6 +11,8 @@ from conftest import copy_repository
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from lib import surroundings
+
 pytestmark = pytest.mark.slow
 
 NOUNS = "dog cat bird child teacher film story house road song".split()
@@ -19,7 +21,9 @@ SENTENCE = [("the", "DET"), ("{n}", "NOUN"), ("{v}", "VERB"), ("a", "DET"), ("sm
 
 
 def environment() -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST")) and k not in ("RUNS", "DATA")}
+    """The environment of a shell, without what pytest, Make and the libraries that a test has imported put into it."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST"))}
+    surroundings.clean(clean, [*surroundings.REMOVED, *surroundings.REMOVED_AT_START])
     return clean | {"HF_HUB_OFFLINE": "1"}
 
 

@@ -66,6 +66,7 @@ LFS = b"version https://git-lfs"
 def fetch(study: Study) -> None:
     """Get a hub checkpoint into the local cache, once and before many runs want it. Raises EncoderError."""
     if not os.path.isdir(checkpoint(study)):
+        configuration(study)  # first: where it cannot be had, nothing else is tried
         tokenizer(study)
         pretrained(study)
 
