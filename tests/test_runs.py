@@ -15,10 +15,8 @@ from conftest import forget
 from lib import disk
 from lib.study import errors, inputs, params, runs
 from lib.study.runs import Run
+from lib.study.steps import STEPS
 from lib.study.variants import Variant
-
-STEPS = ("finetune", "extract", "layers", "neurons")
-
 
 # Variants --------------------------------------------------------------------------------------------------------
 
