@@ -56,7 +56,7 @@ def card(
         "pieces read": f"{read / 1e6:.1f} M in {end['step']:,.0f} steps of {mine.batch * mine.length:,}",
         "held-out loss": f"{end['held_out']:.2f} nats; the unigram entropy of those pieces is {entropy:.2f}",
         "made on": f"{machine()}; {hours:.1f} hours of one core" if end["processor_seconds"] else machine(),
-        "made by": f"`{command}` (settings: `lib/pretrain.py`). With the tokenizers given, "
+        "made by": f"`{command}` (settings: `lib/pretraining/training.py`). With the tokenizers given, "
                    "`SETTINGS='{\"tokenizers\": \"shipped\"}'`, it is equal bit for bit on the same machine",
         "weights": f"`model.safetensors`, float16, {len(weights) / 1e6:.2f} MB, SHA-256 "
                    f"`{hashlib.sha256(weights).hexdigest()}`",
