@@ -83,7 +83,7 @@ def main(given: argparse.Namespace) -> bool:
 
 def _on_runs(given: argparse.Namespace) -> bool:
     """The verbs that are about the runs that the selectors name."""
-    from lib import grid
+    from lib import grid, results
 
     overrides: dict[str, Any] = {"device": given.device}
     overrides |= {"properties": given.properties} if given.properties else {}
@@ -97,13 +97,13 @@ def _on_runs(given: argparse.Namespace) -> bool:
         if not given.dry:
             with _to_stderr():
                 grid.fetch(wanted)
+                results.figures_folder(given.scale).mkdir(parents=True, exist_ok=True)
         print(grid.rules(wanted, given.scale, overrides, given.keep))
     elif given.verb == "summary":
         from lib.figures import report
 
         report.closing(wanted, given.scale)
     elif given.verb == "report":
-        from lib import results
         from lib.figures import report
 
         executed = results.figures_folder(given.scale) / f"{grid.FIGURES}.ipynb"
