@@ -40,6 +40,8 @@ def arguments() -> argparse.ArgumentParser:
     pretrain = verbs.add_parser("pretrain", help="make the encoders of models/ from nothing")
     pretrain.add_argument("--size", default="full")
     pretrain.add_argument("--settings", type=json.loads, default={})
+    certify = verbs.add_parser("certify", help="whether changed code gives the same results as a commit's")
+    certify.add_argument("commit", nargs="?", default="HEAD")
     verbs.add_parser("doctor", help="what this machine has and lacks")
     return parser
 
@@ -73,6 +75,10 @@ def main(given: argparse.Namespace) -> bool:
             if not source.optional:
                 print("OK", name, sources.fetch(name))
         return True
+    if given.verb == "certify":
+        from lib import certify
+
+        return certify.certify(given.commit)
     if given.verb == "pretrain":
         from lib.pretraining import minis
 

@@ -2,7 +2,9 @@
 
 import ast
 import hashlib
+import io
 import json
+import tokenize
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,16 +31,33 @@ def digest(*parts: Any) -> str:
 
 @lru_cache
 def code_digest(*modules: str) -> str:
-    """Digest of library modules as Python reads them: comments, layout and docstrings do not count."""
-    trees = []
+    """Digest of library modules, the same on every version of Python: comments, docstrings and empty lines do not
+    count."""
+    texts = []
     for module in modules:
-        tree = ast.parse((LIB / f"{module}.py").read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list):
-                node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-        trees.append(ast.dump(tree))
-    return digest(trees)
+        text = (LIB / f"{module}.py").read_text(encoding="utf-8")
+        lines = text.splitlines()
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.COMMENT:
+                lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                first, last = node.lineno - 1, node.end_lineno or node.lineno
+                lines[first:last] = [""] * (last - first)
+        texts.append([line.rstrip() for line in lines if line.strip()])
+    return digest(texts)
+
+
+def certified() -> dict[str, dict[str, Any]]:
+    """Step → the ``version`` of its results and the digest of the ``code`` that was seen to give them."""
+    return loading.read_yaml(LIB / "study" / "certified.yaml")
+
+
+def code_key(step: str, modules: tuple[str, ...]) -> str:
+    """What of the code counts in a step's key: the version of its results where the code is certified to give these
+    (see ``lib.certify``), else the code itself."""
+    code, known = code_digest(*modules), certified().get(step, {})
+    return f"version {known['version']}" if known.get("code") == code else code
 
 
 @lru_cache
@@ -76,4 +95,4 @@ def corpus_digest(study: Study) -> str:
     """Digest of all that the sentences and labels of a study's corpus depend on."""
     files = {split: disk.file_digest(name) for split, name in study.corpus.files.items()}
     used = [pins().get(study.corpus.source or ""), pins()["wordnet"] if "supersense" in study.properties else None]
-    return digest(code_digest(*CORPUS_CODE), study.corpus, study.properties, study.seed, files, used)
+    return digest(code_key("corpus", CORPUS_CODE), study.corpus, study.properties, study.seed, files, used)

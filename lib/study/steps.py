@@ -36,7 +36,7 @@ class Step:
     def key(self, run: Run) -> str:
         """Digest of all that the step's result depends on, chained through the steps before it."""
         before = [STEPS[name].key(run) for name in self.after if STEPS[name].applies(run)]
-        return inputs.digest(self.name, inputs.code_digest(*self.code), before, *self.inputs(run))
+        return inputs.digest(self.name, inputs.code_key(self.name, self.code), before, *self.inputs(run))
 
 
 def _training(run: Run) -> list[Any]:

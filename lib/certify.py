@@ -1,0 +1,97 @@
+"""Certify: does changed code give the same results? Then what was recorded with the old code stays current.
+
+The key of a result holds the *version* of its step as long as the step's code is the one that ``study/certified.yaml``
+names, and the code itself under any other: a change makes results stale until it has been certified. To certify,
+the same small study is computed by the working tree and by a commit whose code is certified, on the same machine. Steps
+with equal results keep their version under the new code; the others, and those after them, get the next.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from lib import corpora, disk, finetune, neurons, probes
+from lib.encoders import activations
+from lib.study import inputs, params, runs
+from lib.study.steps import STEPS
+
+STUDY, VARIANTS = "bert-mini", ("pretrained", "random", "sentiment-s1")
+"""What is computed to compare two states of the code, at lesson size."""
+
+CODE = {"corpus": inputs.CORPUS_CODE} | {step.name: step.code for step in STEPS.values()}
+
+
+def results() -> dict[str, str]:
+    """Step → digest of its results over the small study, computed now (about a minute)."""
+    found: dict[str, list[bytes]] = {step: [] for step in CODE}
+    for variant in VARIANTS:
+        run = runs.load(STUDY, variant, "lesson", {"device": "cpu"})
+        found["corpus"] += [table.astype(str).to_csv().encode() for table in corpora.load(run.study).values()]
+        if run.variant.task:
+            trained = finetune.load(run)
+            found["finetune"] += [disk.file_digest(trained.folder / "model.safetensors").encode()]
+            found["finetune"] += [trained.predictions.to_csv().encode(), trained.curve.to_csv().encode()]
+        stores = activations.load(run).values()
+        found["extract"] += [hashlib.sha256(np.ascontiguousarray(s.vectors)).digest() for s in stores]
+        found["layers"] += [probes.layer_counts(run).to_csv().encode()]
+        found["neurons"] += [neurons.table(run).to_csv().encode()]
+        found["neurons"] += [rank.order.tobytes() for rank in neurons.load(run).values()]
+    return {step: hashlib.sha256(b"".join(parts)).hexdigest() for step, parts in found.items()}
+
+
+def results_of(tree: Path) -> dict[str, str]:
+    """``results`` of the code in a checkout, in a process and a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        environ = os.environ | {"PYTHONPATH": str(tree), "RUNS": folder, "DATA": str(params.ROOT / "data")}
+        command = [sys.executable, "-c", "import json; from lib import certify; print(json.dumps(certify.results()))"]
+        done = subprocess.run(command, cwd=tree, env=environ, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the small study cannot be computed in {tree}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def changed() -> list[str]:
+    """The steps whose code is not the certified one."""
+    known = inputs.certified()
+    return [step for step, modules in CODE.items() if known.get(step, {}).get("code") != inputs.code_digest(*modules)]
+
+
+def write(other: Iterable[str]) -> None:
+    """Certify the code as it is: a next version for the steps in ``other``, the same for all else."""
+    known, other = inputs.certified(), set(other)
+    entries = {
+        step: {"version": known.get(step, {}).get("version", 0) + (step in other), "code": inputs.code_digest(*modules)}
+        for step, modules in CODE.items()
+    }
+    with disk.being_made(inputs.LIB / "study" / "certified.yaml") as part:
+        head = (
+            "# The version of each step's results and the code that gives them. Written by `python -m lib certify`.\n"
+        )
+        part.write_text(head + yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+
+
+def certify(commit: str) -> bool:
+    """Compare the working tree with a commit and write what was found. Returns whether all results are the same."""
+    if not changed():
+        print("nothing to certify: the code is the one that was certified")
+        return True
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=params.ROOT, check=True)
+        try:
+            before, now = results_of(tree), results_of(params.ROOT)
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=params.ROOT, check=True)
+    other = [step for step in CODE if before.get(step) != now[step]]
+    write(other)
+    for step in CODE:
+        print(f"{step}: {'other results: a new version' if step in other else 'the same results'}")
+    return not other
