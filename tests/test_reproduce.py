@@ -90,7 +90,7 @@ def test_the_readme_is_enough_to_study_another_encoder_and_another_corpus(copy: 
     yaml = block + "ranking:\n  top: 0.1\n"
     (copy / "params" / "mine.yaml").write_text(yaml, encoding="utf-8")
     changed = make(copy, "plan", "SCALE=mine").stdout.split()
-    assert {c.split("/")[-1] for c in changed} == {"04_rank_neurons", "05_figures"}
+    assert {c.split("/")[-1] for c in changed} == {"02_extract", "04_rank_neurons", "05_figures"}
 
 
 def test_a_parameter_that_does_not_exist_stops_make_before_any_work(copy: Path) -> None:
