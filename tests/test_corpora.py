@@ -628,3 +628,10 @@ def test_a_study_reads_the_mirror_and_drops_duplicates(shared: Path, make_study)
     splits = corpora.load(study)
     assert abs(splits["train"]["sentence"].nunique() - 11_734) <= 1
     assert splits["train"]["text"].nunique() > 100
+
+
+def test_remarks_before_a_sentence_are_no_words_and_a_hash_within_one_is(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.txt"
+    file.write_text('# id 7 domain=en\nanna P\n\n# id = 8\n<text id="2">\n# SYM\n#tag HASH\n# NOUN\nen D\n\n# SYM\n')
+    sentences = [s.words for s in corpora.read_columns(file, {"word": 0, "tag": 1})]
+    assert sentences == [["anna"], ["#", "#tag", "#", "en"], ["#"]]

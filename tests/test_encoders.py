@@ -425,7 +425,8 @@ def test_a_checkpoint_without_a_pooler_or_with_the_head_of_its_training_is_loade
     released = weights(encoders.pretrained(study_of(copied)))
     rewrite(copied, lambda name: None if "pooler" in name else f"bert.{name}")
     file = copied / "model.safetensors"
-    save_file(load_file(file) | {"cls.predictions.bias": torch.zeros(3)}, file, metadata={"format": "pt"})
+    more = {"cls.predictions.bias": torch.zeros(3), "bert.encoder.layer.0.attention.masked_bias": torch.tensor(-1e4)}
+    save_file(load_file(file) | more, file, metadata={"format": "pt"})
     found = weights(encoders.pretrained(study_of(copied)))
     assert all(torch.equal(found[name], weight) for name, weight in released.items() if "pooler" not in name)
 
@@ -492,7 +493,7 @@ def test_weights_that_are_not_numbers_are_refused(copied: Path, study_of) -> Non
         k: v.fill_(torch.nan) if k.endswith("layer.1.output.dense.bias") else v for k, v in load_file(file).items()
     }
     save_file(damaged, file, metadata={"format": "pt"})
-    with pytest.raises(EncoderError, match="not numbers"):
+    with pytest.raises(EncoderError, match=r"not all are finite numbers in encoder\.layer\.1\.output\.dense\.bias"):
         encoders.check(study_of(copied))
 
 
@@ -553,16 +554,40 @@ def test_words_are_cut_as_in_running_text_wherever_the_space_is_made(copied: Pat
         tok = space_by_a_normaliser()
     tok.save_pretrained(copied)
     found, plain = encoders.tokenizer(study_of(copied)), AutoTokenizer.from_pretrained(copied)
-    for words in TRICKY[:-1]:
-        cut = found([words], is_split_into_words=True, add_special_tokens=False).encodings[0]
-        after = [i for i, w in zip(cut.ids, cut.word_ids, strict=True) if w]
-        running = plain(f" {' '.join(words)}", add_special_tokens=False)["input_ids"]
-        assert after == running[-len(after) :]
+    for words in TRICKY:
+        assert encoders.unlike_running_text(found, plain, words) is None
+
+
+def test_a_normaliser_that_strips_blanks_leaves_words_their_space(copied: Path, study_of) -> None:
+    tok = _byte_level(prefix=False)
+    tok.backend_tokenizer.pre_tokenizer = inside_a_sequence()
+    tok.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Strip()])
+    tok.save_pretrained(copied)
+    found, plain = encoders.tokenizer(study_of(copied)), AutoTokenizer.from_pretrained(copied)
+    assert encoders.unlike_running_text(found, plain, ["The", "old", "Dog", "sleeps"]) is None
+
+
+def test_added_words_are_cut_as_in_running_text(copied: Path, study_of) -> None:
+    tok = _byte_level(prefix=False)
+    tok.add_tokens(["tree", "covid"])
+    tok.save_pretrained(copied)
+    found, plain = encoders.tokenizer(study_of(copied)), AutoTokenizer.from_pretrained(copied)
+    assert encoders.unlike_running_text(found, plain, ["the", "covid", "tree", "sleeps"]) is None
+    (window,) = align(found, [["the", "covid", "tree"]], 64)[0].windows
+    assert window.ids[window.spans[1, 1]] == plain.convert_tokens_to_ids("covid")
+
+
+def test_a_tokenizer_without_its_unknown_token_is_one_clear_error(copied: Path, study_of) -> None:
+    fresh = Tokenizer(models.WordPiece({"the": 0, "dog": 1}, unk_token="[UNK]"))
+    fresh.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=fresh).save_pretrained(copied)
+    with pytest.raises(EncoderError, match="tokenizer"):
+        encoders.check(study_of(copied))
 
 
 def test_a_tokenizer_that_cuts_words_otherwise_than_text_is_refused(copied: Path, study_of) -> None:
     tok = _byte_level(prefix=False)
-    tok.backend_tokenizer.normalizer = normalizers.Strip()
+    tok.backend_tokenizer.normalizer = normalizers.Replace("n t", "n_t")  # across the space between two words
     tok.save_pretrained(copied)
     with pytest.raises(EncoderError, match="otherwise as a word of a sentence than in running text"):
         encoders.tokenizer(study_of(copied))

@@ -47,7 +47,11 @@ def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespa
                 texts += 1
                 text = begun or f"#{texts}"
             continue
-        if ENDS.fullmatch(line) or (tab and (line.startswith("# ") or (line.startswith("#") and "\t" not in line))):
+        if (
+            ENDS.fullmatch(line)
+            or (not rows and not tab and REMARK.match(line))
+            or (tab and (line.startswith("# ") or (line.startswith("#") and "\t" not in line)))
+        ):
             continue
         if tab and word > 0 and re.fullmatch(r"\d+[-.]\d+", cells[0]):
             continue
@@ -82,6 +86,9 @@ COMMENT = r"#\s*(?:(?:sent_id|text|newdoc id|newpar id|global\.columns)\s*=|new(
 CONLLU = re.compile(COMMENT + r"|\d+(?:[-.]\d+)?(?:\t[^\t]*){9}$")
 """What only CoNLL-U has: its comments, and lines of ten columns of which the first is a number."""
 
+
+REMARK = re.compile(r"#+\s*[a-z_]\w*\s*=|#+\s+id\b|</?\w+(\s+\w+=\S+)*\s*/?>\s*$")
+"""What may stand before a sentence where white space separates, and is no word: ``# id 7``, ``# id = 7``, ``<s>``."""
 
 PACKED = b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ"
 
@@ -142,8 +149,9 @@ def _file_splits(corpus: Corpus) -> dict[str, list[Sentence]]:
 
 def _refuse_withheld(sentences: list[Sentence], file: Path) -> None:
     """A treebank whose text may not be passed on has one word, mostly ``_``, in place of all or in some texts."""
-    counts = Counter(word for s in sentences for word in s.words)
-    blank = sum(len(s.words) for s in sentences if len(s.words) > 1 and set(s.words) == {"_"})
+    masked = [[re.sub("^_+$", "_", word) for word in s.words] for s in sentences]  # or one _ for each letter
+    counts = Counter(word for words in masked for word in words)
+    blank = sum(len(words) for words in masked if len(words) > 1 and set(words) == {"_"})
     word, most = ("_", counts["_"]) if blank else next(iter(counts.most_common(1)), ("", 0))
     if blank > 0.05 * counts.total() or (most > 0.5 * counts.total() and counts.total() >= 20):
         raise CorpusError(

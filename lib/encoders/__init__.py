@@ -18,4 +18,5 @@ from lib.encoders.checkpoints import (
     randomised,
     shape,
     tokenizer,
+    unlike_running_text,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from lib.encoders.checkpoints import EncoderError
+from lib.encoders.checkpoints import EncoderError, cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ class Alignment:
 
 def pieces(tok: PreTrainedTokenizerBase, words: Sequence[str]) -> pd.DataFrame:
     """How a sentence is cut, for display: one row per word with its sub-words and the positions that they take."""
-    encoding = tok([list(words)], is_split_into_words=True, verbose=False).encodings[0]
+    encoding = cut(tok, [words])[0]
     found, spans = _spans(encoding.word_ids)
     at = dict(zip(found.tolist(), spans.tolist(), strict=True))
     rows = [
@@ -63,10 +63,9 @@ def align(tok: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], max_
         raise EncoderError(f"max_pieces = {max_pieces} leaves no room for a word")
     out = []
     for start in range(0, len(sentences), 1000):
-        block = [list(s) for s in sentences[start : start + 1000]]
-        encoded = tok(block, is_split_into_words=True, add_special_tokens=True, truncation=False, verbose=False)
-        for words, encoding in zip(block, encoded.encodings or [], strict=True):
-            out.append(_align_one(tok, words, encoding.ids, encoding.word_ids, max_pieces, room))
+        block = sentences[start : start + 1000]
+        for words, encoding in zip(block, cut(tok, block), strict=True):
+            out.append(_align_one(tok, list(words), encoding.ids, encoding.word_ids, max_pieces, room))
     return out
 
 
@@ -117,8 +116,7 @@ def _align_one(
         margin[a:b][better], best[a:b][better] = np.minimum(left, right)[better], number
     windows = []
     for number, (a, b) in enumerate(stretches):
-        part = tok([[words[i] for i in found[a:b]]], is_split_into_words=True, truncation=False, verbose=False)
-        encoding = part.encodings[0]
+        encoding = cut(tok, [[words[i] for i in found[a:b]]])[0]
         inside, inner = _spans(encoding.word_ids)
         if len(inside) != b - a or len(encoding.ids) > longest:
             raise EncoderError(f"the tokenizer splits {words[found[a]]!r} … otherwise at the start of a window")

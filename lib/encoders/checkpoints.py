@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import normalizers
+from tokenizers import Encoding, normalizers
+from tokenizers.pre_tokenizers import ByteLevel
 
 from lib import sources
 from lib.study import params
@@ -88,24 +89,54 @@ def tokenizer(study: Study) -> PreTrainedTokenizerBase:
         raise EncoderError(f"the tokenizer of {place} is not a fast one (tokenizer.json): words cannot be aligned")
     if found.vocab_size <= len(found.all_special_tokens):
         raise EncoderError(_without_tokenizer(Path(place)) or f"{place} holds no tokenizer (tokenizer.json)")
-    words = _words_of(found)
-    if unlike_running_text(found, words):
-        backend = found.backend_tokenizer
-        backend.normalizer = normalizers.Sequence([normalizers.Prepend(" "), *filter(None, [backend.normalizer])])
-        if unlike := unlike_running_text(found, words):
-            raise EncoderError(
-                f"the tokenizer of {place} cuts {unlike!r} otherwise as a word of a sentence than in running text: its "
-                "words are not those that the encoder was trained on. Use a tokenizer that marks where words begin"
-            )
+    try:
+        unlike = _mark_words(found, _load("AutoTokenizer", place, study))
+    except Exception as error:  # a vocabulary without its unknown token, and other defects
+        raise EncoderError(f"the tokenizer of {place} fails: {type(error).__name__}: {_first_line(error)}") from error
+    if unlike:
+        raise EncoderError(
+            f"the tokenizer of {place} cuts {unlike!r} otherwise as a word of a sentence than in running text: its "
+            "words are not those that the encoder was trained on. Use a tokenizer that marks where words begin"
+        )
     if found.pad_token is None:
         found.pad_token = found.eos_token or found.sep_token or found.unk_token or found.bos_token
     return found
 
 
-def unlike_running_text(tok: PreTrainedTokenizerBase, words: Sequence[str]) -> str | None:
-    """The first of ``words``, after the first one, that is cut otherwise as one of a list than in running text."""
-    encoded = tok([list(words)], is_split_into_words=True, add_special_tokens=False, verbose=False).encodings[0]
-    running = tok(" ".join(words), add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+def _mark_words(tok: PreTrainedTokenizerBase, untouched: PreTrainedTokenizerBase) -> str | None:
+    """Give each word of a list the space that precedes it in running text, where that is needed, in the way that has
+    the words cut as the ``untouched`` tokenizer cuts them there. Returns a word for which no way does."""
+    backend, words = tok.backend_tokenizer, _words_of(untouched)
+    if isinstance(backend.pre_tokenizer, ByteLevel):  # a generic class ignores the option
+        backend.pre_tokenizer.add_prefix_space = True
+    unlike, own, space = unlike_running_text(tok, untouched, words), backend.normalizer, normalizers.Prepend(" ")
+    given = [own] if own else []
+    for steps, spaced in (([space, *given], False), ([*given, space], False), (given, True)):
+        if unlike:
+            backend.normalizer = normalizers.Sequence(steps)
+            setattr(tok, SPACED, spaced)
+            unlike = unlike_running_text(tok, untouched, words)
+    return unlike
+
+
+SPACED = "words_begin_with_a_space"
+"""The attribute of a tokenizer whose words are given to it with the space before them."""
+
+
+def cut(tok: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], **options: object) -> list[Encoding]:
+    """Each sentence, given as words, cut into sub-words."""
+    space = " " if getattr(tok, SPACED, False) else ""
+    block = [[space + word for word in words] for words in sentences]
+    return tok(block, is_split_into_words=True, truncation=False, verbose=False, **options).encodings or []
+
+
+def unlike_running_text(
+    tok: PreTrainedTokenizerBase, untouched: PreTrainedTokenizerBase, words: Sequence[str]
+) -> str | None:
+    """The first of ``words``, after the first one, that is cut otherwise as one of a list than the ``untouched``
+    tokenizer cuts it in running text."""
+    encoded = cut(tok, [words], add_special_tokens=False)[0]
+    running = untouched(" ".join(words), add_special_tokens=False, verbose=False, return_offsets_mapping=True)
     begins = len(words[0])  # how a text begins may differ
     there = [i for i, (_, end) in zip(running["input_ids"], running["offset_mapping"], strict=True) if end > begins]
     here = [(i, w) for i, w in zip(encoded.ids, encoded.word_ids, strict=True) if w]
@@ -119,7 +150,9 @@ def _words_of(tok: PreTrainedTokenizerBase) -> list[str]:
         tok.convert_tokens_to_string([t]).strip() for _, t in sorted((i, t) for t, i in tok.get_vocab().items())
     )
     own = [w for w in vocabulary if len(w) > 2 and w.isalpha()]
-    return [*"the green tree sleeps under 24 birds ; is it so , at 3.50 % ?".split(), *own[:: max(1, len(own) // 40)]]
+    added = [str(t) for t in tok.added_tokens_decoder.values() if not t.special and str(t).split() == [str(t)]]
+    english = "the green tree sleeps under 24 birds ; is it so , at 3.50 % ? 12345".split()
+    return [*english, *added[:40], *own[:: max(1, len(own) // 40)]]
 
 
 def _without_tokenizer(folder: Path) -> str | None:
@@ -194,7 +227,10 @@ def bare(study: Study) -> tuple[PreTrainedModel, set[str]]:
         ignore_mismatched_sizes=True, **safe_weights(study),
     )  # fmt: skip
     _all_there(place, model, report)
-    return model.eval(), report["missing_keys"]
+    absent = report["missing_keys"]
+    if bad := [n for n, w in model.named_parameters() if n not in absent and not bool(torch.isfinite(w).all())]:
+        raise EncoderError(f"the weights of {place} are damaged: not all are finite numbers in {_some(bad)}")
+    return model.eval(), absent
 
 
 def randomised(study: Study) -> PreTrainedModel:
@@ -233,7 +269,10 @@ def classifier(study: Study, labels: Sequence[str]) -> PreTrainedModel:
         None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
     )
     inside = f"{model.base_model_prefix}."
-    if lost := [n for n in report["missing_keys"] if n.startswith(inside) and n.removeprefix(inside) not in absent]:
+    if lost := [
+        name for name in report["missing_keys"]
+        if name.startswith(inside) and name.removeprefix(inside) not in absent and not POOLER.search(name)
+    ]:  # fmt: skip
         raise EncoderError(f"{config.model_type} under a head lacks weights that the encoder has: {_some(lost)}")
     return model
 
@@ -257,7 +296,7 @@ def _all_there(place: str, model: PreTrainedModel, report: dict[str, Collection]
         "not in the file, which would be random": [key for key in report["missing_keys"] if not POOLER.search(key)],
         "in the file for which it has no place": [
             key for key, name in own.items()
-            if name.partition(".")[0] in inside and name not in buffers and not POOLER.search(name)
+            if name.partition(".")[0] in inside and name not in buffers and not OF_NO_USE.search(name)
         ],
         "of another shape there": [f"{key} {tuple(a)}, not {tuple(b)}" for key, a, b in report["mismatched_keys"]],
     }  # fmt: skip
@@ -269,6 +308,9 @@ def _all_there(place: str, model: PreTrainedModel, report: dict[str, Collection]
             "(model.save_pretrained)"
         )
 
+
+OF_NO_USE = re.compile(r"(^|\.)(pooler(\..*)?|masked_bias|attn\.bias|attention\.bias|position_ids|inv_freq)$")
+"""What a checkpoint may hold although the encoder has no place for it: a pooler, and buffers of earlier versions."""
 
 POOLER = re.compile(r"(^|\.)pooler(\.|$)")
 """Weights above the top layer that many checkpoints lack."""
@@ -287,7 +329,11 @@ def check(study: Study) -> None:
     EncoderError : what does not fit, and what to do.
     """
     place, tok, model = checkpoint(study), tokenizer(study), pretrained(study)
-    rows, last = len(model.get_input_embeddings().weight), max(tok.get_vocab().items(), key=lambda item: item[1])
+    try:
+        rows = len(model.get_input_embeddings().weight)
+    except NotImplementedError as error:
+        raise EncoderError(f"{place}: {model.config.model_type} has no embeddings of sub-words") from error
+    last = max(tok.get_vocab().items(), key=lambda item: item[1])
     if last[1] >= rows:
         raise EncoderError(
             f"{place}: the tokenizer knows the token {last[0]!r} (number {last[1]}), but the encoder has embeddings "
