@@ -153,16 +153,16 @@ reproduce: keys ## the whole study: fine-tune, extract, probe, rank, draw; resum
 	@echo "$(words $(NOTEBOOKS) $(FIGURES)) notebook runs, $(JOBS) at a time; logs are in runs/<study>/<variant>/"
 	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) grid
 	@"$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import report; \
-	  report.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
+	  report.print_summary(*map(json.loads, sys.argv[1:3]), sys.argv[3])' '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
 
 verify: keys ## compare the results of make reproduce with what is recorded in expected/; fails on a miss
-	@$(check) ''
+	@$(judge) check
 
 record: keys ## make the results the reference: expected/ and figures/ (three seeds of every task)
-	@$(check) record
+	@$(judge) record
 
-check = "$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import verify; \
-  sys.exit(not verify.check(*map(json.loads, sys.argv[1:3]), sys.argv[3], recording=bool(sys.argv[4])))' \
+judge = "$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import verify; \
+  sys.exit(getattr(verify, sys.argv[4])(*map(json.loads, sys.argv[1:3]), sys.argv[3]) is False)' \
   '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
 
 report: reproduce ## the figures notebook as one self-contained page

@@ -10,6 +10,7 @@ import pandas as pd
 from lib import corpora, disk, encoders, neurons, probes, sources, tasks
 from lib.corpora.sentences import CorpusError
 from lib.encoders.checkpoints import EncoderError
+from lib.results.intervals import VARIANT
 from lib.sources import SourceError
 from lib.study import params, runs
 from lib.study.errors import ParameterError, nearest
@@ -119,8 +120,8 @@ def complete(wanted: Iterable[Run]) -> None:
 
 
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
-    """Counts of correct predictions of several runs (``probes.layer_counts``), with ``study``, ``source`` and the columns
-    of the variant (``Variant.columns``)."""
+    """Counts of correct predictions of several runs (``probes.layer_counts``), with ``study``, ``source`` and the
+    columns of the variant (``Variant.columns``)."""
     return pd.concat([_named(probes.layer_counts(run), run) for run in wanted])
 
 
@@ -133,6 +134,12 @@ def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:
 def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
     source = np.where(table["property"].isin(run.study.corpus.gold), "gold", "silver")
     return table.assign(study=run.study.name, **run.variant.columns(), source=source)
+
+
+def from_csv(path: Path) -> pd.DataFrame:
+    """A table as ``figures.save_table`` wrote it: what is empty in its columns of text stays so, and is no number."""
+    text = [*VARIANT[:-1], "other", "against", "per_seed"]
+    return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 
 
 def figures_folder(scale: str, size: str = "full") -> Path:
