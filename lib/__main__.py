@@ -108,7 +108,7 @@ def _on_runs(given: argparse.Namespace) -> bool:
     elif given.verb == "summary":
         from lib.figures import report
 
-        report.closing(wanted, given.scale)
+        report.print_summary(wanted, given.scale)
     elif given.verb == "report":
         from lib.figures import report
 
@@ -118,7 +118,9 @@ def _on_runs(given: argparse.Namespace) -> bool:
     else:
         from lib.results import verify
 
-        return verify.check(wanted, given.scale, recording=given.verb == "record")
+        if given.verb == "verify":
+            return verify.check(wanted, given.scale)
+        verify.record(wanted, given.scale)
     return True
 
 

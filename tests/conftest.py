@@ -29,6 +29,7 @@ from transformers import (  # noqa: E402
 from lib import sources  # noqa: E402
 from lib.encoders.activations import Activations  # noqa: E402
 from lib.study import inputs, loading, params  # noqa: E402
+from lib.study.variants import Variant  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -260,6 +261,12 @@ def make_study(tmp_path: Path, encoder_folder: Callable[[str], Path]) -> Callabl
 def study_of(make_study: Callable[..., params.Study]) -> Callable[..., params.Study]:
     """``study_of(checkpoint, **options)``: a study of the encoder in a folder, with options of its section."""
     return lambda checkpoint, **options: make_study(encoder={"checkpoint": str(checkpoint), **options})
+
+
+def with_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """A table made by hand, with the columns that its ``variant`` stands for (``Variant.columns``)."""
+    meant = [Variant.parse(name).columns() for name in table["variant"]]
+    return table.assign(**{column: [of[column] for of in meant] for column in Variant().columns()})
 
 
 def store(vectors: np.ndarray, words: pd.DataFrame | None = None) -> Activations:

@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import with_variants
 from matplotlib.axes import Axes
 from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_hex
@@ -17,12 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lib import figures, results
-from lib.figures import comparisons, report
-from lib.results.claims import CENTRE
+from lib.figures import comparisons, report, style
+from lib.results.claims import CENTRE_OF_GRAVITY
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
 TASKS = ["sentiment", "sentiment-quarter", "acceptability", "shuffled"]
-CELL = {"property": "pos", "source": "gold", "labels": "real", "words": "all"}
+CELL = {"property": "pos", "source": "gold", "target": "real", "word_group": "all"}
 LAYERS = range(4)
 SHAPES = pytest.mark.parametrize("encoders, seeds", [(1, 1), (3, 3), (4, 2)])
 
@@ -54,10 +55,11 @@ def accuracies(encoders: int, seeds: int) -> pd.DataFrame:
         for v, start in {"pretrained": 0.9, "random": 0.6, **dict.fromkeys(variants(seeds), 0.9)}.items()
     ]  # fmt: skip
     fixed = [
-        {**CELL, "study": s, "variant": "pretrained", "layer": -1, "labels": kind, "accuracy": value}
+        {**CELL, "study": s, "variant": "pretrained", "layer": -1, "target": kind, "accuracy": value}
         for s in titles(encoders) for kind, value in (("lookup", 0.8), ("majority", 0.1))
     ]  # fmt: skip
-    return pd.DataFrame(rows + fixed).assign(low=lambda t: t["accuracy"] - 0.02, high=lambda t: t["accuracy"] + 0.03)
+    table = with_variants(pd.DataFrame(rows + fixed))
+    return table.assign(low=table["accuracy"] - 0.02, high=table["accuracy"] + 0.03)
 
 
 def drops(encoders: int, seeds: int) -> pd.DataFrame:
@@ -65,7 +67,7 @@ def drops(encoders: int, seeds: int) -> pd.DataFrame:
         {**CELL, "study": s, "variant": v, "layer": layer, "drop": drop(v, layer)}
         for s in titles(encoders) for v in variants(seeds) for layer in LAYERS
     ]  # fmt: skip
-    table = pd.DataFrame(rows).drop(columns="labels")
+    table = with_variants(pd.DataFrame(rows).drop(columns="target"))
     return table.assign(low=table["drop"] - 0.004, high=table["drop"] + 0.002)
 
 
@@ -78,7 +80,7 @@ def neuron_tests(encoders: int, seeds: int) -> pd.DataFrame:
         for s in titles(encoders) for v, where in counts.items()
         for kind, place, n in [*(("layer", i, n) for i, n in enumerate(where)), ("retrain", np.nan, 99)]
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return with_variants(pd.DataFrame(rows))
 
 
 def panels(figure: Figure) -> list[Axes]:
@@ -132,7 +134,10 @@ def test_the_mean_over_seeds_is_that_of_a_table_made_by_hand() -> None:
          ("sentiment-s1", 1, 7.0, 6.0, 9.0), ("sentiment-quarter-s12", 0, 5.0, 4.0, 7.0), ("random", 0, 8.0, 8.0, 8.0)],
         columns=["variant", "layer", "drop", "low", "high"],
     ).assign(study="s", **CELL)  # fmt: skip
-    found = comparisons.seed_mean(table, "drop").set_index(["variant", "layer"])
+    found = comparisons.seed_mean(with_variants(table), "drop").set_index(["condition", "layer"])
+    assert found.loc[("sentiment-quarter", 0), ["task", "amount", "label"]].tolist() == [
+        "sentiment", "quarter", "sentiment (quarter)",
+    ]  # fmt: skip
     shown = found[["drop", "low", "high", "min", "max", "seeds"]]
     assert shown.loc[("sentiment", 0)].tolist() == [3.0, 2.0, 5.0, 1.0, 6.0, 3]
     assert shown.loc[("sentiment", 1)].tolist() == [7.0, 6.0, 9.0, 7.0, 7.0, 1]
@@ -141,14 +146,14 @@ def test_the_mean_over_seeds_is_that_of_a_table_made_by_hand() -> None:
     assert len(found) == 4
 
 
-def test_the_mean_over_seeds_keeps_studies_properties_words_and_labels_apart() -> None:
+def test_the_mean_over_seeds_keeps_studies_properties_word_groups_and_targets_apart() -> None:
     table = pd.concat(
-        accuracies(3, 3).assign(property=p, words=w, accuracy=lambda t, add=add: t["accuracy"] + add)
+        accuracies(3, 3).assign(property=p, word_group=w, accuracy=lambda t, add=add: t["accuracy"] + add)
         for p, w, add in (("pos", "all", 0), ("pos", "unseen", 0.01), ("chunk", "all", 0.02))
     )
     found = comparisons.seed_mean(table, "accuracy")
     assert len(found) == 3 * 3 * (6 * len(LAYERS) + 2)
-    where = found.query("variant == 'sentiment' and layer == 2").set_index(["property", "words"])
+    where = found.query("condition == 'sentiment' and layer == 2").set_index(["property", "word_group"])
     for key, add in {("pos", "all"): 0, ("pos", "unseen"): 0.01, ("chunk", "all"): 0.02}.items():
         assert where.loc[key, "accuracy"].tolist() == pytest.approx([0.91 + add] * 3)
 
@@ -167,8 +172,9 @@ def test_the_mean_interval_contains_the_interval_of_the_mean() -> None:
         pd.DataFrame({"text": range(60), "correct": rng.binomial(30, rate, 60), "variant": v, **where})
         for v, rate in rates.items()
     )
+    counts = with_variants(counts)
     (mean,) = comparisons.seed_mean(results.drops(counts), "drop").itertuples()
-    pooled = counts.assign(variant=counts["variant"].str.replace(r"-s\d", "", regex=True))
+    pooled = counts.assign(variant=counts["condition"], seed=-1)
     (exact,) = results.drops(pooled.groupby([*results.CELL, "split", "text"]).sum().reset_index()).itertuples()
     assert mean.drop == pytest.approx(exact.drop) and mean.seeds == 3
     assert mean.low < exact.low < exact.drop < exact.high < mean.high
@@ -180,26 +186,26 @@ def test_the_mean_interval_contains_the_interval_of_the_mean() -> None:
 def test_an_encoder_has_one_colour_and_marker_by_its_family() -> None:
     for family in ("bert", "roberta", "xlnet"):
         names = (f"{family}-mini", f"{family}-base-cased", f"{family.upper()}-mini")
-        assert len({comparisons.encoder_colour(n) for n in names}) == 1
-    looks = [comparisons.encoder_colour(n) for n in ("bert-mini", "roberta-mini", "xlnet-mini", "minilm")]
+        assert len({figures.encoder_colour(n) for n in names}) == 1
+    looks = [figures.encoder_colour(n) for n in ("bert-mini", "roberta-mini", "xlnet-mini", "minilm")]
     assert all(a[0] != b[0] and a[1] != b[1] for a, b in combinations(looks, 2))
-    bert = comparisons.encoder_colour("bert-base")
+    bert = figures.encoder_colour("bert-base")
     for other in ("albert-base", "DeBERTa", "BERTweet", "distilbert", "XLM-RoBERTa", "robertalike", "$BERT$", ""):
-        assert comparisons.encoder_colour(other) in comparisons.OTHERS
-    assert comparisons.encoder_colour("BERT") == comparisons.encoder_colour("bert_base") == bert
+        assert figures.encoder_colour(other) in style.OTHERS
+    assert figures.encoder_colour("BERT") == figures.encoder_colour("bert_base") == bert
 
 
 def test_no_encoder_has_the_colour_of_a_task() -> None:
     taken = {*figures.COLOURS, figures.RANDOM, figures.PRETRAINED, figures.BASELINE, figures.PLAIN}
-    assert not taken & {comparisons.encoder_colour(n)[0] for n in ("bert", "roberta", "xlnet", *"abcdefgh")}
+    assert not taken & {figures.encoder_colour(n)[0] for n in ("bert", "roberta", "xlnet", *"abcdefgh")}
 
 
 def test_a_task_has_the_same_colour_in_every_figure() -> None:
     side = comparisons.encoders_side_by_side(accuracies(3, 3), drops(3, 3), TITLES_3, "pos")
     neurons = comparisons.top_neurons(neuron_tests(3, 3), TITLES_3, "pos")
     want = {"before fine-tuning": "#000000", "random weights": to_hex(figures.RANDOM)}
-    want |= {"sentiment (quarter)": figures.colour("sentiment-s1")}
-    want |= {t: figures.colour(f"{t}-s1") for t in TASKS if "-" not in t}
+    want |= {"sentiment (quarter)": figures.colour("sentiment")}
+    want |= {t: figures.colour(t) for t in TASKS if "-" not in t}
     for ax in [*panels(side)[:3], *panels(neurons)[:3]]:
         assert want.items() <= named(ax).items()
     for ax in panels(side)[3:]:
@@ -212,7 +218,7 @@ def test_an_encoder_has_the_same_colour_in_every_figure() -> None:
     for figure in (shift, loss):
         shown = named(panels(figure)[0])
         for title in TITLES_3.values():
-            assert shown[title] == comparisons.encoder_colour(title)[0]
+            assert shown[title] == figures.encoder_colour(title)[0]
 
 
 TITLES_3 = titles(3)
@@ -284,7 +290,7 @@ def test_where_nothing_was_fine_tuned_one_row_is_drawn_and_nothing_is_said_of_se
         assert_all_text_inside_and_apart(figure)
     neurons = comparisons.top_neurons(neuron_tests(3, 1).query("variant in ('pretrained', 'random')"), TITLES_3, "pos")
     assert neurons.legends[0].get_title().get_text() == "Triangles: mean layer."
-    with pytest.raises(ValueError, match="none of these encoders was fine-tuned"):
+    with pytest.raises(ValueError, match="no encoder was fine-tuned"):
         comparisons.drop_heatmap(NONE, TITLES_3, "pos")
 
 
@@ -346,7 +352,7 @@ def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
     shown, name = ODD[2:5], "$p_1$"
     studies, encoders = (dict(zip(known, shown, strict=True)) for known in (TITLES_3, TITLES_3.values()))
     accuracy, drop, tests = (
-        t.assign(property=name, variant=t["variant"].str.replace("shuffled", "_topic"))
+        with_variants(t.assign(property=name, variant=t["variant"].str.replace("shuffled", "_topic")))
         for t in (accuracies(3, 2), drops(3, 2), neuron_tests(3, 2))
     )
     judged, curve = (t.assign(encoder=t["encoder"].map(encoders)) for t in (shifts(3, 1)[0], curves(3)))
@@ -399,9 +405,9 @@ def saved(folder: Path) -> list[bytes]:
 def test_a_picture_does_not_depend_on_the_matplotlibrc_of_whoever_draws_it(tmp_path: Path) -> None:
     plain = saved(tmp_path)
     with plt.rc_context(OWN):
-        importlib.reload(figures)
+        importlib.reload(style)
         assert saved(tmp_path) == plain
-    importlib.reload(figures)
+    importlib.reload(style)
 
 
 def test_saving_heeds_no_setting_that_is_made_after_the_drawing(tmp_path: Path) -> None:
@@ -431,10 +437,11 @@ def test_a_report_without_a_picture_is_refused(tmp_path: Path, kind: str) -> Non
 
 
 def test_a_task_that_was_not_learnt_in_full_is_dashed_and_hollow() -> None:
-    full, less = ["sentiment", "rte-s1"], ["sentiment-quarter", "sentiment-half-s12", "sst2-1k", "sst2-500-s2"]
-    table = pd.concat(drops(1, 1).query("variant == 'shuffled-s1'").assign(variant=v) for v in full + less)
+    full, less = ["sentiment-s1", "rte-s1"], ["sentiment-half-s12", "sentiment-quarter-s1", "sst2-1k-s1", "sst2-500-s2"]
+    one = drops(1, 1).query("variant == 'shuffled-s1'")
+    table = pd.concat(with_variants(one.assign(variant=v)) for v in full + less)
     _, (ax,) = figures.panels(1)
-    figures.drop_panel(ax, table.query("property == 'pos' and words == 'all'"))
+    figures.drop_panel(ax, table.query("property == 'pos' and word_group == 'all'"))
     drawn = {str(m.get_label()): (m.get_linestyle(), to_hex(m.get_markerfacecolor()) == "#ffffff") for m in ax.lines}
     assert {v: drawn[v] for v in full + less} == dict.fromkeys(full, ("-", False)) | dict.fromkeys(less, ("--", True))
 
@@ -483,7 +490,7 @@ def test_bold_needs_every_seed_on_the_same_side() -> None:
         {**CELL, "study": "bert-mini", "variant": f"sentiment-s{n}", "layer": k, "drop": 0.1, "low": low, "high": high}
         for k, of in ends.items() for n, (low, high) in enumerate(of)
     ]  # fmt: skip
-    figure = comparisons.drop_heatmap(pd.DataFrame(rows), titles(1), "pos")
+    figure = comparisons.drop_heatmap(with_variants(pd.DataFrame(rows)), titles(1), "pos")
     assert [t.get_fontweight() for t in panels(figure)[0].texts] == ["bold", "bold", "normal", "normal"]
     assert "every seed" in figure.get_supxlabel()
 
@@ -577,7 +584,7 @@ def shifts(encoders: int, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     )  # fmt: skip
     groups = single.groupby(["encoder", "task"], sort=False)["value"]
     mean = groups.agg(effect="mean", per_seed=lambda values: " ".join(f"{v:+.3f}" for v in values)).reset_index()
-    named = mean.assign(compared=mean["task"] + " vs pretrained", property="pos", measure=CENTRE.name)
+    named = mean.assign(condition=mean["task"], against="pretrained", property="pos", measure=CENTRE_OF_GRAVITY.name)
     return named.assign(low=mean["effect"] - 0.05, high=mean["effect"] + 0.07), single
 
 
@@ -600,7 +607,7 @@ def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(enc
         assert [[*s[:, 0]] for s in bar.get_segments()] == mine[["low", "high"]].to_numpy().tolist()
         assert sorted(dot.get_offsets()[:, 0]) == pytest.approx(sorted(single[single["encoder"] == encoder]["value"]))
         rows = np.asarray(mean.get_ydata())
-        assert [ax.get_yticklabels()[round(y)].get_text() for y in rows] == [comparisons.plain(t) for t in mine["task"]]
+        assert [ax.get_yticklabels()[round(y)].get_text() for y in rows] == mine["task"].tolist()
         heights |= {*rows}
     assert len(heights) == encoders * len(TASKS)  # no two in one row
     assert_all_text_inside_and_apart(figure)
@@ -627,7 +634,7 @@ def test_pretraining_has_a_loss_and_an_entropy_per_encoder(encoders: int) -> Non
         (mine,) = (m for m in ax.lines if m.get_label() == title)
         assert mine.get_xdata().tolist() == [1, 2, 3]
         assert mine.get_ydata().tolist() == [8 + i, 5 + i, 4 + i]
-        assert level[comparisons.encoder_colour(title)[0]] == 6 + i
+        assert level[figures.encoder_colour(title)[0]] == 6 + i
     assert ax.get_ylim()[0] == 0
     assert_all_text_inside_and_apart(figure)
 
@@ -637,8 +644,8 @@ def test_quality_has_a_panel_per_study_with_both_encoders_and_the_look_up() -> N
         (study, variant, "real" if layer >= 0 else "lookup", "ambiguous", layer, 0.70 + layer / 100)
         for study in ("bert-mini", "xlnet-mini") for variant in ("pretrained", "random") for layer in range(-1, 4)
     ]  # fmt: skip
-    accuracy = pd.DataFrame(rows, columns=["study", "variant", "labels", "words", "layer", "accuracy"])
-    axes = comparisons.quality(accuracy).axes
+    accuracy = pd.DataFrame(rows, columns=["study", "variant", "target", "word_group", "layer", "accuracy"])
+    axes = comparisons.quality(with_variants(accuracy)).axes
     assert [ax.get_title() for ax in axes] == ["bert-mini", "xlnet-mini"]
     for ax in axes:
         before, weights, lookup = ax.lines

@@ -86,7 +86,7 @@ def test_every_encoder_was_measured_on_the_same_words() -> None:
     """A tokenizer that left words without a vector would make the comparison unfair."""
     table = pd.read_csv(MODELS / "quality.csv")
     assert table.groupby(["study", "variant"]).ngroups == 2 * len(FAMILIES)
-    assert (table.groupby("words")["n"].nunique() == 1).all()
+    assert (table.groupby("word_group")["n"].nunique() == 1).all()
 
 
 def test_the_readme_shows_the_measured_numbers() -> None:

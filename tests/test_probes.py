@@ -457,7 +457,7 @@ def run(make_study) -> runs.Run:
 def test_the_layer_table_counts_every_word_of_every_probe_and_baseline(run) -> None:
     table = probes.layer_counts(run)
     stores = activations.load(run)
-    every = table[table["words"] == "all"].groupby(["split", "labels", "layer"])[["correct", "total"]].sum()
+    every = table[table["word_group"] == "all"].groupby(["split", "target", "layer"])[["correct", "total"]].sum()
     for split in ("dev", "test"):
         assert set(every.loc[split].index) == {
             *((kind, layer) for kind in ("real", "control") for layer in range(3)), ("majority", -1), ("lookup", -1),
@@ -477,7 +477,7 @@ def test_a_test_label_never_seen_in_training_counts_as_an_error(make_study, tmp_
     write_columns(files["test"], [[("the", "NEW"), ("dog", "NEW")]])
     study = make_study(files={s: str(f) for s, f in files.items()})
     table = probes.layer_counts(runs.Run(study, variants.Variant("pretrained")))
-    real = table[(table["split"] == "test") & (table["labels"] == "real") & (table["words"] == "all")]
+    real = table[(table["split"] == "test") & (table["target"] == "real") & (table["word_group"] == "all")]
     assert real["total"].sum() == 3 * 2
     assert real["correct"].sum() == 0
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import with_variants
 
-from lib import corpora, disk, encoders, grid, probes, results
+from lib import corpora, disk, encoders, finetune, grid, probes, results
 from lib.sources import SourceError
 from lib.study import errors, params, runs
 from lib.study.runs import Run
@@ -17,13 +18,13 @@ from lib.study.variants import Variant
 def counts(correct: dict[str, np.ndarray], total: int = 20, **where) -> pd.DataFrame:
     """Variant → correct words per text, as ``results.layers`` gives them."""
     cell = {
-        "study": "s", "property": "tag", "source": "gold", "labels": "real", "words": "all", "layer": 0,
+        "study": "s", "property": "tag", "source": "gold", "target": "real", "word_group": "all", "layer": 0,
         "split": "test", **where,
     }  # fmt: skip
-    return pd.concat(
+    return with_variants(pd.concat(
         pd.DataFrame({"text": [f"t{i}" for i in range(len(c))], "correct": c, "total": total, "variant": v, **cell})
         for v, c in correct.items()
-    )
+    ))  # fmt: skip
 
 
 def binomial(rate: float, texts: int, seed: int, total: int = 20) -> np.ndarray:
@@ -41,7 +42,7 @@ def test_an_accuracy_is_the_share_of_correct_words_over_all_texts() -> None:
 def test_every_cell_has_its_own_accuracy_and_splits_are_kept_apart() -> None:
     rng = np.random.default_rng(0)
     parts = [
-        counts({v: rng.integers(0, 21, size=9)}, property=p, labels=kind, words=w, layer=layer, split=split)
+        counts({v: rng.integers(0, 21, size=9)}, property=p, target=kind, word_group=w, layer=layer, split=split)
         for v in ("pretrained", "a-s1") for p in ("pos", "chunk") for kind in ("real", "control")
         for w in ("all", "unseen") for layer in (-1, 0, 1) for split in ("dev", "test")
     ]  # fmt: skip
@@ -77,9 +78,9 @@ def test_texts_that_are_all_right_leave_no_uncertainty() -> None:
 
 def test_a_text_without_words_of_a_kind_does_not_spoil_the_interval() -> None:
     table = pd.concat(
-        [counts({"pretrained": binomial(0.5, 12, 0)}), counts({"pretrained": np.array([3])}, words="unseen")]
+        [counts({"pretrained": binomial(0.5, 12, 0)}), counts({"pretrained": np.array([3])}, word_group="unseen")]
     )
-    found = results.accuracies(table).set_index("words")
+    found = results.accuracies(table).set_index("word_group")
     assert found.loc["unseen", "n"] == 20
     assert found.loc["unseen", ["low", "high"]].tolist() == [0.15, 0.15]
 
@@ -96,7 +97,7 @@ def test_a_drop_is_the_accuracy_lost_per_variant_property_and_layer() -> None:
         counts({"pretrained": before, "a-s1": after, "random": before}),
         counts({"pretrained": before, "a-s1": before + 0}, layer=1),
         counts({"pretrained": after, "a-s1": before}, property="chunk"),
-        counts({"pretrained": before, "a-s1": np.zeros(3, int)}, labels="control"),
+        counts({"pretrained": before, "a-s1": np.zeros(3, int)}, target="control"),
         counts({"a-s1": after}, study="without a pretrained run"),
     ])  # fmt: skip
     found = results.drops(table).set_index(["variant", "property", "layer"])["drop"]
@@ -119,9 +120,9 @@ def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
 
 def test_selectivity_is_real_minus_control_over_all_words() -> None:
     table = pd.concat([
-        counts({"pretrained": np.array([18])}), counts({"pretrained": np.array([8])}, labels="control"),
-        counts({"pretrained": np.array([1])}, words="unseen"),
-        counts({"pretrained": np.array([5])}, labels="majority", layer=-1),
+        counts({"pretrained": np.array([18])}), counts({"pretrained": np.array([8])}, target="control"),
+        counts({"pretrained": np.array([1])}, word_group="unseen"),
+        counts({"pretrained": np.array([5])}, target="majority", layer=-1),
     ])  # fmt: skip
     found = results.selectivity(results.accuracies(table))
     assert found[["layer", "selectivity"]].to_numpy().tolist() == [[0, pytest.approx(0.5)]]
@@ -134,7 +135,7 @@ def test_the_centre_of_gravity_weighs_layers_by_the_quantity() -> None:
         pd.DataFrame({"layer": range(4), "n": [1, 1, 1, 1], "variant": "even", **where}),
         pd.DataFrame({"layer": range(4), "n": [3, 1, 0, -9], "variant": "low", **where}),
     ])  # fmt: skip
-    found = results.centre(table, "n")
+    found = results.centres_of_gravity(table, "n")
     assert found["s", "top", "tag"] == 3
     assert found["s", "even", "tag"] == 1.5
     assert found["s", "low", "tag"] == 0.25, "what is below 0 weighs nothing"
@@ -199,8 +200,11 @@ def test_scores_are_those_of_the_parameters_asked_for(make_study, source) -> Non
     source("movie-snippets")
     sizes = {"task_data__train_examples": 32, "task_data__dev_examples": 16, "task_data__test_examples": 16}
     longer, shorter = (Run(make_study(finetune__epochs=n, **sizes), Variant.parse("shuffled-s1")) for n in (2.0, 1.0))
-    assert results.scores([longer])["updates"].tolist() == [4]
-    assert results.scores([shorter])["updates"].tolist() == [2], "same folder, other parameters: trained again"
+    for run, updates in ((longer, 4), (shorter, 2)):  # the same folder
+        with pytest.raises(disk.StaleResult, match="other parameters or code: fine-tune it in notebook 01"):
+            results.scores([run])
+        finetune.load(run)
+        assert results.scores([run])["updates"].tolist() == [updates]
 
 
 def study_file(folder: Path, name: str, checkpoint: Path, text: str) -> None:
@@ -245,12 +249,12 @@ def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
     assert results.scores(wanted).empty
     tests = results.neuron_tests(wanted)
     rows = results.summary(wanted, table, tests).set_index("variant")
-    every = results.accuracies(table).query("labels == 'real' and words == 'all' and variant == 'pretrained'")
+    every = results.accuracies(table).query("target == 'real' and word_group == 'all' and variant == 'pretrained'")
     assert rows.loc["pretrained", "best accuracy"] == every["accuracy"].max()
     assert rows.loc["pretrained", "top layer accuracy"] == every.set_index("layer")["accuracy"][2]
     assert rows.loc["pretrained", "best layer"] == every.set_index("layer")["accuracy"].idxmax()
     assert 0 < rows.loc["pretrained", "minimal set"] <= 1
-    assert rows["labels"].unique().tolist() == ["gold"]
+    assert rows["source"].unique().tolist() == ["gold"]
     assert rows["drop, top third"].isna().all(), "nothing here is fine-tuned"
 
 
@@ -258,6 +262,10 @@ def test_the_counts_of_a_run_give_the_accuracies_of_its_predictions(make_study) 
     run = Run(make_study(), Variant("pretrained"))
     table = probes.layer_counts(run)
     found = results.accuracies(results.layers([run]))
-    sums = table[table["split"] == "test"].groupby(["property", "labels", "words", "layer"])[["correct", "total"]].sum()
-    mine = found.set_index(["property", "labels", "words", "layer"])["accuracy"]
+    sums = (
+        table[table["split"] == "test"]
+        .groupby(["property", "target", "word_group", "layer"])[["correct", "total"]]
+        .sum()
+    )
+    mine = found.set_index(["property", "target", "word_group", "layer"])["accuracy"]
     pd.testing.assert_series_equal(mine.sort_index(), sums["correct"] / sums["total"], check_names=False)

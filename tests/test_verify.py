@@ -1,11 +1,13 @@
 """What was recorded is found again, or the difference is named: perturbed, missing and swapped results are misses."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import with_variants
 
 from lib import disk, results
 from lib.results import claims, verify
@@ -17,11 +19,11 @@ TASKS, SEEDS = ("sentiment", "acceptability"), (1, 2, 3)
 
 def accuracy(shift: float = 0.0) -> pd.DataFrame:
     rows = [
-        {"study": "s", "variant": variant, "property": name, "labels": "real", "words": "all", "layer": layer,
+        {"study": "s", "variant": variant, "property": name, "target": "real", "word_group": "all", "layer": layer,
          "accuracy": 0.7 + 0.02 * layer + 0.1 * (variant == "pretrained") + shift}
         for variant in ("pretrained", "random", "sentiment-s1") for name in ("pos", "chunk") for layer in range(5)
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return with_variants(pd.DataFrame(rows))
 
 
 def summary(seeds=SEEDS, shift: dict[str, float] | None = None) -> pd.DataFrame:
@@ -33,18 +35,19 @@ def summary(seeds=SEEDS, shift: dict[str, float] | None = None) -> pd.DataFrame:
                 values = {m: 0.5 + 0.1 * i + rng.normal(0, 0.01) for i, m in enumerate(verify.MEASURES)}
                 values = {m: v + (shift or {}).get(m, 0) * (task == "sentiment") for m, v in values.items()}
                 where = {"study": "s", "variant": f"{task}-s{seed}", "property": name}
-                where |= {"labels": "gold" if name == "pos" else "silver"}
+                where |= {"source": "gold" if name == "pos" else "silver"}
                 rows += [where | values] if seed in seeds else []
-    return pd.DataFrame([{"study": "s", "variant": "pretrained", "property": "pos", "labels": "gold"}, *rows])
+    before = {"study": "s", "variant": "pretrained", "property": "pos", "source": "gold"}
+    return with_variants(pd.DataFrame([before, *rows]))
 
 
 def judged(verdict: str = "reproduced") -> pd.DataFrame:
     return pd.DataFrame(
         [
-            ("C1", "S", "sentiment vs acceptability", "pos", "drop", verdict),
-            ("C3", "S", "", "", "depth", "not testable here"),
+            ("C1", "S", "sentiment vs acceptability", "sentiment", "acceptability", "pos", "drop", verdict),
+            ("C3", "S", "", "", "", "", "depth", "not testable here"),
         ],
-        columns=["claim", "encoder", "compared", "property", "measure", "verdict"],
+        columns=["claim", "encoder", "compared", "condition", "against", "property", "measure", "verdict"],
     )
 
 
@@ -63,7 +66,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict:
 
 @pytest.fixture
 def expected(counted: dict) -> dict:
-    found = verify.record(wanted(), accuracy(), summary(), judged())
+    found = verify.expectations(wanted(), accuracy(), summary(), judged())
     return yaml.safe_load(yaml.safe_dump(found))  # what a file gives back
 
 
@@ -98,7 +101,7 @@ def test_a_perturbed_fine_tuned_number_misses_and_only_it(expected: dict) -> Non
 
 def test_the_loose_tolerance_is_four_pooled_deviations_over_seeds() -> None:
     table = verify.loose(summary())
-    one = summary().query("labels == 'gold' and variant != 'pretrained'")
+    one = summary().query("source == 'gold' and variant != 'pretrained'")
     spread = [one[one["variant"].str.startswith(task)]["task score"].var(ddof=1) for task in TASKS]
     found = table[table["measure"] == "task score"]
     assert found["sigma"].to_numpy() == pytest.approx(np.sqrt(np.mean(spread)))
@@ -125,35 +128,59 @@ def test_a_verdict_may_become_undecided_but_not_its_opposite(expected: dict) -> 
 
 def test_only_the_studies_own_tasks_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "exact", lambda wanted: {run.variant.name: 1 for run in wanted})
-    more = pd.concat([summary(), summary().assign(variant=lambda t: t["variant"].str.replace("-s", "-quarter-s"))])
+    less = with_variants(summary().assign(variant=lambda t: t["variant"].str.replace("-s", "-quarter-s")))
+    more = pd.concat([summary(), less])
     quarters = [SimpleNamespace(study=r.study, variant=Variant.parse(f"sentiment-quarter-s{s}"))
                 for r in wanted()[:1] for s in SEEDS]  # fmt: skip
-    found = verify.record([*wanted(), *quarters], accuracy(), more, judged())
+    found = verify.expectations([*wanted(), *quarters], accuracy(), more, judged())
     assert not any("quarter" in name for name in found["loose"]["values"])
     assert list(found["exact"]["values"]) == [run.variant.name for run in wanted()]
 
 
 def test_fewer_than_three_seeds_cannot_be_recorded(counted: dict) -> None:
     with pytest.raises(errors.ParameterError, match="three seeds of every task"):
-        verify.record(wanted((1, 2)), accuracy(), summary((1, 2)), judged())
+        verify.expectations(wanted((1, 2)), accuracy(), summary((1, 2)), judged())
 
 
 def test_figures_of_other_runs_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     made = results.figures_folder("mini")
     made.mkdir(parents=True)
-    monkeypatch.setattr(verify.results, "load", lambda *given, **named: wanted())
+    monkeypatch.setattr(verify.results, "complete", lambda runs: None)
     for name in ("layers", "neuron_tests", "accuracies"):
         monkeypatch.setattr(verify.results, name, lambda *given: None)
     monkeypatch.setattr(verify.results, "summary", lambda *given: summary())
     monkeypatch.setattr(verify.claims, "judge", lambda *given: judged())
-    monkeypatch.setattr(verify, "record", lambda *given: pytest.fail("recorded"))
+    monkeypatch.setattr(verify, "expectations", lambda *given: pytest.fail("recorded"))
     for name in ("summary", "claims"):
         with pytest.raises(disk.StaleResult, match=rf"{name}\.csv is not of these runs: run 'make reproduce'"):
-            verify.check({}, {}, "mini", recording=True)
+            verify.record(wanted(), "mini")
         table = summary() if name == "summary" else judged("undecided")
         table.to_csv(made / f"{name}.csv", index=False, float_format="%.4f")
     with pytest.raises(disk.StaleResult, match=r"claims\.csv is not of these runs"):
-        verify.check({}, {}, "mini", recording=True)
+        verify.record(wanted(), "mini")
+
+
+def test_recording_makes_a_run_the_reference_and_checking_writes_nothing(
+    counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = accuracy(), summary(), judged().assign(unit="points", effect=2.0)
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    monkeypatch.setattr(verify.results, "complete", lambda runs: None)
+    monkeypatch.setattr(verify, "_found", lambda wanted: found)
+    drawn = results.figures_folder("mini")
+    for folder in (drawn, tmp_path / "expected"):
+        folder.mkdir(parents=True)
+    for name, table in {"summary": found[1], "claims": found[2]}.items():
+        table.to_csv(drawn / f"{name}.csv", index=False, float_format="%.4f")
+    (tmp_path / "README.md").write_text("<!-- claims: mini -->\n<!-- end -->\n")
+    verify.record(wanted(), "mini")
+    assert "reproduced (sentiment vs acceptability +2.00)" in (tmp_path / "README.md").read_text()
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.name for path in files} >= {"mini.yaml", "summary.csv", "claims.csv"}
+    assert verify.check(wanted(), "mini")
+    counted["s: checkpoint"] = "other"
+    assert not verify.check(wanted(), "mini")
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_a_file_of_recorded_numbers_must_be_whole(tmp_path) -> None:
@@ -175,5 +202,5 @@ def test_the_overview_of_the_claims_takes_its_place_in_a_page() -> None:
 
 def test_the_readme_shows_the_recorded_claims() -> None:
     page = (params.ROOT / "README.md").read_text(encoding="utf-8")
-    assert verify.with_claims(page, "mini", pd.read_csv(results.recorded("mini") / "claims.csv")) == page
+    assert verify.with_claims(page, "mini", results.from_csv(results.recorded("mini") / "claims.csv")) == page
     assert "<!-- claims: mini -->" in page

@@ -10,7 +10,6 @@ from lib.figures.lessons import (
     words_and_control,
 )
 from lib.figures.style import (
-    AMOUNT,
     BASELINE,
     COLOURS,
     DIGITS,
@@ -21,12 +20,14 @@ from lib.figures.style import (
     accuracy_panel,
     colour,
     drop_panel,
+    encoder_colour,
     layers_axis,
     line,
+    line_style,
+    lines,
     named,
-    ordered,
     panels,
     save,
     save_table,
-    style,
+    subject,
 )

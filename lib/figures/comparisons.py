@@ -1,8 +1,6 @@
-"""Figures that compare encoders, each from a tidy table. Tasks have the colours of ``figures``, encoders their own."""
+"""Figures that compare encoders, each from a tidy table."""
 
 import math
-import re
-import zlib
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,37 +11,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lib import figures, results
-from lib.figures.style import finish
-from lib.results.claims import CENTRE, LAYER
-from lib.results.intervals import pick
+from lib.figures.style import encoder_colour, finish, lines, subject
+from lib.results.claims import CENTRE_OF_GRAVITY, MIN_EFFECT
+from lib.results.intervals import VARIANT, pick
 
-FAMILIES = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert": ("#5e2ca5", "o")}
-
-
-OTHERS = [("#6b4423", "D"), ("#1f98ab", "v")]
-
-
-PLAIN = {"pretrained": "before fine-tuning", "random": "random weights", "pos": "parts of speech", "chunk": "chunks",
+NAMES = {"pretrained": "before fine-tuning", "random": "random weights", "pos": "parts of speech", "chunk": "chunks",
          "supersense": "semantic classes"}  # fmt: skip
+"""Conditions and properties in plain words."""
 
 
 POINTS = "after − before, points"
 
 
-CELL = [c for c in results.CELL if c != "variant"] + ["kind", "split"]
+CELL = [c for c in results.CELL if c not in VARIANT] + ["kind", "split"]
 """What names one value, the variant apart."""
 
 
-def encoder_colour(study: str) -> tuple[str, str]:
-    """Colour and marker of an encoder, the same in every figure: those of a family if the first word of its name (or
-    title) is that family, e.g. ``bert-mini``. It is a look only: no claim rests on it."""
-    name = study.lower()
-    (first,) = re.findall(r"^[a-z]*", name)
-    return FAMILIES.get(first) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
-
-
 def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Mean of a value over the seeds of each task: one row per task where there was one per seed.
+    """Mean of a value over the seeds of each condition: one row per condition where there was one per seed.
 
     Parameters
     ----------
@@ -51,83 +36,99 @@ def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
 
     Returns
     -------
-    ``variant`` is the task with its amount (pretrained and random stay). ``min``, ``max``: over seeds; ``seeds``: how
-    many. ``low``, ``high``, where the table has them: the means of the seeds' ends, an interval over texts as wide as
-    that of the mean if the seeds err on the same texts, else wider.
+    ``label`` : the condition in plain words. ``min``, ``max``: over seeds; ``seeds``: how many. ``low``, ``high``,
+    where the table has them: the seeds' interval ends, averaged: exact if all seeds err on the same texts, otherwise
+    too wide.
     """
     ends = {end: (end, "mean") for end in ("low", "high") if end in table}
-    named = table.assign(variant=table["variant"].map(_task))
-    groups = named.groupby(["variant", *(c for c in CELL if c in table)], dropna=False, observed=True)
+    keys = ["condition", "task", "amount", *(c for c in CELL if c in table)]
     over_seeds = {"min": (value, "min"), "max": (value, "max"), "seeds": (value, "size")}
-    return groups.agg(**{value: (value, "mean")}, **ends, **over_seeds).reset_index()
+    groups = table.groupby(keys, dropna=False, observed=True)
+    return labelled(groups.agg(**{value: (value, "mean")}, **ends, **over_seeds).reset_index())
+
+
+def labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with its conditions in plain words, as ``label``: before fine-tuning, rte, rte (1k)."""
+    less = table["task"] + " (" + table["amount"] + ")"
+    return table.assign(label=less.where(table["amount"] != "", table["condition"].replace(NAMES)))
 
 
 def encoders_side_by_side(
-    accuracy: pd.DataFrame, drop: pd.DataFrame, titles: dict[str, str], name: str, words: str = "all"
+    accuracy: pd.DataFrame, drop: pd.DataFrame, titles: dict[str, str], name: str, word_group: str = "all"
 ) -> Figure:
     """Accuracy per layer before and after fine-tuning, and the difference: one column of panels per encoder.
 
     ``accuracy``, ``drop`` : as ``results.accuracies`` and ``results.drops`` give them, of all studies in ``titles``.
-    ``titles`` : study → title of its panels. ``name`` : the property. ``words`` : all, ambiguous or unseen.
+    ``titles`` : study → title of its panels. ``name`` : the property. ``word_group`` : all, ambiguous or unseen.
     If nothing was fine-tuned, there is no difference to be drawn: one row of panels.
     """
-    drawn = accuracy[accuracy["labels"].isin(["real", "lookup"])]
-    levels = _shaded(seed_mean(pick(drawn, property=name, words=words), "accuracy"))
-    changes = seed_mean(pick(drop, property=name, words=words), "drop")
+    drawn = accuracy[accuracy["target"].isin(["real", "lookup"])]
+    levels = _shaded(seed_mean(pick(drawn, property=name, word_group=word_group), "accuracy"))
+    changes = seed_mean(pick(drop, property=name, word_group=word_group), "drop")
     changes = changes[changes["study"].isin(list(titles))]
     figure, axes = _grid(2 if len(changes) else 1, len(titles))
-    for (top, *bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
-        figures.accuracy_panel(top, pick(levels, study=study), plain)
-        top.set_title(title)
-        here = pick(changes, study=study)
-        for ax in bottom:
-            figures.drop_panel(ax, _shaded(here), plain)
-            for variant, mine in here[here["seeds"] > 1].groupby("variant"):
-                ax.vlines(mine["layer"], -100 * mine["high"], -100 * mine["low"], color=figures.colour(variant), lw=1.2)
-            if here.empty:
-                ax.text(0.5, 0.7, "not fine-tuned", ha="center", transform=ax.transAxes)
-            top.set_xlabel("")
-    axes[0, 0].set_ylabel(f"accuracy,\n{words} words")
-    if len(changes):
-        axes[1, 0].set_ylabel(POINTS)
+    for ax, (study, title) in zip(axes[0], titles.items(), strict=True):
+        figures.accuracy_panel(ax, pick(levels, study=study), "label")
+        ax.set_title(title)
+    axes[0, 0].set_ylabel(f"accuracy,\n{word_group} words")
+    for row in axes[1:]:
+        for ax, above, study in zip(row, axes[0], titles, strict=True):
+            _change_panel(ax, pick(changes, study=study))
+            above.set_xlabel("")
+        row[0].set_ylabel(POINTS)
     return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True))
 
 
-def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, words: str = "all") -> Figure:
+def _change_panel(ax: Axes, changes: pd.DataFrame) -> None:
+    """Accuracy after minus before fine-tuning of one encoder; of several seeds the range, and intervals over texts."""
+    figures.drop_panel(ax, _shaded(changes), "label")
+    for rows in lines(changes[changes["seeds"] > 1], "label").values():
+        shade = figures.colour(subject(rows))
+        ax.vlines(rows["layer"], -100 * rows["high"], -100 * rows["low"], color=shade, lw=1.2)
+    if changes.empty:
+        ax.text(0.5, 0.7, "not fine-tuned", ha="center", transform=ax.transAxes)
+
+
+def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, word_group: str = "all") -> Figure:
     """Accuracy after minus before fine-tuning, as numbers: one heat map of tasks by layers per encoder, on one scale.
 
     Bold: the interval over texts excludes 0, on the same side in every seed. ``drop`` : as ``results.drops`` gives it.
     Raises ValueError if nothing was fine-tuned.
     """
-    mine = pick(drop, property=name, words=words)
-    titles = {study: title for study, title in titles.items() if study in set(mine["study"])}
-    if not titles:
-        raise ValueError(f"no change of '{name}' on {words} words can be drawn: none of these encoders was fine-tuned")
-    mine = mine[mine["study"].isin(list(titles))].assign(
-        task=mine["variant"].map(_task), change=-100 * mine["drop"], lost=mine["low"] > 0, won=mine["high"] < 0
-    )
-    cells = mine.groupby(["study", "task", "layer"]).agg({"change": "mean", "lost": "all", "won": "all"})
-    tasks, layers = figures.ordered(mine["task"].unique()), sorted(mine["layer"].unique())
+    rows = pick(drop, property=name, word_group=word_group)
+    rows = labelled(rows[rows["study"].isin(list(titles))])
+    if rows.empty:
+        raise ValueError(f"no change of '{name}' on {word_group} words can be drawn: no encoder was fine-tuned")
+    rows = rows.assign(change=-100 * rows["drop"], lost=rows["low"] > 0, gained=rows["high"] < 0)
+    cells = rows.groupby(["study", "label", "layer"]).agg({"change": "mean", "lost": "all", "gained": "all"})
+    tasks, layers = list(lines(rows, "label")), sorted(rows["layer"].unique())
+    studies = [study for study in titles if study in cells.index]
     most = max(0.1, cells["change"].abs().max())
-    size = (max(6.4, 2.7 + 0.62 * len(layers)), max(2.8, 1.1 + len(titles) * (0.45 + 0.42 * len(tasks))))
-    figure, axes = plt.subplots(len(titles), 1, figsize=size, squeeze=False, sharex=True)
-    for ax, (study, title) in zip(axes[:, 0], titles.items(), strict=True):
-        here = cells.reindex(pd.MultiIndex.from_product([[study], tasks, layers]))
+    size = (max(6.4, 2.7 + 0.62 * len(layers)), max(2.8, 1.1 + len(studies) * (0.45 + 0.42 * len(tasks))))
+    figure, axes = plt.subplots(len(studies), 1, figsize=size, squeeze=False, sharex=True)
+    for ax, study in zip(axes[:, 0], studies, strict=True):
+        here = cells.loc[study].reindex(pd.MultiIndex.from_product([tasks, layers]))
         change = pd.DataFrame(here["change"].to_numpy().reshape(len(tasks), -1), tasks, layers)
         sns.heatmap(change, vmin=-most, vmax=most, cmap="RdBu", annot=change.map(_signed), fmt="", cbar=False, ax=ax,
-                    linewidths=1, xticklabels=layers, yticklabels=[plain(t) for t in tasks])  # fmt: skip
-        shades = [sns.utils.relative_luminance(c) for c in ax.collections[0].get_facecolors()]
-        there = here.assign(dark=np.array(shades) < 0.2).dropna()
-        for text, (*sure, dark) in zip(ax.texts, there[["lost", "won", "dark"]].to_numpy(), strict=True):
-            text.set(fontweight="bold" if any(sure) else "normal", color="white" if dark else "black")
-        ax.set_title(title)
+                    linewidths=1, xticklabels=layers, yticklabels=tasks)  # fmt: skip
+        _mark(ax, here)
+        ax.set_title(titles[study])
         ax.tick_params(length=0, grid_alpha=0, labelrotation=0)
-    several = ", in every seed" if mine["variant"].nunique() > len(tasks) else ""
+    several = ", in every seed" if rows["variant"].nunique() > len(tasks) else ""
     axes[-1, 0].set_xlabel("layer (0 = embedding output)")
     figure.supxlabel(f"bold: 95 % interval over texts excludes 0{several}", size="medium")
     figure.colorbar(axes[0, 0].collections[0], ax=list(axes[:, 0]), label=POINTS, aspect=30)
     figure.suptitle(f"Change of accuracy: {_property(drop, name)}")
     return figure
+
+
+def _mark(ax: Axes, cells: pd.DataFrame) -> None:
+    """Numbers of a heat map in bold where they are certain, white where the cell is dark. ``cells``: row by row."""
+    shades = ax.collections[0].get_facecolors()[cells["change"].notna()]
+    certain = (cells["lost"] | cells["gained"])[cells["change"].notna()]
+    for text, shade, bold in zip(ax.texts, shades, certain, strict=True):
+        dark = sns.utils.relative_luminance(shade) < 0.2
+        text.set(fontweight="bold" if bold else "normal", color="white" if dark else "black")
 
 
 def top_neurons(tests: pd.DataFrame, titles: dict[str, str], name: str) -> Figure:
@@ -136,19 +137,19 @@ def top_neurons(tests: pd.DataFrame, titles: dict[str, str], name: str) -> Figur
     ``tests`` : as ``results.neuron_tests`` gives it (the rows of kind layer), of all studies in ``titles``.
     """
     figure, axes = _grid(2, len(titles), heights=(3, 1))
-    mine = _shares(pick(tests, property=name))
-    shares = _shaded(seed_mean(mine, "share"))
-    middle = results.centre(mine, "neurons").reset_index().assign(task=lambda t: t["variant"].map(_task))
-    order = figures.ordered(shares["variant"].unique())
+    per_layer = _shares(pick(tests, property=name))
+    shares = _shaded(seed_mean(per_layer, "share"))
+    centres = results.centres_of_gravity(per_layer, "neurons", ["study", *VARIANT]).reset_index()
+    order = list(lines(shares, "label"))
     for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
-        here = pick(shares, study=study)
-        for row, task in enumerate(order):
-            figures.line(top, here[here["variant"] == task], "share", task, plain(task))
-            places, shade = pick(middle, study=study, task=task)["centre"], figures.colour(task)
-            bottom.scatter(places, [row] * len(places), s=9 if len(places) > 1 else 0, color=shade, alpha=0.6, lw=0)
-            bottom.plot(places.mean(), row, **figures.style(task) | {"marker": "^", "markersize": 7})
-            if task == "pretrained":
-                bottom.axvline(places.mean(), color=shade, lw=1)
+        for label, rows in lines(pick(shares, study=study), "label").items():
+            figures.line(top, rows, "share", label)
+            means = pick(centres, study=study, condition=rows["condition"].iloc[0])["centre"]
+            height, shade = order.index(label), figures.colour(subject(rows))
+            bottom.scatter(means, [height] * len(means), s=9 if len(means) > 1 else 0, color=shade, alpha=0.6, lw=0)
+            bottom.plot(means.mean(), height, **figures.line_style(rows) | {"marker": "^", "markersize": 7})
+            if subject(rows) == "pretrained":
+                bottom.axvline(means.mean(), color=shade, lw=1)
         top.set_title(title)
         figures.layers_axis(bottom)
     _share_axis(axes[0, 0])
@@ -162,31 +163,29 @@ def depth(judged: pd.DataFrame, name: str) -> Figure:
     ``judged`` : as ``claims.judge`` gives it; drawn are mean, interval over texts and single seeds of the property
     ``name``. Raises ValueError if none could be judged.
     """
-    mine = pick(judged, measure=CENTRE.name, property=name)
-    if mine.empty:
+    rows = pick(judged, measure=CENTRE_OF_GRAVITY.name, property=name).reset_index(drop=True)
+    if rows.empty:
         raise ValueError(f"no shift of the centre of gravity was judged for '{name}'")
-    mine = mine.assign(task=mine["compared"].str.removesuffix(" vs pretrained"))
-    tasks, encoders = figures.ordered(mine["task"].unique()), list(dict.fromkeys(mine["encoder"]))
+    tasks = list(lines(rows.assign(task=rows["condition"]), "task"))
+    encoders = rows.groupby("encoder", sort=False)
     figure, ax = plt.subplots(figsize=(8, 1.9 + len(tasks) * (0.3 + 0.3 * len(encoders))))
     ax.axvline(0, color=figures.PRETRAINED, lw=1)
     step, first = 0.8 / len(encoders), 0.4 - 0.4 / len(encoders)
-    for i, encoder in enumerate(encoders):
+    for i, (encoder, here) in enumerate(encoders):
         shade, marker = encoder_colour(encoder)
-        here = pick(mine, encoder=encoder)
-        rows = [tasks.index(task) + step * i - first for task in here["task"]]
-        ax.hlines(rows, here["low"], here["high"], color=shade, lw=2)
-        ax.plot(here["effect"], rows, linestyle="", marker=marker, color=shade, markersize=8,
+        heights = here["condition"].map(tasks.index) + (step * i - first)
+        ax.hlines(heights, here["low"], here["high"], color=shade, lw=2)
+        ax.plot(here["effect"], heights, linestyle="", marker=marker, color=shade, markersize=8,
                 label=figures.named(encoder))  # fmt: skip
-        single = [
-            (float(v), row + 0.3 * step) for row, text in zip(rows, here["per_seed"], strict=True) for v in text.split()
-        ]
-        ax.scatter(*zip(*single, strict=True), s=14, color=shade, alpha=0.7, lw=0)
-    for side in (-LAYER, LAYER):
-        ax.axvline(side, color="#555555", lw=1.2, linestyle="--", label=f"±{LAYER} layer", zorder=0)
+        single = here["per_seed"].str.split().explode().astype(float)
+        ax.scatter(single, heights[single.index] + 0.3 * step, s=14, color=shade, alpha=0.7, lw=0)
+    margin = MIN_EFFECT["layers"]
+    for side in (-margin, margin):
+        ax.axvline(side, color="#555555", lw=1.2, linestyle="--", label=f"±{margin} layer", zorder=0)
     for edge in range(1, len(tasks)):
         ax.axhline(edge - 0.5, color="#cccccc", lw=1)
     ax.grid(False, axis="y")
-    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=[plain(t) for t in tasks])
+    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=tasks)
     ax.set_xlabel("shift of the centre of gravity, layers (← towards lower layers)")
     caption = "Bars: 95 % interval over texts. Small dots: single seeds."
     return finish(figure, "Does fine-tuning move the knowledge to lower layers?", caption)
@@ -201,14 +200,16 @@ def raw_and_standardised(
     ``titles`` : study with standardised neurons → title of its panels. ``raw`` : the same study → that with raw ones.
     """
     figure, axes = _grid(2, len(titles))
-    levels = pick(accuracy, property=name, variant="pretrained", labels="real", words="all")
-    mine = pick(tests, property=name, variant="pretrained")
+    levels = pick(accuracy, property=name, variant="pretrained", target="real", word_group="all")
+    before = pick(tests, property=name, variant="pretrained")
     for (top, bottom), (standardised, title) in zip(axes.T, titles.items(), strict=True):
         for kind, study in (("standardised", standardised), ("raw", raw[standardised])):
-            shares, look = _shares(pick(mine, study=study)), figures.HOLLOW if kind == "raw" else {}
-            figures.line(top, pick(levels, study=study), "accuracy", "pretrained", f"{kind} neurons", **look)
-            figures.line(bottom, shares, "share", "pretrained", f"{kind} neurons", **look)
-            bottom.plot(results.centre(shares, "neurons"), [0], "k^", markersize=9, clip_on=False, zorder=5, **look)
+            shares, look = _shares(pick(before, study=study)), figures.HOLLOW if kind == "raw" else {}
+            figures.line(top, pick(levels, study=study), "accuracy", f"{kind} neurons", **look)
+            figures.line(bottom, shares, "share", f"{kind} neurons", **look)
+            bottom.plot(
+                results.centres_of_gravity(shares, "neurons"), [0], "k^", markersize=9, clip_on=False, zorder=5, **look
+            )
         top.set_title(title)
         figures.layers_axis(bottom)
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(decimals=0))
@@ -237,7 +238,7 @@ def pretraining(curves: pd.DataFrame) -> Figure:
     return finish(figure, "Pre-training of the encoders", caption)
 
 
-def quality(accuracy: pd.DataFrame, words: str = "ambiguous") -> Figure:
+def quality(accuracy: pd.DataFrame, word_group: str = "ambiguous") -> Figure:
     """Probe accuracy per layer of encoders and of random weights: one panel per study.
 
     ``accuracy`` : as ``results.accuracies`` gives it, of one property.
@@ -247,25 +248,16 @@ def quality(accuracy: pd.DataFrame, words: str = "ambiguous") -> Figure:
         1, len(studies), figsize=(max(6.4, 3.6 * len(studies)), 3.8), squeeze=False, sharey=True
     )
     for ax, study in zip(axes[0], studies, strict=True):
-        figures.accuracy_panel(ax, pick(accuracy, study=study, words=words), plain)
+        figures.accuracy_panel(ax, labelled(pick(accuracy, study=study, word_group=word_group)), "label")
         ax.set_title(study)
-    axes[0, 0].set_ylabel(f"accuracy,\n{words} words")
+    axes[0, 0].set_ylabel(f"accuracy,\n{word_group} words")
     caption = "Shades: 95 % interval over texts."
     return finish(figure, "Parts of speech, read off each layer by linear probes", caption)
 
 
-def plain(name: str) -> str:
-    """A variant, task or property in plain words."""
-    return PLAIN.get(name) or figures.AMOUNT.sub(r" (\1)", name)
-
-
-def _task(variant: str) -> str:
-    return re.sub(r"-s\d+$", "", variant)
-
-
 def _property(table: pd.DataFrame, name: str) -> str:
     silver = "source" in table and (pick(table, property=name)["source"] == "silver").any()
-    return f"{plain(name)} (silver)" if silver else plain(name)
+    return NAMES.get(name, name) + (" (silver)" if silver else "")
 
 
 def _signed(points: float) -> str:
@@ -273,20 +265,21 @@ def _signed(points: float) -> str:
 
 
 def _shares(tests: pd.DataFrame) -> pd.DataFrame:
-    mine = pick(tests, kind="layer")
-    return mine.assign(share=mine["neurons"] / mine.groupby(results.NAMED)["neurons"].transform("sum"))
+    per_layer = pick(tests, kind="layer")
+    total = per_layer.groupby(results.NAMED)["neurons"].transform("sum")
+    return per_layer.assign(share=per_layer["neurons"] / total)
 
 
 def _shaded(means: pd.DataFrame) -> pd.DataFrame:
     """``low`` and ``high`` for the shade: lowest and highest of several seeds, else the interval over texts, if any."""
-    low, high = (means.get(end, means[value]) for end, value in (("low", "min"), ("high", "max")))
-    one = means["seeds"] == 1
-    return means.assign(low=low.where(one, means["min"]), high=high.where(one, means["max"]))
+    several = means["seeds"] > 1
+    low = means.get("low", means["min"]).mask(several, means["min"])
+    return means.assign(low=low, high=means.get("high", means["max"]).mask(several, means["max"]))
 
 
 def _caption(means: pd.DataFrame, texts: bool) -> str:
     """What lines, shades and whiskers (or triangles) stand for. ``texts``: whether there are intervals over texts."""
-    count = means[~means["variant"].isin(["pretrained", "random"])]["seeds"]
+    count = means[means["task"] != ""]["seeds"]
     few, many = count.min(), count.max()
     if count.empty or many == 1:
         seeds = "" if count.empty else "One seed per task. "

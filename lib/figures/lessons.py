@@ -15,10 +15,11 @@ from lib.figures.style import (
     colour,
     finish,
     layers_axis,
+    lines,
     named,
-    ordered,
     panels,
     powers_of_ten,
+    subject,
 )
 
 
@@ -60,16 +61,16 @@ def norms(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def accuracy_per_layer(accuracy: pd.DataFrame, names: dict[str, str], words: str = "all") -> Figure:
+def accuracy_per_layer(accuracy: pd.DataFrame, names: dict[str, str], word_group: str = "all") -> Figure:
     """Probe accuracy per layer: one panel per property, one line per variant, baselines across.
 
     ``accuracy`` : as ``results.accuracies`` gives it, of one study. ``names`` : property → title of its panel.
     """
     figure, axes = panels(len(names))
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        accuracy_panel(ax, results.pick(accuracy, property=name, words=words))
+        accuracy_panel(ax, results.pick(accuracy, property=name, word_group=word_group))
         ax.set_title(title)
-    axes[0].set_ylabel(f"accuracy, {words} words")
+    axes[0].set_ylabel(f"accuracy, {word_group} words")
     return finish(figure)
 
 
@@ -79,9 +80,9 @@ def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
     kinds = {("all", "real"): "all words", ("ambiguous", "real"): "ambiguous words", ("unseen", "real"): "unseen words",
              ("all", "control"): "control task"}  # fmt: skip
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        for i, ((words, labels), label) in enumerate(kinds.items()):
-            here = results.pick(accuracy, property=name, words=words, labels=labels).sort_values("layer")
-            look = {"color": RANDOM, "linestyle": "--"} if labels == "control" else {"color": COLOURS[i]}
+        for i, ((word_group, target), label) in enumerate(kinds.items()):
+            here = results.pick(accuracy, property=name, word_group=word_group, target=target).sort_values("layer")
+            look = {"color": RANDOM, "linestyle": "--"} if target == "control" else {"color": COLOURS[i]}
             ax.plot(here["layer"], here["accuracy"] * 100, marker=MARKERS[i], markersize=5, label=label, **look)
             ax.fill_between(here["layer"], here["low"] * 100, here["high"] * 100, color=look["color"], alpha=0.15, lw=0)
         ax.set_title(title)
@@ -97,7 +98,7 @@ def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
     mine = tests[tests["kind"] == "layer"]
     for ax, (name, title) in zip(axes, names.items(), strict=True):
         here = mine[mine["property"] == name]
-        look = {named(v): colour(v) for v in ordered(here["variant"].unique())}
+        look = {named(variant): colour(subject(rows)) for variant, rows in lines(here).items()}
         sns.barplot(here.assign(variant=here["variant"].map(named)), x="layer", y="neurons", hue="variant", ax=ax,
                     hue_order=[*look], palette=look, native_scale=True, legend=ax is axes[0])  # fmt: skip
         ax.set(title=title, ylabel="")

@@ -49,14 +49,14 @@ def write(notebook: str | Path, page: str | Path) -> None:
 
 def headline(table: pd.DataFrame) -> str:
     """The summary of the gold properties as text, in per cent, for a terminal."""
-    shown = table[table["labels"] == "gold"].drop(columns="labels")
-    shown = shown.drop(columns=["entropy of top neurons", "top - random", "top layer ambiguous"])
+    unseen = ["condition", "task", "amount", "seed", "source", "entropy of top neurons", "top - random"]
+    shown = table[table["source"] == "gold"].drop(columns=[*unseen, "top layer ambiguous"])
     numbers = shown.select_dtypes("number").columns.difference(["best layer", "mean layer of top neurons"])
     shown[numbers] = shown[numbers] * 100
     return shown.round(1).to_string(index=False, na_rep="")
 
 
-def closing(wanted: list[Run], scale: str) -> None:
+def print_summary(wanted: list[Run], scale: str) -> None:
     """What ``make reproduce`` prints at its end: the time per step, the headline table, where the figures are."""
     results.complete(wanted)
     took = results.times(wanted)
@@ -67,8 +67,8 @@ def closing(wanted: list[Run], scale: str) -> None:
         )
     place = results.figures_folder(scale)
     print(f"\nin per cent (layers apart); silver properties are in {os.path.relpath(place)}/summary.csv")
-    print(headline(pd.read_csv(place / "summary.csv")))
-    judged = pd.read_csv(place / "claims.csv")
+    print(headline(results.from_csv(place / "summary.csv")))
+    judged = results.from_csv(place / "claims.csv")
     print("\nthe claims, judged by rule: verdicts per encoder (each comparison is in claims.csv)")
     print(claims.overview(judged).to_string(index=False))
     print(f"\nfigures and their tables: {os.path.relpath(place)}/")

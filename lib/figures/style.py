@@ -5,7 +5,6 @@ import math
 import re
 import textwrap
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -21,6 +20,7 @@ from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib import disk
+from lib.results.intervals import pick
 
 TASKS = ["sentiment", "acceptability", "shuffled", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"]
 
@@ -40,8 +40,12 @@ HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
 DIGITS = "%.4f"
 
 
-AMOUNT = re.compile(r"-(half|quarter|\d+k?)(?=$|-s\d+$)")
-"""The amount in the name of a task or variant that was not learnt in full."""
+FAMILIES = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert": ("#5e2ca5", "o")}
+"""Colour and marker of the encoders of an architecture."""
+
+
+OTHERS = [("#6b4423", "D"), ("#1f98ab", "v")]
+"""Those of all other encoders."""
 
 
 ASIAN = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Hiragino Sans GB",
@@ -66,29 +70,45 @@ sns.set_theme("notebook", "ticks", rc={
 STYLE = {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
 
 
-def colour(variant: str) -> str:
-    """The colour of a variant: black before fine-tuning, grey for random weights, the same for a task everywhere."""
-    if variant in ("pretrained", "random"):
-        return {"pretrained": PRETRAINED, "random": RANDOM}[variant]
-    return COLOURS[_number(variant) % len(COLOURS)]
+def colour(name: str) -> str:
+    """The colour of a task, the same everywhere; black for ``pretrained``, grey for ``random``."""
+    known = {"pretrained": PRETRAINED, "random": RANDOM}
+    return known.get(name) or COLOURS[_number(name) % len(COLOURS)]
 
 
-def _number(variant: str) -> int:
-    task = variant.split("-")[0]
+def encoder_colour(study: str) -> tuple[str, str]:
+    """Colour and marker of an encoder, the same in every figure: those of a family if the first word of its name (or
+    title) is that family, e.g. ``bert-mini``. It is a look only: no claim rests on it."""
+    name = study.lower()
+    (first,) = re.findall(r"^[a-z]*", name)
+    return FAMILIES.get(first) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
+
+
+def line_style(rows: pd.DataFrame) -> dict:
+    """How the line of the rows of one condition is drawn: dashed and hollow if its task was not learnt in full."""
+    name = subject(rows)
+    marker = {"pretrained": "o", "random": ""}.get(name, MARKERS[(_number(name) + 1) % len(MARKERS)])
+    dashes = ":" if name == "random" else "-"
+    look = {"color": colour(name), "linestyle": dashes, "marker": marker, "markersize": 5, "linewidth": 1.8}
+    return look | HOLLOW if rows["amount"].iloc[0] else look
+
+
+def subject(rows: pd.DataFrame) -> str:
+    """What gives the rows of one condition their colour: the task, or ``pretrained`` or ``random``."""
+    return rows["task"].iloc[0] or rows["condition"].iloc[0]
+
+
+def lines(table: pd.DataFrame, by: str = "variant") -> dict[str, pd.DataFrame]:
+    """The rows of each line, which the column ``by`` names: before fine-tuning first, then the tasks, random weights
+    last."""
+    rank = {"pretrained": 0, "random": 2}
+    found = [(name, rows, subject(rows)) for name, rows in table.groupby(by)]
+    found = sorted(found, key=lambda line: (rank.get(line[2], 1), _number(line[2]), line[0]))
+    return {name: rows for name, rows, _ in found}
+
+
+def _number(task: str) -> int:
     return TASKS.index(task) if task in TASKS else zlib.crc32(task.encode())
-
-
-def style(variant: str) -> dict:
-    """How the line of a variant is drawn: dashed and hollow where its task was not learnt in full."""
-    dashes = ":" if variant == "random" else "-"
-    marker = {"pretrained": "o", "random": ""}.get(variant, MARKERS[(_number(variant) + 1) % len(MARKERS)])
-    look = {"color": colour(variant), "linestyle": dashes, "marker": marker, "markersize": 5, "linewidth": 1.8}
-    return look | HOLLOW if AMOUNT.search(variant) else look
-
-
-def ordered(variants: np.ndarray) -> list[str]:
-    """Before fine-tuning first, then the tasks, random weights last."""
-    return sorted(variants, key=lambda v: ({"pretrained": 0, "random": 2}.get(v, 1), _number(v), v))
 
 
 def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
@@ -113,13 +133,13 @@ def panels(count: int, width: float = 4.2, height: float = 3.6) -> tuple[Figure,
     return figure, axes[0]
 
 
-def line(ax: Axes, table: pd.DataFrame, y: str, variant: str, label: str, **look: str) -> None:
-    """Fractions ``y`` per layer, in per cent, in the style of a variant, with ``look`` over it; intervals shaded."""
-    table = table.sort_values("layer")
-    ax.plot(table["layer"], table[y] * 100, label=named(label), **style(variant) | look)
-    if {"low", "high"} <= set(table.columns):
-        low, high = table["low"] * 100, table["high"] * 100
-        ax.fill_between(table["layer"], low, high, color=colour(variant), alpha=0.15, lw=0)
+def line(ax: Axes, rows: pd.DataFrame, y: str, label: str, **look: str) -> None:
+    """Fractions ``y`` per layer, in per cent, as ``line_style`` with ``look`` over it says; intervals shaded."""
+    rows = rows.sort_values("layer")
+    drawn = line_style(rows) | look
+    ax.plot(rows["layer"], rows[y] * 100, label=named(label), **drawn)
+    if {"low", "high"} <= set(rows.columns):
+        ax.fill_between(rows["layer"], rows["low"] * 100, rows["high"] * 100, color=drawn["color"], alpha=0.15, lw=0)
 
 
 def named(label: str) -> str:
@@ -151,21 +171,22 @@ def finish(figure: Figure, title: str = "", caption: str = "") -> Figure:
     return figure
 
 
-def accuracy_panel(ax: Axes, here: pd.DataFrame, name: Callable[[str], str] = str) -> None:
-    """Accuracy per layer, one line per variant, labelled with its ``name``; the baselines across."""
-    real = here[here["labels"] == "real"]
-    for variant in ordered(here["variant"].unique()):
-        line(ax, real[real["variant"] == variant], "accuracy", variant, name(variant))
-    lookup, majority = (here[here["labels"] == kind]["accuracy"] * 100 for kind in ("lookup", "majority"))
+def accuracy_panel(ax: Axes, table: pd.DataFrame, by: str = "variant") -> None:
+    """Accuracy per layer, one line per variant or what else ``by`` names; the baselines across."""
+    for name, rows in lines(pick(table, target="real"), by).items():
+        line(ax, rows, "accuracy", name)
+    lookup, majority = pick(table, target="lookup")["accuracy"], pick(table, target="majority")["accuracy"]
     if len(lookup):
-        ax.axhline(lookup.iloc[0], color=BASELINE, linestyle="--", lw=1.2, label="most frequent tag of the word type")
+        ax.axhline(
+            lookup.iloc[0] * 100, color=BASELINE, linestyle="--", lw=1.2, label="most frequent tag of the word type"
+        )
     if len(majority):
-        low, high = ax.get_ylim()
-        if majority.iloc[0] > low - 10:
-            ax.axhline(majority.iloc[0], color=BASELINE, linestyle=":", lw=1.2)
+        value, (low, high) = majority.iloc[0] * 100, ax.get_ylim()
+        if value > low - 10:
+            ax.axhline(value, color=BASELINE, linestyle=":", lw=1.2)
             low = ax.get_ylim()[0]
         ax.set_ylim(low - 0.06 * (high - low), high)  # far below it is named, not drawn: differences stay visible
-        ax.text(0.02, 0.02, f"majority tag: {majority.iloc[0]:.0f}%", color=BASELINE, transform=ax.transAxes, size=9)
+        ax.text(0.02, 0.02, f"majority tag: {value:.0f}%", color=BASELINE, transform=ax.transAxes, size=9)
     ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     layers_axis(ax)
 
@@ -176,10 +197,9 @@ def powers_of_ten(axis: Axis) -> None:
         tick.label1.set_parse_math(True)
 
 
-def drop_panel(ax: Axes, here: pd.DataFrame, name: Callable[[str], str] = str) -> None:
-    """Accuracy after minus before fine-tuning per layer, one line per variant, labelled with its ``name``."""
+def drop_panel(ax: Axes, table: pd.DataFrame, by: str = "variant") -> None:
+    """Accuracy after minus before fine-tuning per layer, one line per variant or what else ``by`` names."""
     ax.axhline(0, color=PRETRAINED, lw=1)
-    change = here.assign(change=-here["drop"], low=-here["high"], high=-here["low"])
-    for variant in ordered(here["variant"].unique()):
-        line(ax, change[change["variant"] == variant], "change", variant, name(variant))
+    for name, rows in lines(table, by).items():
+        line(ax, rows.assign(change=-rows["drop"], low=-rows["high"], high=-rows["low"]), "change", name)
     layers_axis(ax)

@@ -85,7 +85,7 @@ def good(accuracy: pd.DataFrame, gain: float) -> str:
 
 def layers(accuracy: pd.DataFrame) -> str:
     """Accuracy per layer, as rows of a table."""
-    wide = accuracy.pivot_table(index="layer", columns=["variant", "words"], values="accuracy")
+    wide = accuracy.pivot_table(index="layer", columns=["variant", "word_group"], values="accuracy")
     columns = [("pretrained", "all"), ("pretrained", "ambiguous"), ("pretrained", "unseen"), ("random", "all")]
     names = {-1: "look-up", 0: "0 (embeddings)"}
     rows = []
@@ -128,8 +128,8 @@ def overview(root: Path) -> str:
     ]
     for family in FAMILY:
         mine = pick(table, study=f"{family}-mini")
-        probes, marks = pick(mine, variant="pretrained", labels="real"), quality.marks(mine)
-        unclear, every = (100 * pick(probes, words=w).set_index("layer")["accuracy"] for w in ("ambiguous", "all"))
+        probes, marks = pick(mine, variant="pretrained", target="real"), quality.marks(mine)
+        unclear, every = (100 * pick(probes, word_group=w).set_index("layer")["accuracy"] for w in ("ambiguous", "all"))
         end = pd.read_csv(root / f"{family}-mini" / "log.csv").iloc[-1]
         rows.append(
             f"| [{family}-mini](models/{family}-mini/README.md) | {unclear[0]:.1f} → {unclear.max():.1f} % (layer "

@@ -18,13 +18,13 @@ def table(study: Study) -> pd.DataFrame:
 
     Returns
     -------
-    As ``results.accuracies`` gives it, of the variants pretrained and random: labels real, and lookup at layer -1.
+    As ``results.accuracies`` gives it, of the variants pretrained and random: target real, and lookup at layer -1.
     """
     wanted = [Run(study, Variant.parse(name)) for name in ("pretrained", "random")]
     accuracy = results.accuracies(results.layers(wanted))
     for run in wanted:
         disk.remove(run.folder / "activations")
-    return accuracy[accuracy["labels"].isin(["real", "lookup"])]
+    return accuracy[accuracy["target"].isin(["real", "lookup"])]
 
 
 def marks(accuracy: pd.DataFrame) -> dict[str, float]:
@@ -34,7 +34,7 @@ def marks(accuracy: pd.DataFrame) -> dict[str, float]:
     ``random`` : best layer minus the random encoder's best layer, on all words.
     """
     unclear, every, random = (
-        100 * pick(accuracy, variant=variant, words=words).set_index("layer")["accuracy"]
+        100 * pick(accuracy, variant=variant, word_group=words).set_index("layer")["accuracy"]
         for variant, words in (("pretrained", "ambiguous"), ("pretrained", "all"), ("random", "all"))
     )
     best = unclear.drop(-1).max()

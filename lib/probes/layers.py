@@ -13,8 +13,8 @@ from lib.study.runs import Run
 def layer_counts(run: Run) -> pd.DataFrame:
     """Counts of correct predictions of a run's layer probes, read if they are there, else made now.
 
-    One row per property, labels (real, control), layer, split (dev, test), words and text: ``correct`` of ``total``.
-    The baselines are rows too: layer -1, ``labels`` = majority or lookup.
+    One row per property, target (real, control), layer, split (dev, test), word group and text: ``correct`` of
+    ``total``. The baselines are rows too: layer -1, ``target`` = majority or lookup.
     """
     return disk.table(run.layers, run.key("layers"), lambda: _layers(run))
 
@@ -51,7 +51,7 @@ def _counts(
         counts = {"correct": np.bincount(codes[inside & right], minlength=size)}
         counts["total"] = np.bincount(codes[inside], minlength=size)
         found = counts["total"] > 0
-        of = {"property": labelled.property, "labels": kind, "layer": layer, "split": split, "words": name}
+        of = {"property": labelled.property, "target": kind, "layer": layer, "split": split, "word_group": name}
         text = texts.categories.astype(str)[found]
         out.append(pd.DataFrame({"text": text, **{k: n[found] for k, n in counts.items()}, **of}))
     return out

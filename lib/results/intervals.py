@@ -3,12 +3,21 @@
 import numpy as np
 import pandas as pd
 
+from lib.study.variants import Variant
+
 RESAMPLES = 1000
 """Bootstrap resamples of an interval; 95 % of them lie inside."""
 
 
-CELL = ["study", "variant", "property", "source", "labels", "words", "layer"]
+VARIANT = list(Variant().columns())
+"""What tables say of a variant: its name, and what the name means."""
+
+
+CELL = ["study", *VARIANT, "property", "source", "target", "word_group", "layer"]
 """What names one accuracy."""
+
+
+NAMED = ["study", "variant", "property"]
 
 
 def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
@@ -20,11 +29,12 @@ def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.D
 
     Returns
     -------
-    One row per study, variant, property, labels (real, control, majority, lookup), words and layer: ``accuracy``,
-    ``low``, ``high``, ``n`` (words).
+    One row per study, variant, property, target (real, control, majority, lookup), word group and layer:
+    ``accuracy``, ``low``, ``high``, ``n`` (words).
     """
-    cells, right, total = by_text(counts, split)
-    return cells.assign(**_interval(resampled(right, total, seed), right.sum(1) / total.sum(1)), n=total.sum(1))
+    cells, correct, total = counts_by_text(counts, split)
+    draws, accuracy = resampled(correct, total, seed), correct.sum(1) / total.sum(1)
+    return cells.assign(accuracy=accuracy, **_interval(draws), n=total.sum(1))
 
 
 def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
@@ -34,27 +44,21 @@ def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFr
 
     Returns
     -------
-    One row per fine-tuned variant, property, words and layer: ``drop``, ``low``, ``high`` (fractions, not points).
+    One row per fine-tuned variant, property, word group and layer: ``drop``, ``low``, ``high`` (fractions, not points).
     """
-    cells, right, total = by_text(counts[counts["labels"] == "real"], split)
-    draws, point = resampled(right, total, seed), right.sum(1) / total.sum(1)
-    place = {tuple(row): i for i, row in enumerate(cells[CELL].itertuples(index=False, name=None))}
-    rows = []
-    for i, (study, variant, *rest) in enumerate(cells[CELL].itertuples(index=False, name=None)):
-        before = place.get((study, "pretrained", *rest))
-        if before is not None and variant not in ("pretrained", "random"):
-            found = _interval((draws[before] - draws[i])[None], np.array([point[before] - point[i]]), "drop")
-            rows.append(
-                dict(zip(CELL, (study, variant, *rest), strict=True)) | {k: float(v[0]) for k, v in found.items()}
-            )
-    return pd.DataFrame(rows, columns=[*CELL, "drop", "low", "high"]).drop(columns="labels")
+    cells, correct, total = counts_by_text(pick(counts, target="real"), split)
+    draws, accuracy = resampled(correct, total, seed), correct.sum(1) / total.sum(1)
+    cells = cells.drop(columns="target").assign(row=range(len(cells)))
+    before = pick(cells, condition="pretrained").drop(columns=VARIANT)
+    pairs = cells[cells["task"] != ""].merge(before, on=list(before.columns.drop("row")), suffixes=("", "_before"))
+    after, before = pairs.pop("row"), pairs.pop("row_before")
+    return pairs.assign(drop=accuracy[before] - accuracy[after], **_interval(draws[before] - draws[after]))
 
 
 def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
     """Accuracy minus that of the control task, over all words: one row per study, variant, property and layer."""
-    wide = accuracy[(accuracy["words"] == "all") & (accuracy["layer"] >= 0)].pivot_table(
-        index=["study", "variant", "property", "layer"], columns="labels", values="accuracy"
-    )
+    probes = accuracy[(accuracy["word_group"] == "all") & (accuracy["layer"] >= 0)]
+    wide = probes.pivot_table(index=[*NAMED, "layer"], columns="target", values="accuracy")
     return (wide["real"] - wide["control"]).rename("selectivity").reset_index()
 
 
@@ -63,25 +67,22 @@ def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
     return table[np.logical_and.reduce([table[k] == v for k, v in where.items()])]
 
 
-NAMED = ["study", "variant", "property"]
-
-
-def by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+def counts_by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Cells and their correct and total counts per text: table [cells], [cells, texts], [cells, texts]."""
-    mine = counts[counts["split"] == split]
-    wide = mine.pivot_table(index=CELL, columns="text", values=["correct", "total"], fill_value=0, observed=True)
+    rows = pick(counts, split=split)
+    wide = rows.pivot_table(index=CELL, columns="text", values=["correct", "total"], fill_value=0, observed=True)
     cells = wide.index.to_frame(index=False)
     return cells, wide["correct"].to_numpy(float), wide["total"].to_numpy(float)
 
 
-def resampled(right: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
+def resampled(correct: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
     """Accuracies on texts drawn with replacement, the same draws for every cell: [cells, RESAMPLES]."""
-    texts = right.shape[1]
+    texts = correct.shape[1]
     weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)
     drawn = total @ weight
-    return (right @ weight) / np.where(drawn > 0, drawn, np.nan)
+    return (correct @ weight) / np.where(drawn > 0, drawn, np.nan)
 
 
-def _interval(draws: np.ndarray, point: np.ndarray, name: str = "accuracy") -> dict[str, np.ndarray]:
-    low, high = np.nanquantile(draws, [0.025, 0.975], axis=1)
-    return {name: point, "low": low, "high": high}
+def _interval(draws: np.ndarray) -> dict[str, np.ndarray]:
+    low, high = np.nanquantile(draws, [0.025, 0.975], axis=1).reshape(2, len(draws))  # of no cells too
+    return {"low": low, "high": high}

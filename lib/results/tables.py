@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib import disk, neurons, probes
+from lib.results.intervals import VARIANT
 from lib.study import params, runs
 from lib.study.runs import Run
 
@@ -52,6 +53,12 @@ def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:
 def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
     source = np.where(table["property"].isin(run.study.corpus.gold), "gold", "silver")
     return table.assign(study=run.study.name, **run.variant.columns(), source=source)
+
+
+def from_csv(path: Path) -> pd.DataFrame:
+    """A table as ``figures.save_table`` wrote it: what is empty in its columns of text stays so, and is no number."""
+    text = [*VARIANT[:-1], "other", "against", "per_seed"]
+    return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 
 
 def figures_folder(scale: str, size: str = "full") -> Path:

@@ -10,6 +10,7 @@ import yaml
 
 from lib import corpora, disk, encoders, results
 from lib.results import claims
+from lib.results.intervals import pick
 from lib.study import inputs, loading, params
 from lib.study.errors import ParameterError
 from lib.study.runs import Run
@@ -43,7 +44,7 @@ def exact(wanted: list[Run]) -> dict[str, Any]:
         found[f"{name}: layers, width"] = list(encoders.shape(study))
         if run.variant.task:
             examples = disk.read_meta(run.model)["examples"]
-            found[f"{name}: {run.variant.name.rpartition('-s')[0]}: examples"] = [examples[k] for k in sorted(examples)]
+            found[f"{name}: {run.variant.condition}: examples"] = [examples[k] for k in sorted(examples)]
         for split, words in corpora.load(study).items() if run.variant.name == "pretrained" else ():
             counts = [words["text"].nunique(), int(words["sentence"].max()) + 1, len(words)]
             found[f"{name}: {split}: texts, sentences, words"] = counts
@@ -58,11 +59,11 @@ def tight(accuracy: pd.DataFrame) -> dict[str, float]:
 
     ``accuracy`` : as ``results.accuracies`` gives it.
     """
-    mine = accuracy[(accuracy["labels"] == "real") & (accuracy["words"] == "all")]
+    untouched = pick(accuracy, target="real", word_group="all", task="")
     found = {}
-    for (study, variant, name), table in mine.groupby(["study", "variant", "property"]):
+    for (study, variant, name), table in untouched.groupby(results.NAMED):
         layers = table.set_index("layer")["accuracy"]
-        for layer in (0, layers.index.max() // 2, layers.index.max()) if variant in ("pretrained", "random") else ():
+        for layer in (0, layers.index.max() // 2, layers.index.max()):
             found[f"{study}: {variant}: {name}: layer {layer}"] = float(layers[layer])
     return found
 
@@ -74,27 +75,28 @@ def loose(summary: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    One row per study, task and measure: ``name``, ``value`` (mean over seeds), ``sigma`` (pooled over the rows of the
-    measure; none with one seed).
+    One row per study, condition and measure: ``name``, ``value`` (mean over seeds), ``sigma`` (pooled over the rows of
+    the measure; none with one seed).
     """
-    mine = summary[summary["labels"] == "gold"]
-    mine = mine[mine["variant"].str.contains(r"-s\d+$") & (mine["property"] == mine["property"].iloc[0])]
-    flat = mine.assign(task=mine["variant"].str.replace(r"-s\d+$", "", regex=True)).melt(
-        ["study", "task"], MEASURES, "measure"
-    )
-    groups = flat.dropna().groupby(["study", "task", "measure"], sort=False)["value"]
-    table = groups.agg(value="mean", variance="var").reset_index()
+    gold = pick(summary, source="gold")
+    tuned = gold[(gold["task"] != "") & (gold["property"] == gold["property"].iloc[0])]
+    keys = ["study", "condition", "measure"]
+    values = tuned.melt(keys[:2], MEASURES, "measure").dropna().groupby(keys, sort=False)["value"]
+    table = values.agg(value="mean", variance="var").reset_index()
     table["sigma"] = table.groupby("measure")["variance"].transform("mean") ** 0.5
-    return table.assign(name=table["study"] + ": " + table["task"] + ": " + table["measure"])
+    return table.assign(name=table["study"] + ": " + table["condition"] + ": " + table["measure"])
 
 
 def verdicts(judged: pd.DataFrame) -> dict[str, str]:
     """The verdict of every comparison that could be made. ``judged`` : as ``claims.judge`` gives it."""
-    asked = judged[judged["verdict"].isin(["reproduced", "not reproduced", "undecided"])]
-    return {f"{r.claim}: {r.encoder}: {r.compared}: {r.property}: {r.measure}": r.verdict for r in asked.itertuples()}
+    testable = judged[judged["verdict"].isin(claims.ORDER)]
+    keys = testable[["claim", "encoder", "compared", "property", "measure"]].itertuples(index=False)
+    return {": ".join(key): verdict for key, verdict in zip(keys, testable["verdict"], strict=True)}
 
 
-def record(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
+def expectations(
+    wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame, judged: pd.DataFrame
+) -> dict[str, Any]:
     """What a later run is compared with, as it is written into ``expected/<scale>.yaml``.
 
     Only what the default run makes too is recorded: the studies' own tasks.
@@ -103,13 +105,13 @@ def record(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame, jud
     ------
     ParameterError : fewer than three seeds of a task: their spread is the tolerance.
     """
-    seeds = pd.Series([r.variant.name.rpartition("-s")[0] for r in wanted if r.variant.task]).value_counts()
+    seeds = pd.Series([run.variant.condition for run in wanted if run.variant.task]).value_counts()
     if len(seeds) and seeds.min() < 3:
         raise ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
-    table = loose(summary)
     own = {(run.study.name, task) for run in wanted for task in run.study.tasks}
-    default = [r for r in wanted if not r.variant.task or (r.study.name, r.variant.name.rpartition("-s")[0]) in own]
-    table = table[[pair in own for pair in zip(table["study"], table["task"], strict=True)]]
+    default = [r for r in wanted if not r.variant.task or (r.study.name, r.variant.condition) in own]
+    table = loose(summary)
+    table = table[[pair in own for pair in zip(table["study"], table["condition"], strict=True)]]
     return {
         "exact": {"reason": REASONS["exact"], "values": exact(default)},
         "tight": {"reason": REASONS["tight"], "tolerance": TIGHT,
@@ -170,42 +172,16 @@ def with_claims(page: str, scale: str, judged: pd.DataFrame) -> str:
     return marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page)
 
 
-def check(wanted: list[Run], scale: str, recording: bool = False) -> bool:
-    """For Make: compare the results with ``expected/<scale>.yaml`` and print the table, or record them there.
+def check(wanted: list[Run], scale: str) -> bool:
+    """For Make: compare the results with ``expected/<scale>.yaml`` and print the table.
 
     Returns
     -------
     Whether everything recorded was found again.
     """
-    path = params.ROOT / "expected" / f"{scale}.yaml"
+    expected = read(params.ROOT / "expected" / f"{scale}.yaml")
     results.complete(wanted)
-    expected = {} if recording else read(path)
-    counts, tests = results.layers(wanted), results.neuron_tests(wanted)
-    accuracy, summary = results.accuracies(counts), results.summary(wanted, counts, tests)
-    found = accuracy, summary, claims.judge(wanted, counts, tests)
-    if recording:
-        from lib import figures  # here: seaborn takes two seconds to import
-
-        made, kept = results.figures_folder(scale), results.recorded(scale)
-        for name, table in {"summary": summary, "claims": found[2]}.items():
-            text = table.to_csv(index=False, float_format=figures.DIGITS)
-            if not (made / f"{name}.csv").exists() or (made / f"{name}.csv").read_text(encoding="utf-8") != text:
-                raise disk.StaleResult(
-                    f"{made}/{name}.csv is not of these runs: run 'make reproduce' for the same ones"
-                )
-        head = f"# What a run at scale '{scale}' must give again, and how closely. Written by `make record`.\n"
-        with disk.being_made(path) as part:
-            part.write_text(head + yaml.safe_dump(record(wanted, *found), sort_keys=False, width=120))
-        kept.mkdir(parents=True, exist_ok=True)
-        for figure in (f for f in made.iterdir() if f.suffix in (".pdf", ".png", ".csv")):
-            shutil.copy2(figure, kept / figure.name)
-        page = params.ROOT / "README.md"
-        text = page.read_text(encoding="utf-8")
-        with disk.being_made(page) as part:
-            part.write_text(with_claims(text, scale, pd.read_csv(kept / "claims.csv")), encoding="utf-8")
-        print(f"recorded in {path.relative_to(params.ROOT)} and {kept.relative_to(params.ROOT)}/")
-        return True
-    table = compare(expected, wanted, *found)
+    table = compare(expected, wanted, *_found(wanted))
     shown = table.drop(columns="reason").map(lambda v: f"{v:.4f}" if isinstance(v, float) else v)
     print(shown.to_string(index=False, na_rep="", max_colwidth=70))
     for kind, reason in table.drop_duplicates("kind")[["kind", "reason"]].itertuples(index=False):
@@ -215,3 +191,41 @@ def check(wanted: list[Run], scale: str, recording: bool = False) -> bool:
     for row in bad.itertuples():
         print(f"  {row.verdict}  {row.name}: expected {row.expected}, got {row.got}, tolerance {row.tolerance}")
     return bad.empty
+
+
+def record(wanted: list[Run], scale: str) -> None:
+    """For Make: make the results the reference, in ``expected/<scale>.yaml``, ``figures/<scale>/`` and the README.
+
+    Raises
+    ------
+    StaleResult : the figures are those of other runs.
+    ParameterError : fewer than three seeds of a task.
+    """
+    from lib import figures  # here: seaborn takes two seconds to import
+
+    results.complete(wanted)
+    accuracy, summary, judged = _found(wanted)
+    path = params.ROOT / "expected" / f"{scale}.yaml"
+    drawn, kept = results.figures_folder(scale), results.recorded(scale)
+    for file, table in {drawn / "summary.csv": summary, drawn / "claims.csv": judged}.items():
+        text = table.to_csv(index=False, float_format=figures.DIGITS)
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            raise disk.StaleResult(f"{file} is not of these runs: run 'make reproduce' for the same ones")
+    head = f"# What a run at scale '{scale}' must give again, and how closely. Written by `make record`.\n"
+    found = expectations(wanted, accuracy, summary, judged)
+    with disk.being_made(path) as part:
+        part.write_text(head + yaml.safe_dump(found, sort_keys=False, width=120))
+    kept.mkdir(parents=True, exist_ok=True)
+    for figure in (f for f in drawn.iterdir() if f.suffix in (".pdf", ".png", ".csv")):
+        shutil.copy2(figure, kept / figure.name)
+    page = params.ROOT / "README.md"
+    text = with_claims(page.read_text(encoding="utf-8"), scale, results.from_csv(kept / "claims.csv"))
+    with disk.being_made(page) as part:
+        part.write_text(text, encoding="utf-8")
+    print(f"recorded in {path.relative_to(params.ROOT)} and {kept.relative_to(params.ROOT)}/")
+
+
+def _found(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Accuracies, summary and judged claims of these runs."""
+    counts, tests = results.layers(wanted), results.neuron_tests(wanted)
+    return results.accuracies(counts), results.summary(wanted, counts, tests), claims.judge(wanted, counts, tests)
