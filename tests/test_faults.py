@@ -308,7 +308,7 @@ def test_of_two_makes_of_one_notebook_the_second_waits_and_uses_what_the_first_m
 
 def test_a_notebook_whose_make_was_killed_is_not_waited_for(notebook, tmp_path: Path) -> None:
     killed = notebook(WAIT="30")
-    while not (tmp_path / "runs").exists():
+    while "sleep" not in [p.name() for p in psutil.Process(killed.pid).children(recursive=True)]:
         assert killed.poll() is None
     for process in psutil.Process(killed.pid).children(recursive=True):
         process.kill()
