@@ -41,9 +41,9 @@ def results() -> dict[str, str]:
             found["finetune"] += [trained.predictions.to_csv().encode(), trained.curve.to_csv().encode()]
         stores = activations.load(run).values()
         found["extract"] += [hashlib.sha256(np.ascontiguousarray(s.vectors)).digest() for s in stores]
-        found["layers"] += [probes.layer_counts(run).to_csv().encode()]
+        found["layers"] += [probes.ensure_layer_counts(run).to_csv().encode()]
         found["neurons"] += [neurons.table(run).to_csv().encode()]
-        found["neurons"] += [rank.order.tobytes() for rank in neurons.load(run).values()]
+        found["neurons"] += [rank.order.tobytes() for rank in neurons.ensure_rankings(run).values()]
     return {step: hashlib.sha256(b"".join(parts)).hexdigest() for step, parts in found.items()}
 
 

@@ -226,10 +226,10 @@ def test_a_model_with_a_changed_byte_is_trained_again_and_make_is_told(run_of) -
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.99])
 def test_a_ranking_with_a_changed_byte_is_made_again(make_study, at: float) -> None:
     run = Run(make_study(probe__epochs=1, ranking__sizes=[1.0]), PRETRAINED)
-    before = neurons.load(run)["tag"]
+    before = neurons.ensure_rankings(run)["tag"]
     assert runs.is_current(run, "neurons")
     flip(run.ranking, at)
-    after = neurons.load(run)["tag"]
+    after = neurons.ensure_rankings(run)["tag"]
     assert runs.is_current(run, "neurons")
     assert np.array_equal(after.order, before.order)
     assert np.array_equal(after.weight, before.weight)

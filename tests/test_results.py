@@ -260,7 +260,7 @@ def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
 
 def test_the_counts_of_a_run_give_the_accuracies_of_its_predictions(make_study) -> None:
     run = Run(make_study(), Variant("pretrained"))
-    table = probes.layer_counts(run)
+    table = probes.ensure_layer_counts(run)
     found = results.accuracies(results.layers([run]))
     sums = (
         table[table["split"] == "test"]

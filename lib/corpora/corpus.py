@@ -18,7 +18,7 @@ from lib.corpora.columns import _file_splits
 from lib.corpora.sentences import SPLITS, CorpusError, Sentence, plain_quotes
 from lib.corpora.silver import chunks, supersenses
 from lib.study import inputs, runs
-from lib.study.params import Ranking, Study
+from lib.study.params import RankingSettings, Study
 
 MANY = 0.25
 """Share of duplicate sentences from which their number is said."""
@@ -65,7 +65,7 @@ def check(study: Study) -> None:
         raise CorpusError("\n".join(problems))
 
 
-def _lacking(labels: dict[str, pd.Series], settings: Ranking) -> Iterator[str]:
+def _lacking(labels: dict[str, pd.Series], settings: RankingSettings) -> Iterator[str]:
     counts, least = labels["train"].value_counts(), settings.min_label_words
     often, most = counts.index[0], counts.iloc[0]
     if len(counts) < 2:

@@ -1,5 +1,6 @@
-"""Ablation: a run's ranking, tested by retraining on its first neurons and by zeroing all but some."""
+"""Ablation: a run's rankings, tested by retraining on their first neurons and by zeroing all but some."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,139 +10,159 @@ import torch
 from lib import disk, encoders, probes
 from lib.encoders import activations
 from lib.encoders.activations import Activations
-from lib.neurons.rankings import Ranked, ordering, search_score
+from lib.neurons.rankings import RANKINGS, Ranked, ordering, rank, search_score
 from lib.probes.labels import Labels
-from lib.probes.linear import Head, Probe
-from lib.study.params import Ranking
+from lib.probes.linear import Probe, ProbeSpec
 from lib.study.runs import Run
 
 
-def load(run: Run) -> dict[str, Ranked]:
-    """The rankings of a run's properties, computed now (with ``table``) where they are missing."""
-    table(run)
-    found = np.load(run.ranking, allow_pickle=False)
-    shape = tuple(int(n) for n in found["shape"])
-    return {
-        name: Ranked(name, found[f"{name}.order"], found[f"{name}.weight"], list(found[f"{name}.labels"]), shape)
-        for name in run.study.properties
-    }  # type: ignore[misc]
+def ensure_tests(run: Run) -> pd.DataFrame:
+    """What the neurons of a run can do: read if it is up to date, else computed now.
 
-
-def table(run: Run) -> pd.DataFrame:
-    """What the neurons of a run can do, read if it is there, else computed now.
-
-    One row per property, split (dev, test) and test: ``kind`` retrain (a probe on the ordering's first ``neurons``),
-    keep-top, keep-random, keep-bottom (the all-neuron probe with all others zeroed), with ``accuracy``; or ``kind``
-    layer (``neurons`` of the top fraction that lie in ``layer``). ``l1`` is the penalty that was used, for all of
-    these probes; so the one retrained on all neurons is the all-neuron probe itself.
+    One row per property, ranking, test, number of neurons and split (dev, test), with its accuracy. ``test`` : retrain
+    (a probe on the ranking's first ``neurons``), or keep-top, keep-random, keep-bottom (the all-neuron probe with all
+    other neurons zeroed). ``l1`` is the penalty of all these probes; so the one retrained on all neurons is the
+    all-neuron probe itself.
     """
     key = run.key("neurons")
     if disk.archive_key(run.ranking) != key:
         disk.remove(run.neurons)
-    return disk.table(run.neurons, key, lambda: _table(run))
+    return disk.table(run.neurons, key, lambda: _rank_and_test(run))
 
 
-def _table(run: Run) -> pd.DataFrame:
-    study, place, settings = run.study, encoders.device(run.study), run.study.ranking
-    stores = activations.load(run)
-    words = {split: s.words for split, s in stores.items()}
-    sets = [probes.label_set(words, name) for name in study.properties]
-    probe, chosen = _all_neuron_probe(stores, sets, run)
-    weight = probe.weight[0].cpu().numpy()
-    shape = (stores["train"].layers, stores["train"].width)
-    ranks = [_rank(labelled, weight[part], shape, settings) for labelled, part in zip(sets, probe.parts, strict=True)]
-    *some, every = sorted({ranks[0].count(fraction) for fraction in settings.sizes})
-    rankings = [torch.from_numpy(rank.order) for rank in ranks]
-    heads = [Head([s], order, chosen, chosen, some) for s, order in zip(sets, rankings, strict=True)]
-    title = "retrained on the first n neurons"
-    retrained = probes.fit(stores["train"], heads, study.probe, study.seed, place, title) if some else []
-    rows = [
-        {"property": rank.property, "kind": "layer", "layer": layer, "neurons": int(n), "split": "train"}
-        for rank in ranks
-        for layer, n in enumerate(rank.per_layer(settings.top))
-    ]
-    for split in ("dev", "test"):
-        for labelled, found in zip(sets, retrained, strict=False):
-            right = found.predict(stores[split])[0] == labelled.ids[split]
-            rows += [_row(labelled.property, "retrain", n, split, r.mean()) for n, r in zip(some, right, strict=True)]
-        zeroed = _zeroed(stores[split], split, sets, ranks, probe, [*some, every], study.seed)
-        whole = [row for row in zeroed if row["neurons"] == every and row["kind"] == "keep-top"]
-        rows += zeroed + [{**row, "kind": "retrain"} for row in whole]
-    kept = {f"{r.property}.{part}": getattr(r, part) for r in ranks for part in ("order", "weight", "labels")}
-    with disk.being_made(run.ranking) as part_file, part_file.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, key=run.key("neurons"), shape=np.array(shape), **kept)
-    return pd.DataFrame(rows).assign(l1=chosen)
-
-
-def _row(name: str, kind: str, neurons: int, split: str, accuracy: float) -> dict:
-    return {"property": name, "kind": kind, "neurons": neurons, "split": split, "accuracy": float(accuracy)}
-
-
-def _rank(labelled: Labels, weight: np.ndarray, shape: tuple[int, int], settings: Ranking) -> Ranked:
-    counts = np.bincount(labelled.ids["train"], minlength=len(labelled.names))
-    frequent = counts >= settings.min_label_words
-    if not frequent.any():
-        raise ValueError(
-            f"property '{labelled.property}': no label has {settings.min_label_words} training words; "
-            "lower ranking.min_label_words"
+def ensure_rankings(run: Run, ranking: str = "lca") -> dict[str, Ranked]:
+    """A ranking of the neurons for each of a run's properties: read if it is up to date, else computed now."""
+    ensure_tests(run)
+    saved = np.load(run.ranking, allow_pickle=False)
+    layers, width = saved["shape"].tolist()
+    return {
+        name: Ranked(
+            name,
+            ranking,
+            saved[f"{name}.{ranking}.order"],
+            saved[f"{name}.weight"],
+            saved[f"{name}.labels"].tolist(),
+            (layers, width),
         )
-    own = weight[frequent].astype(np.float32)
-    names = [name for name, often in zip(labelled.names, frequent, strict=True) if often]
-    return Ranked(labelled.property, ordering(own, settings.mass_steps), own, names, shape)
+        for name in run.study.properties
+    }
+
+
+def ensure_layers(run: Run) -> pd.DataFrame:
+    """How many of a ranking's top neurons (``ranking.top``) lie in each layer: property, ranking, layer, neurons."""
+    rows = [
+        {"property": name, "ranking": ranking, "layer": layer, "neurons": int(neurons)}
+        for ranking in RANKINGS
+        for name, ranked in ensure_rankings(run, ranking).items()
+        for layer, neurons in enumerate(ranked.per_layer(run.study.ranking.top))
+    ]
+    return pd.DataFrame(rows)
+
+
+def table(run: Run) -> pd.DataFrame:
+    """LCA's rows of ``ensure_layers`` and ``ensure_tests`` in one table: ``kind`` is "layer" or the test."""
+    tests = ensure_tests(run).rename(columns={"test": "kind"})
+    layers = ensure_layers(run).assign(kind="layer", split="train", l1=tests["l1"].iloc[0])
+    both = pd.concat([layers, tests]).query("ranking == 'lca'")
+    return both[["property", "kind", "layer", "neurons", "split", "accuracy", "l1"]].reset_index(drop=True)
+
+
+def _rank_and_test(run: Run) -> pd.DataFrame:
+    study, stores = run.study, activations.load(run)
+    words = {split: store.words for split, store in stores.items()}
+    sets = [probes.label_set(words, name) for name in study.properties]
+    probe, l1 = _all_neuron_probe(stores, sets, run)
+    cases = [
+        (labels, own, ranked)
+        for labels, own in zip(sets, probe.split(), strict=True)
+        for ranked in rank(labels, own.weight[0].cpu().numpy(), stores["train"].vectors, study.ranking)
+    ]
+    sizes = sorted({cases[0][2].count(fraction) for fraction in study.ranking.sizes})
+    retrained = _retrain(stores["train"], cases, sizes[:-1], l1, run)
+    rows = []
+    for labels, own, ranked in cases:
+        first, retrained = retrained[: len(sizes) - 1], retrained[len(sizes) - 1 :]
+        shuffled = np.random.default_rng(study.seed).permutation(ranked.order)
+        orders = {"keep-top": ranked.order, "keep-random": shuffled, "keep-bottom": ranked.order[::-1]}
+        for split in ("dev", "test"):
+            X, ids = stores[split].vectors, labels.ids[split]
+            predicted = ablate(own, X, orders, sizes)
+            predicted["retrain"] = [*(p.predict(X)[0][0] for p in first), predicted["keep-top"][-1]]
+            rows += [
+                (labels.property, ranked.ranking, test, n, split, float((found == ids).mean()), l1)
+                for test, by_size in predicted.items()
+                for n, found in zip(sizes, by_size, strict=True)
+            ]
+    _save(run, [ranked for *_, ranked in cases])
+    return pd.DataFrame(rows, columns=["property", "ranking", "test", "neurons", "split", "accuracy", "l1"])
+
+
+def _save(run: Run, ranks: list[Ranked]) -> None:
+    arrays = {f"{r.property}.{r.ranking}.order": r.order for r in ranks}
+    arrays |= {f"{r.property}.weight": r.weight for r in ranks} | {f"{r.property}.labels": r.labels for r in ranks}
+    with disk.being_made(run.ranking) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, key=run.key("neurons"), shape=ranks[0].shape, **arrays)
 
 
 def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: Run) -> tuple[Probe, float]:
-    """One probe on all neurons; with several penalties to try, the best by LCA's search score on the dev split."""
-    study, grid = run.study, run.study.ranking.l1
+    """One probe on all neurons, and its penalty: of several, the best by LCA's search score on the dev split."""
+    study, grid, targets = run.study, run.study.ranking.l1, [s.target for s in sets]
     tried = sorted({0.0, *grid}) if len(grid) > 1 else grid
-    heads = [Head(sets, slice(None), value, value) for value in tried]
-    found = probes.fit(stores["train"], heads, study.probe, study.seed, encoders.device(study), "all-neuron probe")
+    specs = [ProbeSpec(targets, "all", value, value) for value in tried]
+    X, device = stores["train"].vectors, encoders.device(study)
+    found = probes.fit_specs(X, specs, study.probe, study.seed, device, "all-neuron probe")
     if len(tried) == 1:
         return found[0], tried[0]
-    free, edge = _mean_accuracy(found[0], sets, stores["dev"]), found[0].weight.shape[2] // 5
+    dev = stores["dev"].vectors
+    accuracy = [_mean_accuracy(probe, sets, dev) for probe in found]
     scores = {}
-    for value, probe in zip(tried, found, strict=True):
-        order = torch.from_numpy(ordering(probe.weight[0].cpu().numpy(), study.ranking.mass_steps).copy())
-        top, bottom = (
-            _mean_accuracy(_only(probe, part), sets, stores["dev"]) for part in (order[:edge], order[-edge:])
-        )
-        scores[value] = search_score(top, bottom, free, _mean_accuracy(probe, sets, stores["dev"]))
+    for value, probe, penalised in zip(tried, found, accuracy, strict=True):
+        order = ordering(probe.weight[0].cpu().numpy(), study.ranking.mass_steps)
+        edge = len(order) // 5
+        top, bottom = (_mean_accuracy(_only(probe, part), sets, dev) for part in (order[:edge], order[-edge:]))
+        scores[value] = search_score(top, bottom, accuracy[0], penalised)
     best = max(grid, key=lambda value: scores[value])
     return found[tried.index(best)], best
 
 
-def _only(probe: Probe, neurons: torch.Tensor) -> Probe:
+def _only(probe: Probe, neurons: np.ndarray) -> Probe:
     """The probe with all neurons but these zeroed: it reads only these."""
-    neurons = neurons.to(probe.weight.device)
-    return replace(probe, weights=[probe.weight[:, :, neurons]], neurons=neurons)
+    scope = torch.from_numpy(neurons).to(probe.weight.device)
+    return replace(probe, weight=probe.weight[:, :, scope], scope=scope)
 
 
-def _mean_accuracy(probe: Probe, sets: list[Labels], dev: Activations) -> float:
-    found = probe.predict(dev)
-    return float(np.mean([(f[0] == s.ids["dev"]).mean() for f, s in zip(found, sets, strict=True)]))
+def _mean_accuracy(probe: Probe, sets: list[Labels], X: np.ndarray) -> float:
+    predicted = probe.predict(X)
+    return float(np.mean([(p[0] == s.ids["dev"]).mean() for p, s in zip(predicted, sets, strict=True)]))
 
 
-def _zeroed(
-    store: Activations, split: str, sets: list[Labels], ranks: list[Ranked], probe: Probe, sizes: list[int], seed: int
-) -> list[dict]:
-    """Accuracy of the all-neuron probe with all but n neurons zeroed, without retraining."""
-    tests = []
-    for labelled, part, rank in zip(sets, probe.parts, ranks, strict=True):
-        shuffled = np.random.default_rng(seed).permutation(rank.order)
-        for kind, order in (("top", rank.order), ("random", shuffled), ("bottom", rank.order[::-1])):
-            slices = [torch.from_numpy(n).to(probe.weight.device) for n in np.split(order.copy(), sizes)[: len(sizes)]]
-            steps = [(size, n, probe.weight[0, part, n]) for size, n in zip(sizes, slices, strict=True)]
-            tests.append((labelled, part, f"keep-{kind}", steps))
-    right, start = {}, 0
-    for block in probes.blocks(store, probe.scale, probe.weight.device):
-        every = probes.select(block, slice(None))[0]
-        wanted = slice(start, start + len(every))
-        for labelled, part, kind, steps in tests:
-            scores = probe.bias[0, part].expand(-1, len(every))
-            for size, neurons, weight in steps:
-                scores = torch.addmm(scores, weight, every.index_select(1, neurons).T)
-                guess = scores.argmax(0).cpu().numpy()
-                key = labelled.property, kind, size
-                right[key] = right.get(key, 0) + (guess == labelled.ids[split][wanted]).sum()
-        start = wanted.stop
-    return [_row(*key, split, count / len(store.words)) for key, count in right.items()]
+def _retrain(
+    store: Activations, cases: list[tuple[Labels, Probe, Ranked]], sizes: list[int], l1: float, run: Run
+) -> list[Probe]:
+    """For each ranking, a probe on its first n neurons for each size, all in one pass."""
+    firsts = [(labels, torch.from_numpy(ranked.order[:n])) for labels, _, ranked in cases for n in sizes]
+    specs = [ProbeSpec([labels.target], first, l1, l1) for labels, first in firsts]
+    settings, seed, device = run.study.probe, run.study.seed, encoders.device(run.study)
+    title = "retrained on the first n neurons"
+    return probes.fit_specs(store.vectors, specs, settings, seed, device, title) if specs else []
+
+
+def ablate(probe: Probe, X: np.ndarray, orders: dict[str, np.ndarray], sizes: Sequence[int]) -> dict[str, np.ndarray]:
+    """Predictions of an all-neuron probe with all neurons zeroed but the first n of an order, without retraining.
+
+    ``orders`` : name → [neurons] numbers. ``sizes`` : the n, ascending. Returns name → [sizes, words] label numbers.
+    """
+    device = probe.weight.device
+    steps = {
+        name: [torch.from_numpy(n).to(device) for n in np.split(order.copy(), sizes)[: len(sizes)]]
+        for name, order in orders.items()
+    }
+    out = {name: np.empty((len(sizes), X.shape[1]), np.int32) for name in orders}
+    for rows, block in probes.blocks(X, probe.standardiser, device):
+        network = probes.select(block, "all")[0]
+        for name, added in steps.items():
+            scores = probe.bias[0].expand(-1, len(network))
+            for predicted, neurons in zip(out[name], added, strict=True):
+                scores = torch.addmm(scores, probe.weight[0][:, neurons], network.index_select(1, neurons).T)
+                predicted[rows] = scores.argmax(0).cpu().numpy()
+    return out

@@ -4,12 +4,16 @@ A neuron is (layer, unit), numbered ``layer · width + unit``. One elastic-net p
 layers; its weights order the neurons; the order is tested by retraining on its first n and by zeroing all but n.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from lib.probes.labels import Labels
+from lib.study.params import RankingSettings
 
-def covering_steps(weight: np.ndarray, steps: int) -> np.ndarray:
+
+def mass_at_entry(weight: np.ndarray, steps: int) -> np.ndarray:
     """When each neuron enters the ranking, if it is ordered by growing mass.
 
     At mass p, a label's top neurons are the shortest prefix of its neurons, sorted by |weight|, whose summed |weight|
@@ -41,11 +45,42 @@ def covering_steps(weight: np.ndarray, steps: int) -> np.ndarray:
 def ordering(weight: np.ndarray, steps: int = 1000) -> np.ndarray:
     """All neurons, most important first: [neurons] numbers, a permutation.
 
-    Neurons are sorted by the mass step at which they enter (``covering_steps``), within a step by their largest
+    Neurons are sorted by the mass step at which they enter (``mass_at_entry``), within a step by their largest
     |weight|, then by number: unlike in the authors' toolkit the order is total.
     """
-    entry = covering_steps(weight, steps)
+    entry = mass_at_entry(weight, steps)
     return np.lexsort((np.arange(weight.shape[1]), -np.abs(weight).max(0), entry))
+
+
+def lca(weight: np.ndarray, X: np.ndarray, y: np.ndarray, settings: RankingSettings) -> np.ndarray:
+    """Linguistic Correlation Analysis (Dalvi et al. 2019): the weights of a probe say which neurons count."""
+    return ordering(weight, settings.mass_steps)
+
+
+RANKINGS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, RankingSettings], np.ndarray]] = {"lca": lca}
+"""Name → an order of all neurons, total: [neurons] numbers, most important first. Each is given the same: ``weight``
+[labels, neurons] of the all-neuron probe, ``X`` [layers, words, width], the training words, ``y`` [words] label numbers
+(-1: too rare to be ranked), and the settings."""
+
+
+def rank(labels: Labels, weight: np.ndarray, X: np.ndarray, settings: RankingSettings) -> list["Ranked"]:
+    """Every ranking of a property, by the labels that are frequent enough. ``weight``, ``X`` : as in ``RANKINGS``.
+
+    Raises ValueError if no label is.
+    """
+    ids, least = labels.ids["train"], settings.min_label_words
+    frequent = np.flatnonzero(np.bincount(ids, minlength=len(labels.names)) >= least)
+    if not len(frequent):
+        raise ValueError(
+            f"property '{labels.property}': no label has {least} training words; lower ranking.min_label_words"
+        )
+    row_of = np.full(len(labels.names), -1)
+    row_of[frequent] = np.arange(len(frequent))
+    own, names, shape = weight[frequent].astype(np.float32), [labels.names[i] for i in frequent], (len(X), X.shape[2])
+    return [
+        Ranked(labels.property, name, ranking(own, X, row_of[ids], settings), own, names, shape)
+        for name, ranking in RANKINGS.items()
+    ]
 
 
 def top_per_label(weight: np.ndarray, mass: float) -> list[np.ndarray]:
@@ -77,13 +112,14 @@ def search_score(top: float, bottom: float, free: float, penalised: float) -> fl
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ranking of one property.
+    """A ranking of one property.
 
     ``order`` : [neurons] numbers, most important first. ``weight`` : [ranked labels, neurons] of the all-neuron probe.
     ``labels`` : the names of the rows (labels frequent enough to be ranked). ``shape`` : layers, width.
     """
 
     property: str
+    ranking: str
     order: np.ndarray
     weight: np.ndarray
     labels: list[str]

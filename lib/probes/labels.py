@@ -25,6 +25,11 @@ class Labels:
     control: bool = False
 
     @property
+    def target(self) -> tuple[np.ndarray, int]:
+        """What a probe learns: the label numbers of the training words, and how many labels there are."""
+        return self.ids["train"], len(self.names)
+
+    @property
     def unseen(self) -> dict[str, int]:
         """Words per split whose label never occurs in training."""
         return {split: int((ids < 0).sum()) for split, ids in self.ids.items()}

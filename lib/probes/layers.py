@@ -6,29 +6,30 @@ import pandas as pd
 from lib import disk, encoders
 from lib.encoders import activations
 from lib.probes.labels import Labels, baselines, label_sets, text_ids, word_groups
-from lib.probes.linear import Head, fit
+from lib.probes.linear import ProbeSpec, fit_specs
 from lib.study.runs import Run
 
 
-def layer_counts(run: Run) -> pd.DataFrame:
-    """Counts of correct predictions of a run's layer probes, read if they are there, else made now.
+def ensure_layer_counts(run: Run) -> pd.DataFrame:
+    """Counts of correct predictions of a run's layer probes: read if they are up to date, else computed now.
 
     One row per property, target (real, control), layer, split (dev, test), word group and text: ``correct`` of
     ``total``. The baselines are rows too: layer -1, ``target`` = majority or lookup.
     """
-    return disk.table(run.layers, run.key("layers"), lambda: _layers(run))
+    return disk.table(run.layers, run.key("layers"), lambda: _layer_counts(run))
 
 
-def _layers(run: Run) -> pd.DataFrame:
+def _layer_counts(run: Run) -> pd.DataFrame:
     study = run.study
     stores = activations.load(run)
     words = {split: store.words for split, store in stores.items()}
     sets = label_sets(study, words)
-    (probe,) = fit(stores["train"], [Head(sets)], study.probe, study.seed, encoders.device(study), "layer probes")
+    spec, device = ProbeSpec([s.target for s in sets]), encoders.device(study)
+    (probe,) = fit_specs(stores["train"].vectors, [spec], study.probe, study.seed, device, "layer probes")
     rows = []
     for split in ("dev", "test"):
         texts = text_ids(words[split])
-        for labelled, found in zip(sets, probe.predict(stores[split]), strict=True):
+        for labelled, found in zip(sets, probe.predict(stores[split].vectors), strict=True):
             real = next(s for s in sets if s.property == labelled.property)
             groups = word_groups(words, real, split)
             kind = "control" if labelled.control else "real"

@@ -1,45 +1,47 @@
-"""Probe: elastic-net linear classifiers on frozen activations, all layers and all label sets in one batched product.
+"""Linear probes on plain arrays: elastic-net classifiers, all layers and all label sets in one batched product.
 
-The unit of work is all layers of one variant at once: weights [groups, labels, features], where a group is a layer (or
-one set of neurons of the whole network) and the labels of every property and of its control task lie side by side. One
-step is two batched matrix products, forward and gradient, in closed form: no autograd. Of the possible layouts this one
-(labels before words, and one buffer of words that layers and the whole network are both views of) is the fastest.
+Scores are [groups, labels, words]. A group is a layer, or one set of neurons of the whole network; the labels of every
+property and of its control task lie side by side. A step is two batched products, forward and gradient, in closed form:
+no autograd. Layer probes and all-neuron probe read views of one buffer. This was the fastest layout that we timed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
-from lib.encoders.activations import Activations
-from lib.probes.labels import Labels
-from lib.study import params
+from lib.study.params import ProbeSettings
 
 BLOCK = 8192
 """Words read at once where order does not matter; bounds the memory."""
 
+Scope = Literal["each layer", "all"] | torch.Tensor
+"""What a probe reads: each layer by itself (one group per layer), all neurons, or those of these numbers (one group).
+A neuron's number is ``layer · width + unit``."""
+
 
 @dataclass(frozen=True)
-class Scale:
+class Standardiser:
     """Per neuron, mean and deviation over the training words: both [layers, 1, width] float32."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
 
     @classmethod
-    def of(cls, vectors: np.ndarray) -> "Scale":
-        """From a store [layers, words, width], one layer and one block at a time. A neuron that never varies is kept
-        at 0."""
-        layers, words, width = vectors.shape
+    def of(cls, X: np.ndarray) -> "Standardiser":
+        """From [layers, words, width], one layer and one block at a time. A neuron that never varies becomes 0."""
+        layers, words, width = X.shape
         mean, deviation = torch.zeros(layers, 1, width), torch.ones(layers, 1, width)
         for layer in range(layers):
             total, square = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
-            shift = torch.from_numpy(vectors[layer, :BLOCK].astype(np.float32)).mean(0)
+            shift = torch.from_numpy(X[layer, :BLOCK].astype(np.float32)).mean(0)
             for start in range(0, words, BLOCK):
-                block = torch.from_numpy(vectors[layer, start : start + BLOCK].astype(np.float32)).sub_(shift)
+                block = torch.from_numpy(X[layer, start : start + BLOCK].astype(np.float32)).sub_(shift)
                 total += block.sum(0)
                 square += block.square_().sum(0)
             variance = square / words - (total / words) ** 2
@@ -49,26 +51,35 @@ class Scale:
 
 
 def read(
-    store: Activations, rows: slice | np.ndarray, scale: Scale | None, place: torch.device,
+    X: np.ndarray,
+    rows: slice | np.ndarray,
+    standardiser: Standardiser | None,
+    device: torch.device,
     into: torch.Tensor | None = None,
-) -> torch.Tensor:  # fmt: skip
-    """Words of a store: [layers, n, width] float32 on ``place``, scaled if a scale is given.
+) -> torch.Tensor:
+    """Words of ``X`` [layers, words, width]: [layers, n, width] float32 on ``device``, standardised if asked for.
 
     The memory is laid out [n, layers, width], so that all neurons of a word lie side by side (``select``). ``into`` :
     [at least n, layers, width], a buffer to fill; without it, a new one.
     """
-    block = torch.from_numpy(np.asarray(store.vectors)[:, rows]).to(place)
+    block = torch.from_numpy(np.require(X[:, rows], requirements="W")).to(device)
     layers, words, width = block.shape
-    out = (torch.empty(words, layers, width, device=place) if into is None else into[:words]).transpose(0, 1)
+    out = (torch.empty(words, layers, width, device=device) if into is None else into[:words]).transpose(0, 1)
     out.copy_(block)
-    return out if scale is None else out.sub_(scale.mean.to(place)).div_(scale.deviation.to(place))
+    return (
+        out if standardiser is None else out.sub_(standardiser.mean.to(device)).div_(standardiser.deviation.to(device))
+    )
 
 
-def blocks(store: Activations, scale: Scale | None, place: torch.device, size: int = 2048) -> Iterator[torch.Tensor]:
-    """All words of a store in order, some at a time, each block in the memory of the one before."""
-    buffer = torch.empty(min(size, len(store.words)), store.layers, store.width, device=place)
-    for start in range(0, len(store.words), size):
-        yield read(store, slice(start, start + size), scale, place, buffer)
+def blocks(
+    X: np.ndarray, standardiser: Standardiser | None, device: torch.device, size: int = 2048
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """All words in order, some at a time: their numbers and ``read``, each block in the memory of the one before."""
+    layers, words, width = X.shape
+    buffer = torch.empty(min(size, words), layers, width, device=device)
+    for start in range(0, words, size):
+        rows = slice(start, min(start + size, words))
+        yield rows, read(X, rows, standardiser, device, buffer)
 
 
 def batches(words: int, size: int, order: str, epochs: int, seed: int) -> Iterator[np.ndarray | slice]:
@@ -77,175 +88,157 @@ def batches(words: int, size: int, order: str, epochs: int, seed: int) -> Iterat
     for _ in range(epochs):
         shuffled = rng.permutation(words) if order == "shuffled" else None
         for start in range(0, words, size):
-            yield (
-                slice(start, min(start + size, words)) if shuffled is None else np.sort(shuffled[start : start + size])
-            )
+            rows = slice(start, min(start + size, words))
+            yield rows if shuffled is None else np.sort(shuffled[rows])
 
 
 @dataclass(frozen=True)
-class Head:
-    """What one batched probe learns.
+class ProbeSpec:
+    """What one batched probe learns, and from what.
 
-    ``sets`` : the label sets. ``neurons`` : the numbers of the neurons that it reads, in one group (``slice(None)``:
-    all); None: one group per layer. ``l1``, ``l2`` : the penalties, None for those of the settings. ``sizes`` :
-    ascending; instead of one probe on all ``neurons``, one on each of their first ``sizes``.
+    ``targets`` : per label set, [words] label numbers and how many labels there are. ``l1``, ``l2`` : the penalties,
+    None for those of the settings.
     """
 
-    sets: Sequence[Labels]
-    neurons: torch.Tensor | slice | None = None
+    targets: Sequence[tuple[np.ndarray, int]]
+    scope: Scope = "each layer"
     l1: float | None = None
     l2: float | None = None
-    sizes: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Trained probes, nested: the first reads the first neurons, the next these and some more.
+    """A trained probe: one linear classifier per group and label set."""
 
-    ``weights`` : one [groups, rows, neurons] per slice of neurons, for the probes that read it, which are the last
-    ones: the first has all rows. ``bias`` : [groups, rows, 1]; a row is a label of a set of a probe. ``parts`` : the
-    rows of each label set within a probe. ``neurons`` : what is read, as in Head. ``scale`` : None for raw vectors.
-    """
-
-    weights: list[torch.Tensor]
+    weight: torch.Tensor
+    """[groups, labels of all sets, features]"""
     bias: torch.Tensor
+    """[groups, labels of all sets, 1]"""
     parts: list[slice]
-    neurons: torch.Tensor | slice | None
-    scale: Scale | None
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """[groups, labels of all sets, features] of a probe that is not nested."""
-        (weight,) = self.weights
-        return weight
+    """The labels of each set."""
+    scope: Scope
+    standardiser: Standardiser | None
+    """None: it reads the vectors as they are."""
 
     def scores(self, block: torch.Tensor) -> torch.Tensor:
-        """What each label gets: [groups, n, features] → [groups, probes, labels of all sets, n]."""
-        scores, start = self.bias, 0
-        for weight in self.weights:
-            here = block[:, :, start : start + weight.shape[2]].transpose(1, 2)
-            if start:
-                scores[:, -weight.shape[1] :].baddbmm_(weight, here)
-            else:
-                scores = torch.baddbmm(self.bias, weight, here)
-            start += weight.shape[2]
-        return scores.unflatten(1, (len(self.weights), -1))
+        """[groups, n, features] → [groups, labels of all sets, n]"""
+        return torch.baddbmm(self.bias, self.weight, block.transpose(1, 2))
 
-    def predict(self, store: Activations) -> list[np.ndarray]:
-        """Predicted labels of every label set: [groups, words] each; [groups · probes, words] if nested."""
-        groups, words = len(self.bias) * len(self.weights), len(store.words)
-        out = [np.empty((groups, words), np.int32) for _ in self.parts]  # before all blocks: kept between them, their
-        start = 0  # parts would leave holes in the heap, which then grows with the corpus
-        for block in blocks(store, self.scale, self.bias.device):
-            here = slice(start, start := start + block.shape[1])
-            scores = self.scores(select(block, self.neurons))
-            for found, part in zip(out, self.parts, strict=True):
-                found[:, here] = scores[:, :, part].argmax(2).flatten(0, 1).cpu().numpy()
+    def split(self) -> list["Probe"]:
+        """One probe per label set: views, no copies."""
+        return [replace(self, weight=self.weight[:, p], bias=self.bias[:, p], parts=[slice(None)]) for p in self.parts]
+
+    def predict(self, X: np.ndarray) -> list[np.ndarray]:
+        """Per label set, the predicted label numbers for ``X`` [layers, words, width]: [groups, words]."""
+        # Before all blocks: kept between them, the parts would leave holes in the heap, which grows with the corpus.
+        out = [np.empty((len(self.bias), X.shape[1]), np.int32) for _ in self.parts]
+        for rows, block in blocks(X, self.standardiser, self.bias.device):
+            scores = self.scores(select(block, self.scope))
+            for predicted, part in zip(out, self.parts, strict=True):
+                predicted[:, rows] = scores[:, part].argmax(1).cpu().numpy()
         return out
 
 
-def select(block: torch.Tensor, neurons: torch.Tensor | slice | None) -> torch.Tensor:
-    """What a head reads of a block [layers, n, width]: [groups, n, features]. Neuron ``layer · width + unit``."""
-    if neurons is None:
-        return block
-    every = block.transpose(0, 1).flatten(1)[None]  # no copy: ``read`` has them in this order
-    return every if isinstance(neurons, slice) else every.index_select(2, neurons)
+def select(block: torch.Tensor, scope: Scope) -> torch.Tensor:
+    """What a probe of this scope reads of a block [layers, n, width]: [groups, n, features]."""
+    network = block.transpose(0, 1).flatten(1)  # no copy: ``read`` has them in this order
+    if isinstance(scope, torch.Tensor):
+        return network.index_select(1, scope)[None]  # in two dimensions: twice as fast as in three
+    return block if scope == "each layer" else network[None]
 
 
-def fit(
-    store: Activations, heads: Sequence[Head], settings: params.Probe, seed: int, place: torch.device | str = "cpu",
+def fit_specs(
+    X: np.ndarray,
+    specs: Sequence[ProbeSpec],
+    settings: ProbeSettings,
+    seed: int,
+    device: torch.device | str = "cpu",
     title: str = "probes",
-) -> list[Probe]:  # fmt: skip
-    """Train all heads in one pass over the words: every batch is read once, for all of them.
+) -> list[Probe]:
+    """Train one probe per spec, all in one pass over the words: every batch is read once, for all of them.
 
-    The loss of each group, probe and label set is the cross-entropy, averaged over the batch, plus the elastic net
+    The loss of each group and label set is the cross-entropy, averaged over the batch, plus the elastic net
     λ1·Σ|W| + λ2·‖W‖₂ of its own weights (the norm is not squared, as in the authors' toolkit). Adam; weights from zero.
-    ``store`` holds the training words, to which the ``train`` labels of every set belong.
+
+    Parameters
+    ----------
+    X : [layers, words, width], the training words, in memory or mapped: it is read batch by batch, and held in float32.
+    title : of the progress bar.
+
+    Raises
+    ------
+    ValueError : a label set has another number of words, or a word without a label.
     """
-    place = torch.device(place)
-    scale = Scale.of(store.vectors) if settings.standardise else None
-    probes = [_zero(store, head, scale, place) for head in heads]
-    targets = [torch.stack([torch.from_numpy(s.ids["train"]).long() for s in head.sets]) for head in heads]
-    for target in targets:
-        if (target < 0).any() or target.shape[1] != len(store.words):
-            raise ValueError(f"{target.shape[1]} labels do not match the {len(store.words)} words of the store")
+    device, (layers, words, width) = torch.device(device), X.shape
+    targets = [torch.from_numpy(ids).long() for spec in specs for ids, _ in spec.targets]
+    for ids in targets:
+        if (ids < 0).any() or len(ids) != words:
+            raise ValueError(f"{int((ids >= 0).sum())} labels do not match the {words} words")
+    stacked, sets = torch.stack(targets), [len(spec.targets) for spec in specs]
     penalties = [
-        [given if given is not None else own for given, own in ((h.l1, settings.l1), (h.l2, settings.l2))]
-        for h in heads
+        [own if given is None else given for given, own in ((s.l1, settings.l1), (s.l2, settings.l2))] for s in specs
     ]
-    weights = [w for probe in probes for w in (*probe.weights, probe.bias)]
-    update = _adam(weights, settings.learning_rate)
-    steps = -(-len(store.words) // settings.batch_size) * settings.epochs
-    order = batches(len(store.words), settings.batch_size, settings.order, settings.epochs, seed)
-    buffer = torch.empty(settings.batch_size, store.layers, store.width, device=place)
+    standardiser = Standardiser.of(X) if settings.standardise else None
+    probes = [initial_probe(X.shape, spec, standardiser, device) for spec in specs]
+    update = _adam([w for probe in probes for w in (probe.weight, probe.bias)], settings.learning_rate)
+    order = batches(words, settings.batch_size, settings.order, settings.epochs, seed)
+    steps = -(-words // settings.batch_size) * settings.epochs
+    buffer = torch.empty(settings.batch_size, layers, width, device=device)
     torch.empty(1 << 22)  # glibc from now on keeps 16 MB that are freed, instead of giving them back at every step
-    with torch.no_grad():
-        for rows in tqdm(order, total=steps, desc=title, unit="step", leave=False):
-            block = read(store, rows, scale, place, buffer)
-            for probe, target, (l1, l2) in zip(probes, targets, penalties, strict=True):
-                _gradient(probe, select(block, probe.neurons), target[:, rows].to(place))
-                _penalise(probe, l1, l2)
-            update()
-    return [replace(p, weights=[w.detach() for w in p.weights], bias=p.bias.detach()) for p in probes]
+    for rows in tqdm(order, total=steps, desc=title, unit="step", leave=False):
+        block = read(X, rows, standardiser, device, buffer)
+        labels, gradients = stacked[:, rows].to(device).split(sets), []
+        for probe, ids, (l1, l2) in zip(probes, labels, penalties, strict=True):
+            weight, bias = gradient(probe, select(block, probe.scope), ids)
+            penalise(weight, probe, l1, l2)
+            gradients += [weight, bias]
+        update(gradients)
+    return probes
 
 
-def _adam(weights: list[torch.Tensor], learning_rate: float) -> Callable[[], None]:
-    """A step of Adam on the ``grad`` of the weights. (``torch.optim.Adam``, the class around the same function, imports
-    PyTorch's compiler: more than a second.)"""
-    grads, moments = [w.grad for w in weights], [[torch.zeros_like(w) for w in weights] for _ in range(2)]
+def _adam(weights: list[torch.Tensor], learning_rate: float) -> Callable[[list[torch.Tensor]], None]:
+    """A step of Adam on the weights, given their gradients. (``torch.optim.Adam``, the class around the same function,
+    imports PyTorch's compiler: more than a second.)"""
+    moments = [[torch.zeros_like(w) for w in weights] for _ in range(2)]
     steps = [torch.zeros((), device=w.device) for w in weights]
     settings = {"lr": learning_rate, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
     settings |= {"amsgrad": False, "maximize": False, "fused": weights[0].device.type in ("cpu", "cuda") or None}
-    return lambda: adam(weights, grads, *moments, [], steps, **settings)
+    return lambda gradients: adam(weights, gradients, *moments, [], steps, **settings)
 
 
-def _zero(store: Activations, head: Head, scale: Scale | None, place: torch.device) -> Probe:
-    ends = np.cumsum([0, *(len(s.names) for s in head.sets)])
-    groups, features = (store.layers, store.width) if head.neurons is None else (1, store.layers * store.width)
-    features = len(head.neurons) if isinstance(head.neurons, torch.Tensor) else features
-    sizes = head.sizes or [features]
-    slices = np.diff([0, *sizes])
-    if (slices <= 0).any() or sizes[-1] > features:
-        raise ValueError(f"the sizes of nested probes must ascend from 1 to at most {features}: {list(sizes)}")
-    rows = [int(ends[-1]) * probes for probes in range(len(sizes), 0, -1)]
-    shapes = [*((r, int(n)) for r, n in zip(rows, slices, strict=True)), (rows[0], 1)]
-    *weights, bias = (torch.zeros(groups, *shape, device=place, requires_grad=True) for shape in shapes)
-    for tensor in (*weights, bias):
-        tensor.grad = torch.zeros_like(tensor)
-    parts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
-    neurons = head.neurons[: sizes[-1]].to(place) if isinstance(head.neurons, torch.Tensor) else head.neurons
-    return Probe(weights, bias, parts, neurons, scale)
+def initial_probe(
+    shape: tuple[int, int, int], spec: ProbeSpec, standardiser: Standardiser | None, device: torch.device
+) -> Probe:
+    """The probe before training, all weights 0. ``shape`` : layers, words, width."""
+    layers, _, width = shape
+    scope = spec.scope.to(device) if isinstance(spec.scope, torch.Tensor) else spec.scope
+    named = {"each layer": (layers, width), "all": (1, layers * width)}
+    groups, features = (1, len(scope)) if isinstance(scope, torch.Tensor) else named[scope]
+    ends = np.cumsum([0, *(count for _, count in spec.targets)]).tolist()
+    weight, bias = (torch.zeros(groups, ends[-1], size, device=device) for size in (features, 1))
+    return Probe(weight, bias, [slice(a, b) for a, b in pairwise(ends)], scope, standardiser)
 
 
-def _gradient(probe: Probe, block: torch.Tensor, wanted: torch.Tensor) -> None:
-    """Gradient of the cross-entropy in closed form. ``block`` : [groups, n, features]; ``wanted`` : [label sets, n]."""
-    scores = probe.scores(block)  # becomes the error: softmax minus one-hot
-    for part, ids in zip(probe.parts, wanted, strict=True):
-        view = scores[:, :, part]
-        view.copy_(torch.softmax(view, 2))
-        index = ids.expand(*view.shape[:2], 1, -1)
-        view.scatter_add_(2, index, view.new_full((1, 1, 1, 1), -1.0).expand(index.shape))
-    error, start = scores.flatten(1, 2), 0
-    for weight in probe.weights:
-        assert weight.grad is not None
-        mine, here = error[:, -weight.shape[1] :], block[:, :, start : start + weight.shape[2]]
-        torch.baddbmm(weight.grad, mine, here, beta=0, alpha=1 / block.shape[1], out=weight.grad)
-        start += weight.shape[2]
-    torch.mean(error, 2, keepdim=True, out=probe.bias.grad)
+def gradient(probe: Probe, block: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradient of the cross-entropy by weight and bias, in closed form.
+
+    ``block`` : [groups, n, features]; ``labels`` : [label sets, n] label numbers.
+    """
+    error = probe.scores(block)  # becomes softmax minus one-hot
+    for part, ids in zip(probe.parts, labels, strict=True):
+        view = error[:, part]
+        view.copy_(torch.softmax(view, 1))
+        view.scatter_(1, ids.expand(len(view), 1, -1), -1.0, reduce="add")
+    weight = torch.baddbmm(probe.weight, error, block, beta=0, alpha=1 / block.shape[1])
+    return weight, torch.mean(error, 2, keepdim=True)
 
 
-def _penalise(probe: Probe, l1: float, l2: float) -> None:
-    """Add the gradient of the elastic net, label set by label set."""
+def penalise(gradient: torch.Tensor, probe: Probe, l1: float, l2: float) -> None:
+    """Add the elastic net's part to the gradient of the weights, label set by label set."""
     if l1:
-        for weight in probe.weights:
-            weight.grad.add_(weight.sign(), alpha=l1)
+        gradient.add_(probe.weight.sign(), alpha=l1)
     if l2:
-        norms = torch.zeros_like(probe.bias)  # of each row, squared; then of its label set, in every row
-        for weight in probe.weights:
-            norms[:, -weight.shape[1] :] += torch.linalg.vector_norm(weight, dim=2, keepdim=True).square_()
+        norms = torch.linalg.vector_norm(probe.weight, dim=2, keepdim=True).square_()  # of each label, squared
         for part in probe.parts:
-            view = norms.unflatten(1, (len(probe.weights), -1))[:, :, part]
-            view.copy_(view.sum(2, keepdim=True).expand(view.shape))
-        share = norms.sqrt_().clamp_min_(1e-12).reciprocal_()
-        for weight in probe.weights:
-            weight.grad.addcmul_(weight, share[:, -weight.shape[1] :], value=l2)
+            norms[:, part] = norms[:, part].sum(1, keepdim=True)
+        gradient.addcmul_(probe.weight, norms.sqrt_().clamp_min_(1e-12).reciprocal_(), value=l2)

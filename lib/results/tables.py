@@ -39,9 +39,9 @@ def complete(wanted: Iterable[Run]) -> None:
 
 
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
-    """Counts of correct predictions of several runs (``probes.layer_counts``), with ``study``, ``source`` and the
-    columns of the variant (``Variant.columns``)."""
-    return pd.concat([_named(probes.layer_counts(run), run) for run in wanted])
+    """Counts of correct predictions of several runs (``probes.ensure_layer_counts``), with ``study``, ``source`` and
+    the columns of the variant (``Variant.columns``)."""
+    return pd.concat([_named(probes.ensure_layer_counts(run), run) for run in wanted])
 
 
 def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:

@@ -135,7 +135,7 @@ class Finetune(Section):
     """Points of the learning curve."""
 
 
-class Probe(Section):
+class ProbeSettings(Section):
     epochs: Count
     batch_size: Count
     learning_rate: Positive
@@ -147,7 +147,7 @@ class Probe(Section):
     order: Literal["shuffled", "corpus"] = "shuffled"
 
 
-class Ranking(Section):
+class RankingSettings(Section):
     l1: list[Penalty] = Field(min_length=1)
     """Values of λ1 = λ2 to try; with several, the best by the search score of LCA."""
     mass_steps: Count = 1000
@@ -161,7 +161,7 @@ class Ranking(Section):
     """Relative loss of accuracy allowed to the minimal set."""
 
     @model_validator(mode="after")
-    def _ascending(self) -> "Ranking":
+    def _ascending(self) -> "RankingSettings":
         if self.sizes != sorted(set(self.sizes)) or self.sizes[-1] != 1 or self.sizes[0] == 0:
             raise ValueError("sizes must ascend from above 0 to 1.0")
         return self
@@ -179,8 +179,8 @@ class Study(Section):
     """What is fine-tuned on, with an amount where it is not all (``sst2-1k``); seeds are the Makefile's."""
     task_data: Tasks
     finetune: Finetune
-    probe: Probe
-    ranking: Ranking
+    probe: ProbeSettings
+    ranking: RankingSettings
     seed: int = Field(ge=0, lt=2**32)
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: Count

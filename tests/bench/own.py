@@ -14,7 +14,7 @@ from lib import corpora, disk, encoders, neurons, probes
 from lib.encoders import activations
 from lib.encoders.activations import Activations
 from lib.probes.labels import Labels
-from lib.probes.linear import Head
+from lib.probes.linear import ProbeSpec
 from lib.study import runs
 from lib.study.params import Study
 from lib.study.runs import Run
@@ -35,13 +35,13 @@ def prepare(run: Run) -> dict:
         lines = [t[column].astype(str).groupby(t["sentence"], sort=False).agg(" ".join) for t in tables.values()]
         (runs.home() / file).write_text("\n".join(np.concatenate(lines)) + "\n", encoding="utf-8")
     sentences = {split: int(t["sentence"].nunique()) for split, t in tables.items()}
-    place, tags = encoders.device(study), tables["train"]["pos"].astype(str)
+    device, tags = encoders.device(study), tables["train"]["pos"].astype(str)
     return {
         "model": encoders.checkpoint(study), "store": str(run.activations("train") / "activations.npy"),
         "sentences": {**sentences, "all": sum(sentences.values())}, "words": {s: len(t) for s, t in tables.items()},
         "labels": tags.nunique(), "majority": tags.mode()[0], "shape": encoders.shape(study),
         "seed": study.seed, "steps": study.ranking.mass_steps, "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name(place) if place.type == "cuda" else None,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def probe(run: Run) -> dict:
     start = clock()
     neurons.ordering(trained[1].weight[0].cpu().numpy(), run.study.ranking.mass_steps)
     seconds["ordering"] = clock() - start
-    right = [(guess == labelled.ids["test"]).mean() for p in trained for guess in p.predict(stores["test"])[0]]
+    right = [(guess == labelled.ids["test"]).mean() for p in trained for guess in p.predict(stores["test"].vectors)[0]]
     names = [*(f"layer {i}" for i in range(len(right) - 1)), "all neurons"]
     return {"seconds": seconds, "accuracy": dict(zip(names, map(float, right), strict=True))}
 
@@ -75,10 +75,11 @@ def _load(run: Run) -> tuple[dict[str, Activations], Labels]:
 
 def _train(study: Study, store: Activations, labelled: Labels) -> tuple[list[probes.Probe], dict[str, float]]:
     """The layer probes and the all-neuron probe, and the seconds of each."""
-    trained, seconds = [], {}
-    for stage, read in (("layer probes", None), ("all-neuron probe", slice(None))):
+    trained, seconds, device = [], {}, encoders.device(study)
+    for stage, scope in (("layer probes", "each layer"), ("all-neuron probe", "all")):
         start = clock()
-        trained += probes.fit(store, [Head([labelled], read)], study.probe, study.seed, encoders.device(study))
+        spec = ProbeSpec([labelled.target], scope)
+        trained += probes.fit_specs(store.vectors, [spec], study.probe, study.seed, device)
         seconds[stage] = clock() - start
     return trained, seconds
 
@@ -86,7 +87,7 @@ def _train(study: Study, store: Activations, labelled: Labels) -> tuple[list[pro
 def scaling(run: Run) -> dict:
     """How many times as long the probes take on more words, layers and width: every size is timed in turn, in the same
     process and with the same labels, and compared with the time on the job as it is just before."""
-    stores = {f"{size} x words": activations.read(Path(place).parent) for size, place in job["stores"].items()}
+    stores = {f"{size} x words": activations.read(Path(folder).parent) for size, folder in job["stores"].items()}
     names = sorted(set().union(*(s.words["pos"].astype(str) for s in stores.values())))
     for size, times in (("2 x layers", (2, 1, 1)), ("2 x width", (1, 1, 2))):
         base, file = stores["1 x words"], run.folder / f"{size}.npy"
@@ -106,8 +107,8 @@ def scaling(run: Run) -> dict:
 
 def limits(run: Run) -> dict:
     """Seconds of the arithmetic alone: the encoder on the batches of the extraction, the probes' matrix products."""
-    study, place, tables = run.study, encoders.device(run.study), corpora.load(run.study)
-    tok, model, batches = encoders.tokenizer(study), activations.encoder(run).to(place), []
+    study, device, tables = run.study, encoders.device(run.study), corpora.load(run.study)
+    tok, model, batches = encoders.tokenizer(study), activations.encoder(run).to(device), []
     hook = model.register_forward_pre_hook(lambda _, *given: batches.append(given), with_kwargs=True)
     for table in tables.values():
         sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]
@@ -123,16 +124,16 @@ def limits(run: Run) -> dict:
             model(*given, **{**options, "output_hidden_states": False})
         times.append(clock())
         for groups, features in ((layers, width), (1, layers * width)):
-            _products(study, words, groups, features, labels, place)
+            _products(study, words, groups, features, labels, device)
             times.append(clock())
     return {"seconds": dict(zip(("extraction", "layer probes", "all-neuron probe"), np.diff(times), strict=True))}
 
 
-def _products(study: Study, words: int, groups: int, features: int, labels: int, place: torch.device) -> None:
+def _products(study: Study, words: int, groups: int, features: int, labels: int, device: torch.device) -> None:
     """Scores and gradient of every step, in float32: [groups, labels, features] x [groups, features, n] and back (of
     the possible layouts the fastest)."""
-    block = torch.randn(groups, min(study.probe.batch_size, words), features, device=place)
-    weight, bias = torch.randn(groups, labels, features, device=place), torch.zeros(groups, labels, 1, device=place)
+    block = torch.randn(groups, min(study.probe.batch_size, words), features, device=device)
+    weight, bias = torch.randn(groups, labels, features, device=device), torch.zeros(groups, labels, 1, device=device)
     for _ in range(study.probe.epochs):
         for start in range(0, words, study.probe.batch_size):
             batch = block[:, : words - start]
