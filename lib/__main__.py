@@ -22,9 +22,11 @@ def arguments() -> argparse.ArgumentParser:
     grid = verbs.add_parser("grid", help="check and fetch, then what is to do as rules for Make")
     grid.add_argument("--keep", action="store_true", help="keep the activation stores")
     grid.add_argument("--dry", action="store_true", help="fetch nothing")
+    grid.add_argument("--record", action="store_true", help="skip recorded steps, record the others as they finish")
     run = verbs.add_parser("run", help="one notebook of one run")
     for name in ("study", "variant", "notebook"):
         run.add_argument(name)
+    run.add_argument("--record", action="store_true", help="record the tables of the step")
     draw = verbs.add_parser("draw", help="the notebook of figures of several runs")
     draw.add_argument("name", help="the scale")
     draw.add_argument("variants", type=json.loads, help="study → variants, as JSON")
@@ -35,7 +37,8 @@ def arguments() -> argparse.ArgumentParser:
         part.add_argument("--of", type=int, default=1)
     verbs.add_parser("summary", help="what a finished study says, in the terminal")
     verbs.add_parser("verify", help="compare the results with the recorded ones; fails on a miss")
-    verbs.add_parser("record", help="make the results the reference")
+    verbs.add_parser("record", help="record the results and make them the reference")
+    verbs.add_parser("figures", help="draw every figure, table and verdict from the recorded runs")
     verbs.add_parser("report", help="the notebook of figures as one page")
     pretrain = verbs.add_parser("pretrain", help="make the encoders of models/ from nothing")
     pretrain.add_argument("--size", default="full")
@@ -57,13 +60,20 @@ def main(given: argparse.Namespace) -> bool:
 
         target = notebook.ROOT / "runs" / given.study / given.variant / f"{given.notebook}.ipynb"
         parameters = {"study": given.study, "variant": given.variant, "size": "full", "overrides": given.overrides}
-        return notebook.execute(target, parameters, given.key, given.since, given.of)
+        done = notebook.execute(target, parameters, given.key, given.since, given.of)
+        if done and given.record:
+            from lib.study import runs
+
+            runs.record_notebook(runs.load(given.study, given.variant, "full", given.overrides), given.notebook)
+        return done
     if given.verb == "draw":
         from lib import notebook
 
         target = notebook.ROOT / "runs" / "figures" / given.name / "05_figures.ipynb"
         parameters = {"variants": given.variants, "scale": given.name, "size": "full", "overrides": given.overrides}
         return notebook.execute(target, parameters, given.key, given.since, given.of)
+    if given.verb == "figures":
+        return _draw_recorded(given.scale)
     if given.verb == "doctor":
         from lib import doctor
 
@@ -104,7 +114,7 @@ def _on_runs(given: argparse.Namespace) -> bool:
             with _to_stderr():
                 grid.fetch(wanted)
                 results.figures_folder(given.scale).mkdir(parents=True, exist_ok=True)
-        print(grid.rules(wanted, given.scale, overrides, given.keep))
+        print(grid.rules(wanted, given.scale, overrides, given.keep, given.record))
     elif given.verb == "summary":
         from lib.figures import report
 
@@ -121,7 +131,21 @@ def _on_runs(given: argparse.Namespace) -> bool:
         if given.verb == "verify":
             return verify.check(wanted, given.scale)
         verify.record(wanted, given.scale)
+        return _draw_recorded(given.scale)
     return True
+
+
+def _draw_recorded(scale: str) -> bool:
+    """Draw the figures of the recorded runs, and write their verdicts into README."""
+    from lib import notebook, results
+    from lib.results import verify
+
+    variants: dict[str, list[str]] = {}
+    for run in results.recorded_runs(scale):
+        variants.setdefault(run.study.name, []).append(run.variant.name)
+    target = notebook.ROOT / "runs" / "recorded" / scale / "05_figures.ipynb"
+    parameters = {"variants": variants, "scale": scale, "size": "full", "overrides": {}, "recorded": True}
+    return notebook.execute(target, parameters, "", float("inf"), 1) and verify.write_verdicts(scale)
 
 
 def _to_stderr():

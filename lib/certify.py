@@ -42,7 +42,9 @@ def results() -> dict[str, str]:
         stores = activations.load(run).values()
         found["extract"] += [hashlib.sha256(np.ascontiguousarray(s.vectors)).digest() for s in stores]
         found["layers"] += [probes.ensure_layer_counts(run).to_csv().encode()]
-        found["neurons"] += [neurons.table(run).to_csv().encode()]
+        found["neurons"] += [
+            table.to_csv().encode() for table in (neurons.ensure_tests(run), neurons.ensure_layers(run))
+        ]
         found["neurons"] += [rank.order.tobytes() for rank in neurons.ensure_rankings(run).values()]
     return {step: hashlib.sha256(b"".join(parts)).hexdigest() for step, parts in found.items()}
 
@@ -71,7 +73,7 @@ def write(other: Iterable[str]) -> None:
         step: {"version": known.get(step, {}).get("version", 0) + (step in other), "code": inputs.code_digest(*modules)}
         for step, modules in CODE.items()
     }
-    with disk.being_made(inputs.LIB / "study" / "certified.yaml") as part:
+    with disk.atomic_write(inputs.LIB / "study" / "certified.yaml") as part:
         head = (
             "# The version of each step's results and the code that gives them. Written by `python -m lib certify`.\n"
         )

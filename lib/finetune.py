@@ -1,7 +1,6 @@
 """Fine-tuning: ``transformers.Trainer`` on a Task, resumable. The only module that imports Trainer."""
 
 import math
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,14 +58,10 @@ def load(run: Run) -> Finetuned:
     """
     if not run.variant.task:
         raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
-    key = run.key("finetune")
-    with disk.lock(run.model):
-        if not runs.is_current(run, "finetune"):
-            _train(run, key)
-    return Finetuned(
-        run.model, pd.read_csv(run.model / "curve.csv"), pd.read_csv(run.model / "predictions.csv"),
-        disk.read_meta(run.model),
-    )  # fmt: skip
+    folder = runs.ensure(run, "finetune", lambda part: _train(run, part))
+    disk.remove(_checkpoints(run))
+    tables = (pd.read_csv(folder / name) for name in ("curve.csv", "predictions.csv"))
+    return Finetuned(folder, *tables, runs.manifest(run, "finetune"))
 
 
 class _Bar(ProgressCallback):
@@ -121,7 +116,8 @@ def constant(described: Task, gold: np.ndarray) -> float:
     return max(Counter(gold.tolist()).values()) / len(gold) if described.metric == "accuracy" else 0.0
 
 
-def _train(run: Run, key: str) -> None:
+def _train(run: Run, folder: Path) -> dict[str, Any]:
+    """Fine-tune, fill ``folder`` with the model and its tables, and return the facts of the manifest."""
     study, variant = run.study, run.variant
     settings, seed = study.finetune, variant.seed
     assert seed is not None and variant.task
@@ -146,7 +142,7 @@ def _train(run: Run, key: str) -> None:
     encoded |= {"dev": encoded["dev"].sort("length"), "test": encoded["test"].select(by_length)}
     steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
     every = math.ceil(steps / settings.evaluations)
-    checkpoints = run.model.with_name(f".checkpoints-{key}")
+    checkpoints = _checkpoints(run)
     arguments = TrainingArguments(
         output_dir=str(checkpoints), max_steps=steps, learning_rate=settings.learning_rate,
         warmup_steps=round(settings.warmup * steps), weight_decay=settings.weight_decay,
@@ -164,7 +160,6 @@ def _train(run: Run, key: str) -> None:
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bar)
-    start = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
         output = trainer.predict(encoded["test"])
@@ -177,19 +172,16 @@ def _train(run: Run, key: str) -> None:
     gold, guess = gold[np.argsort(by_length)], guess[np.argsort(by_length)]  # in the order of the test examples again
     found = {k.removeprefix("test_"): v for k, v in (output.metrics or {}).items()}
     floor = {split: constant(described, np.array(data[split]["label"])) for split in ("dev", "test")}
-    with disk.being_made(run.model) as part:
-        trainer.save_model(str(part))
-        tok.save_pretrained(part)
-        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle, and not needed
-        _curve(trainer.state.log_history).to_csv(part / "curve.csv", index=False)
-        pd.DataFrame({"gold": gold, "predicted": guess}).to_csv(part / "predictions.csv", index=False)
-        disk.write_meta(part, {
-            "key": key, "task": variant.task, "seed": seed, "metric": described.metric, "labels": described.labels,
-            "scores": {k: found[k] for k in tasks.SCORES if k in found}, "majority": floor,
-            "examples": {k: len(v) for k, v in data.items()}, "updates": steps, "parameters": parameters,
-            "bytes": (part / "model.safetensors").stat().st_size, "seconds": round(time.perf_counter() - start, 1),
-        })  # fmt: skip
-    disk.remove(checkpoints)
+    trainer.save_model(str(folder))
+    tok.save_pretrained(folder)
+    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and not needed
+    _curve(trainer.state.log_history).to_csv(folder / "curve.csv", index=False)
+    pd.DataFrame({"gold": gold, "predicted": guess}).to_csv(folder / "predictions.csv", index=False)
+    return {
+        "task": variant.task, "seed": seed, "metric": described.metric, "labels": described.labels,
+        "scores": {k: found[k] for k in tasks.SCORES if k in found}, "majority": floor,
+        "examples": {k: len(v) for k, v in data.items()}, "updates": steps, "parameters": parameters,
+    }  # fmt: skip
 
 
 def _magnitudes(model: torch.nn.Module) -> dict[str, float]:
@@ -203,6 +195,10 @@ def _texts(data: datasets.DatasetDict) -> list[str]:
 
 def _encode(batch: dict[str, list], tok: PreTrainedTokenizerBase, longest: int) -> Any:
     return tok(batch["text"], batch.get("text_pair"), truncation=True, max_length=longest, return_length=True)
+
+
+def _checkpoints(run: Run) -> Path:
+    return run.model.with_name(f".checkpoints-{run.model.name}")
 
 
 def _last_checkpoint(folder: Path) -> str | None:

@@ -4,12 +4,12 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from lib import corpora, disk, encoders, results, sources, tasks
 from lib.corpora import CorpusError
-from lib.encoders import EncoderError, activations
+from lib.encoders import EncoderError
 from lib.sources import SourceError
 from lib.study import files, inputs, loading, params, runs
 from lib.study.errors import ParameterError, nearest
@@ -100,15 +100,19 @@ def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:
     return problems
 
 
-def to_do(run: Run) -> list[Step]:
-    """The steps of a run whose results are not current, in order; those that do not last only if one after them is."""
+def to_do(run: Run, recording: bool = False) -> list[Step]:
+    """The steps of a run whose results are not current, in order; those that do not last only if one after them is.
+
+    ``recording`` : a step counts as done if its tables are recorded under the current key.
+    """
     found: list[Step] = []
     for step in reversed(STEPS.values()):
-        read = any(step.name in later.after for later in found)
-        current = runs.is_current(run, step.name) if step.lasts else activations.are_current(run)
-        shown = run.notebook(step.name).exists()
-        if step.applies(run) and (not (current and shown) if step.lasts else read and not current):
-            found.append(step)
+        if step.applies(run):
+            current, shown = runs.is_current(run, step.name), run.notebook(step.name).exists()
+            kept = recording and step.tables and runs.is_current(replace(run, recorded=True), step.name)
+            read = any(step.name in later.after for later in found)
+            if (read and not current) if kept or not step.lasts else not (current and shown):
+                found.append(step)
     return found[::-1]
 
 
@@ -135,20 +139,22 @@ def figures_are_current(wanted: list[Run], scale: str) -> bool:
 
 
 def plan(wanted: list[Run], scale: str) -> list[str]:
-    """What is to do, as the names of executed notebooks below ``runs/``."""
+    """The steps to do, as the names of executed notebooks below ``runs/``."""
     found = [f"{run.study.name}/{run.variant.name}/{s.notebook}" for run in wanted for s in to_do(run)]
     drawn = not found and figures_are_current(wanted, scale)
     return found + ([] if drawn else [f"figures/{scale}/{FIGURES}"])
 
 
-def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool) -> str:
-    """What is to do, as a makefile: one target per step of a run, in the order that their results ask for.
+def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, recording: bool = False) -> str:
+    """The steps to do as a makefile: one target per step of a run.
 
     A step waits for those that it reads, and for the same step of the variants that its notebook shows beside it. A
-    result that does not last goes when all that read it are done, unless ``keep``.
+    result that does not last is deleted when all steps that read it are done, unless ``keep``. When ``recording``, each
+    step records its tables as it finishes, and the figures are left to ``make figures``.
     """
-    doing = {(run.study.name, run.variant.name): (run, to_do(run)) for run in wanted}
-    total, now = len(plan(wanted, scale)), time.time()
+    doing = {(run.study.name, run.variant.name): (run, to_do(run, recording)) for run in wanted}
+    draws = not recording and bool(plan(wanted, scale))
+    total, now = sum(len(steps) for _, steps in doing.values()) + draws, time.time()
     options = f"--overrides {shlex.quote(json.dumps(overrides))} --since {now:.2f} --of {total}"
     lines = ["SHELL := bash", ".SHELLFLAGS := -euo pipefail -c", ".PHONY: all", "all:"]
 
@@ -167,19 +173,14 @@ def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool) 
             others = [(v, doing.get((study, v), (None, []))[1]) for v in step.beside if v != variant]
             before += [target(study, v, step) for v, todo in others if step in todo]
             rule(target(study, variant, step), before,
-                 f"run {study} {variant} {step.notebook} --key {run.key(step.name)}")  # fmt: skip
+                 f"run {study} {variant} {step.notebook} --key {run.key(step.name)}{' --record' if recording else ''}")  # fmt: skip
         reading = [target(study, variant, s) for s in steps if "extract" in s.after]
         if reading and not keep:
-            gone = f"runs/{study}/{variant}/activations"
+            gone = f"runs/{study}/{variant}/extract"
             lines += [f".PHONY: {gone}", f"all: {gone}", f"{gone}: {' '.join(reading)}", f"\t@rm -rf {gone}"]
-    if plan(wanted, scale):
+    if draws:
         every = [target(*name, step) for name, (_, steps) in doing.items() for step in steps if step.name != "extract"]
         chosen = {study: [v for s, v in doing if s == study] for study, _ in doing}
         rule(f"runs/figures/{scale}/{FIGURES}.ipynb", every,
              f"draw {scale} {shlex.quote(json.dumps(chosen))} --key {figures_key(wanted)}")  # fmt: skip
     return "\n".join(lines) + "\n"
-
-
-def path_of(target: str) -> Path:
-    """Where a target of the rules is."""
-    return params.ROOT / target

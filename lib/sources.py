@@ -70,23 +70,23 @@ def fetch(name: str) -> Path:
     source = SOURCES[name]
     folder = home() / f"{name}-{source.version}"
     with disk.lock(folder):
-        known = disk.read_meta(folder).get("files")
-        if known and source.sha256 == disk.read_meta(folder)["sha256"] and known == _digests(folder):
+        manifest = disk.read_manifest(folder)
+        if manifest.get("key") == source.sha256 and {*manifest["files"]} == _files(folder):
             return folder
         archive = home() / "archives" / source.archive
         if not archive.exists():
             _download(name, source, archive)
         verify(archive, source.sha256)
-        with disk.being_made(folder) as part:
+        with disk.atomic_write(folder) as part:
             unpack(archive, part, source.keep, source.limit, source.inner)
-            disk.write_meta(part, {"sha256": source.sha256, "licence": source.licence, "files": _digests(part)})
+            disk.write_manifest(part, {"key": source.sha256, "licence": source.licence})
         return folder
 
 
 def missing() -> list[str]:
     """Names of the sources that are not here yet, the optional ones left out."""
     needed = {n: s for n, s in SOURCES.items() if not s.optional}
-    return [n for n, s in needed.items() if not (home() / f"{n}-{s.version}" / "meta.json").exists()]
+    return [n for n, s in needed.items() if not (home() / f"{n}-{s.version}" / disk.MANIFEST).exists()]
 
 
 def verify(archive: Path, sha256: str, fix: str = "Delete it and run 'make data'") -> None:
@@ -150,9 +150,10 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                     yield member.name, bundle.extractfile(member)  # type: ignore[misc]
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "meta.json" and not p.name.startswith("."))
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+def _files(folder: Path) -> set[str]:
+    """The files of a source; what a file manager hides in its folder does not count."""
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != disk.MANIFEST and not p.name.startswith("."))
+    return {p.relative_to(folder).as_posix() for p in files}
 
 
 def _download(name: str, source: Source, archive: Path) -> None:

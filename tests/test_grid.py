@@ -33,7 +33,7 @@ def keep(run: Run, *steps: str) -> None:
     """Write results of these steps, and their executed notebooks."""
     for step in steps:
         if step == "finetune":
-            with disk.being_made(run.model) as part:
+            with disk.atomic_write(run.model) as part:
                 part.mkdir()
                 disk.write_meta(part, {"key": run.key(step)})
         elif step != "extract":

@@ -185,7 +185,7 @@ def test_a_model_of_other_parameters_is_no_result(make_study) -> None:
         disk.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
     with pytest.raises(disk.StaleResult, match="is missing, cut short, or of other parameters or code"):
         results.complete([run])
-    with disk.being_made(run.model) as part:
+    with disk.atomic_write(run.model) as part:
         part.mkdir()
         (part / "model.safetensors").write_bytes(b"weights")
         disk.write_meta(part, {"key": run.key("finetune")})

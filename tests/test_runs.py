@@ -213,19 +213,19 @@ def test_what_fails_leaves_nothing_behind_and_keeps_the_old_result(tmp_path: Pat
         return (path / "f" if folder else path).read_text()
 
     path = tmp_path / "sub" / "result"
-    with pytest.raises(RuntimeError, match="half-way"), disk.being_made(path) as part:
+    with pytest.raises(RuntimeError, match="half-way"), disk.atomic_write(path) as part:
         fill(part, "new")
         raise RuntimeError("half-way")
     assert contents(path.parent) == []
-    with disk.being_made(path) as part:
+    with disk.atomic_write(path) as part:
         fill(part, "old")
         assert not path.exists(), "not there before it is whole"
     assert contents(path.parent) == ["result"]
-    with pytest.raises(KeyboardInterrupt), disk.being_made(path) as part:
+    with pytest.raises(KeyboardInterrupt), disk.atomic_write(path) as part:
         fill(part, "new")
         raise KeyboardInterrupt
     assert text() == "old"
-    with disk.being_made(path) as part:
+    with disk.atomic_write(path) as part:
         fill(part, "newer")
     assert text() == "newer"
     assert contents(path.parent) == ["result"]
@@ -234,7 +234,7 @@ def test_what_fails_leaves_nothing_behind_and_keeps_the_old_result(tmp_path: Pat
 def test_a_part_left_by_a_killed_process_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / ".result.part").mkdir()
     (tmp_path / ".result.part" / "rest").write_text("rest")
-    with disk.being_made(tmp_path / "result") as part:
+    with disk.atomic_write(tmp_path / "result") as part:
         part.mkdir()
     assert contents(tmp_path / "result") == []
 

@@ -264,12 +264,12 @@ def test_a_name_that_make_cannot_take_is_refused_with_one_that_it_can(tmp_path: 
 def test_files_get_the_rights_that_the_umask_leaves_whatever_a_library_gave_them(tmp_path: Path, mask, mode) -> None:
     before = os.umask(mask)
     try:
-        with disk.being_made(tmp_path / "model") as part:
+        with disk.atomic_write(tmp_path / "model") as part:
             part.mkdir()
             (part / "model.safetensors").write_bytes(b"")
             (part / "model.safetensors").chmod(0o600)
             disk.write_meta(part, {})
-        with disk.being_made(tmp_path / "table") as part:
+        with disk.atomic_write(tmp_path / "table") as part:
             part.touch(0o600)
         assert os.umask(mask) == mask
     finally:

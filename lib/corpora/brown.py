@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lib import sources
-from lib.corpora.sentences import SPLITS, CorpusError, Sentence
-from lib.study.params import Study
+from lib.corpora.sentences import CorpusError, Sentence
+from lib.study.params import SPLITS, Study
 
 GENRES = dict(zip("abcdefghjklmnpr", [
     "press reportage", "press editorial", "press reviews", "religion", "skills and hobbies", "popular lore",

@@ -9,16 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lib import disk
 from lib.corpora.brown import _brown_splits
 from lib.corpora.columns import _file_splits
-from lib.corpora.sentences import SPLITS, CorpusError, Sentence, plain_quotes
+from lib.corpora.sentences import CorpusError, Sentence, plain_quotes
 from lib.corpora.silver import chunks, supersenses
 from lib.study import inputs, runs
-from lib.study.params import RankingSettings, Study
+from lib.study.params import SPLITS, RankingSettings, Study
 
 MANY = 0.25
 """Share of duplicate sentences from which their number is said."""
@@ -37,13 +35,13 @@ def load(study: Study) -> dict[str, pd.DataFrame]:
     key = inputs.corpus_digest(study)
     folder = runs.home() / "corpora" / f"{study.corpus.name}-{key}"
     with disk.lock(folder):
-        if disk.read_meta(folder).get("key") != key:
+        if disk.read_manifest(folder).get("key") != key:
             tables = {split: _table(s, study.properties) for split, s in _splits(study).items()}
-            with disk.being_made(folder) as part:
+            with disk.atomic_write(folder) as part:
                 part.mkdir()
                 for split, table in tables.items():
-                    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), part / f"{split}.parquet")
-                disk.write_meta(part, {"key": key})
+                    table.to_parquet(part / f"{split}.parquet", index=False)
+                disk.write_manifest(part, {"key": key})
     return {split: pd.read_parquet(folder / f"{split}.parquet") for split in SPLITS}
 
 

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-SPLITS = ("train", "dev", "test")
-
 
 class CorpusError(ValueError):
     """A corpus that cannot be used; the message says what, where (file:line) and what to do."""

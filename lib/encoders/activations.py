@@ -2,7 +2,7 @@
 
 A store is a folder of three files: ``activations.npy`` (float16 [layers, words, width]: one layer is contiguous),
 ``words.parquet`` (text, sentence, position, word, one column per property; the rows are the words of the array) and
-``meta.json`` (shapes, key, dropped words with reasons), written last. Three lines of NumPy read it::
+``manifest.json`` (shapes, key, dropped words with reasons, SHA-256 of the files), written last. Three lines of NumPy read it::
 
     vectors = np.load("activations.npy", mmap_mode="r")  # layer 0 is the embedding output
     words = pd.read_parquet("words.parquet")
@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
 
 from lib import corpora, disk, encoders
 from lib.encoders.alignment import Alignment, Window
+from lib.study import runs
+from lib.study.params import SPLITS
 from lib.study.runs import Run
 
 if TYPE_CHECKING:
@@ -60,29 +60,23 @@ def load(run: Run) -> dict[str, Activations]:
     OSError : the disk is too small (checked before anything is computed).
     FloatingPointError : the encoder gave a value that is not finite.
     """
-    key = run.key("extract")
-    folders = {split: run.activations(split) for split in corpora.SPLITS}
-    with disk.lock(run.folder / "activations"):
-        todo = [split for split, folder in folders.items() if not _whole(folder, key)]
-        if todo:
-            _fill(run, {split: folders[split] for split in todo}, key)
+    folders, key = {split: run.activations(split) for split in SPLITS}, run.key("extract")
+    with disk.lock(run.result("extract")):
+        missing = [split for split, folder in folders.items() if disk.read_manifest(folder).get("key") != key]
+        if missing:
+            _fill(run, missing)
     return {split: read(folder) for split, folder in folders.items()}
-
-
-def are_current(run: Run) -> bool:
-    """Whether the stores of a run are there, complete and of its parameters."""
-    return all(_whole(run.activations(split), run.key("extract")) for split in corpora.SPLITS)
 
 
 def read(folder: Path) -> Activations:
     """Open a finished store. Raises StaleResult if it is unfinished or damaged."""
-    meta = disk.read_meta(folder)
-    if not meta or not _whole(folder, meta["key"]):
+    manifest = disk.read_manifest(folder)
+    if not manifest:
         raise disk.StaleResult(f"{folder} is not a finished store: delete it and run the extraction again")
     return Activations(
         np.load(folder / "activations.npy", mmap_mode="c"),  # PyTorch takes only what could be written to; none does
         pd.read_parquet(folder / "words.parquet"),
-        pd.DataFrame(meta["dropped"], columns=["sentence", "position", "word", "reason"]),
+        pd.DataFrame(manifest["dropped"], columns=["sentence", "position", "word", "reason"]),
     )
 
 
@@ -216,48 +210,36 @@ def _ramp(lengths: torch.Tensor) -> torch.Tensor:
     return torch.arange(int(ends[-1]), device=lengths.device) - torch.repeat_interleave(ends - lengths, lengths)
 
 
-def _whole(folder: Path, key: str) -> bool:
-    """Whether the store is finished, of this key, and has the bytes that it should have."""
-    meta = disk.read_meta(folder)
-    return meta.get("key") == key and meta["bytes"] == _sizes(folder)
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    return {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.suffix in (".npy", ".parquet")}
-
-
-def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
+def _fill(run: Run, splits: list[str]) -> None:
     study = run.study
     place = encoders.device(study)
     tables = corpora.load(study)
     tok, model = encoders.tokenizer(study), encoder(run).to(place)
     layers, width = encoders.layers_of(model, tok("a word")["input_ids"])
-    disk.need_space(run.folder, sum(2.0 * layers * width * len(tables[split]) for split in folders))
+    disk.need_space(run.folder, sum(2.0 * layers * width * len(tables[split]) for split in splits))
     longest = encoders.limit(study, tok, model)
-    for split, folder in folders.items():
+    for split in splits:
         table = tables[split]
         sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]
         alignments = encoders.align(tok, sentences, longest)
         kept, dropped = _kept(table, alignments)
-        with disk.being_made(folder) as part:
-            part.mkdir()
+        with runs.writing(run, "extract", run.activations(split)) as (part, facts):
             array = np.lib.format.open_memmap(
                 part / "activations.npy", mode="w+", dtype=np.float16, shape=(layers, len(kept), width)
             )
-            disk.reserve(part / "activations.npy")
+            disk.preallocate(part / "activations.npy")
             options = (tok.pad_token_id or 0, study.encoder.batch_pieces, study.encoder.pooling, f"extract {split}")
             for rows, vectors in extract(model, alignments, *options):
                 _check_finite(vectors, f"{run.study.name}, {run.variant.name}, {split}")
                 array[:, rows] = vectors
             array.flush()
             del array
-            pq.write_table(pa.Table.from_pandas(kept, preserve_index=False), part / "words.parquet")
-            disk.write_meta(part, {
-                "key": key, "encoder": study.encoder.checkpoint, "variant": run.variant.name,
+            kept.to_parquet(part / "words.parquet", index=False)
+            facts |= {
+                "encoder": study.encoder.checkpoint, "variant": run.variant.name,
                 "shape": [layers, len(kept), width], "dtype": "float16", "dropped": dropped,
                 "windows": sum(len(a.windows) for a in alignments), "sentences": len(sentences),
-                "bytes": _sizes(part),
-            })  # fmt: skip
+            }  # fmt: skip
     del model
     gc.collect()
 

@@ -43,7 +43,7 @@ def write(notebook: str | Path, page: str | Path) -> None:
     html = html.replace("</head>", STYLE + "</head>", 1)
     if loaded := re.search(r"""(?:src=|<link[^>]*href=|@import|url\()\s*["']?(https?:)?//[^"')\s]+""", html):
         raise ValueError(f"{page}: the page would load {loaded.group()}")
-    with disk.being_made(Path(page)) as part:
+    with disk.atomic_write(Path(page)) as part:
         part.write_text(html, encoding="utf-8")
 
 

@@ -115,7 +115,7 @@ def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write a figure as PDF and PNG beside the CSV that it is drawn from."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix in ("pdf", "png"):
-        with disk.being_made(folder / f"{name}.{suffix}") as part, matplotlib.rc_context(STYLE):
+        with disk.atomic_write(folder / f"{name}.{suffix}") as part, matplotlib.rc_context(STYLE):
             figure.savefig(part, format=suffix, metadata={"CreationDate": None} if suffix == "pdf" else None)
     save_table(folder, name, table)
 
@@ -123,7 +123,7 @@ def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
 def save_table(folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write a table as CSV, in four digits."""
     folder.mkdir(parents=True, exist_ok=True)
-    with disk.being_made(folder / f"{name}.csv") as part:
+    with disk.atomic_write(folder / f"{name}.csv") as part:
         table.to_csv(part, index=False, float_format=DIGITS)
 
 

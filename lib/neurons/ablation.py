@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lib import disk, encoders, probes
+from lib import encoders, probes
 from lib.encoders import activations
 from lib.encoders.activations import Activations
-from lib.neurons.rankings import RANKINGS, Ranked, ordering, rank, search_score
+from lib.neurons.rankings import Ranked, ordering, rank, search_score
 from lib.probes.labels import Labels
 from lib.probes.linear import Probe, ProbeSpec
+from lib.study import runs
 from lib.study.runs import Run
 
 
@@ -24,16 +26,12 @@ def ensure_tests(run: Run) -> pd.DataFrame:
     other neurons zeroed). ``l1`` is the penalty of all these probes; so the one retrained on all neurons is the
     all-neuron probe itself.
     """
-    key = run.key("neurons")
-    if disk.archive_key(run.ranking) != key:
-        disk.remove(run.neurons)
-    return disk.table(run.neurons, key, lambda: _rank_and_test(run))
+    return pd.read_parquet(_ensure(run) / "tests.parquet")
 
 
 def ensure_rankings(run: Run, ranking: str = "lca") -> dict[str, Ranked]:
     """A ranking of the neurons for each of a run's properties: read if it is up to date, else computed now."""
-    ensure_tests(run)
-    saved = np.load(run.ranking, allow_pickle=False)
+    saved = np.load(_ensure(run) / "rankings.npz", allow_pickle=False)
     layers, width = saved["shape"].tolist()
     return {
         name: Ranked(
@@ -50,13 +48,7 @@ def ensure_rankings(run: Run, ranking: str = "lca") -> dict[str, Ranked]:
 
 def ensure_layers(run: Run) -> pd.DataFrame:
     """How many of a ranking's top neurons (``ranking.top``) lie in each layer: property, ranking, layer, neurons."""
-    rows = [
-        {"property": name, "ranking": ranking, "layer": layer, "neurons": int(neurons)}
-        for ranking in RANKINGS
-        for name, ranked in ensure_rankings(run, ranking).items()
-        for layer, neurons in enumerate(ranked.per_layer(run.study.ranking.top))
-    ]
-    return pd.DataFrame(rows)
+    return pd.read_parquet(_ensure(run) / "layers.parquet")
 
 
 def table(run: Run) -> pd.DataFrame:
@@ -67,7 +59,12 @@ def table(run: Run) -> pd.DataFrame:
     return both[["property", "kind", "layer", "neurons", "split", "accuracy", "l1"]].reset_index(drop=True)
 
 
-def _rank_and_test(run: Run) -> pd.DataFrame:
+def _ensure(run: Run) -> Path:
+    """The folder of the step's result: ``tests.parquet``, ``layers.parquet`` and ``rankings.npz``."""
+    return runs.ensure(run, "neurons", lambda part: _rank_and_test(run, part))
+
+
+def _rank_and_test(run: Run, folder: Path) -> None:
     study, stores = run.study, activations.load(run)
     words = {split: store.words for split, store in stores.items()}
     sets = [probes.label_set(words, name) for name in study.properties]
@@ -93,15 +90,22 @@ def _rank_and_test(run: Run) -> pd.DataFrame:
                 for test, by_size in predicted.items()
                 for n, found in zip(sizes, by_size, strict=True)
             ]
-    _save(run, [ranked for *_, ranked in cases])
-    return pd.DataFrame(rows, columns=["property", "ranking", "test", "neurons", "split", "accuracy", "l1"])
+    tests = pd.DataFrame(rows, columns=["property", "ranking", "test", "neurons", "split", "accuracy", "l1"])
+    tests.to_parquet(folder / "tests.parquet", index=False)
+    _save([ranked for *_, ranked in cases], study.ranking.top, folder)
 
 
-def _save(run: Run, ranks: list[Ranked]) -> None:
+def _save(ranks: list[Ranked], top: float, folder: Path) -> None:
+    """Write the orders and weights, and how many of the ``top`` neurons lie in each layer."""
+    rows = [
+        {"property": ranked.property, "ranking": ranked.ranking, "layer": layer, "neurons": int(neurons)}
+        for ranked in ranks
+        for layer, neurons in enumerate(ranked.per_layer(top))
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "layers.parquet", index=False)
     arrays = {f"{r.property}.{r.ranking}.order": r.order for r in ranks}
     arrays |= {f"{r.property}.weight": r.weight for r in ranks} | {f"{r.property}.labels": r.labels for r in ranks}
-    with disk.being_made(run.ranking) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, key=run.key("neurons"), shape=ranks[0].shape, **arrays)
+    np.savez_compressed(folder / "rankings.npz", allow_pickle=False, shape=ranks[0].shape, **arrays)
 
 
 def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: Run) -> tuple[Probe, float]:

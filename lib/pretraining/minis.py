@@ -77,10 +77,11 @@ def make(size: str = "full", overrides: dict[str, Any] | None = None, device: st
     state = {"settings": dataclasses.asdict(common), "text": {"sha256": prose.sha256, "counts": prose.counts}}
     state = json.loads(json.dumps(state))
     with disk.lock(root):
-        if disk.read_meta(root).get("state", state) != state:
+        if disk.read_json(root / "state.json") not in (None, state):
             raise errors.ParameterError(f"{root} holds a pre-training of other settings or text: move or delete it")
         root.mkdir(exist_ok=True)
-        disk.write_meta(root, {"state": state})
+        with disk.atomic_write(root / "state.json") as part:
+            part.write_text(json.dumps(state, indent=1), encoding="utf-8")
         pretrain_all(prose, common, root, place)
         studies = {family: study_of(root, family, size) for family in FAMILIES}
         measured = {family: quality.table(s).assign(study=f"{family}-mini") for family, s in studies.items()}
@@ -121,7 +122,7 @@ def prepared(prose: Prose, mine: Settings, place: Path) -> tuple[PreTrainedToken
         tokenizer.save_pretrained(place)
         parts = {"train": prose.train, "held_out": prose.held_out}
         found = {name: encode(tokenizer, part, mine.length, mine.positions) for name, part in parts.items()}
-        with disk.being_made(file) as part, part.open("wb") as stream:
+        with disk.atomic_write(file) as part, part.open("wb") as stream:
             np.savez(stream, **{f"{n}_{k}": a for n, p in found.items() for k, a in dataclasses.asdict(p).items()})
     tokenizer = PreTrainedTokenizerFast.from_pretrained(place, model_max_length=mine.positions)
     data = np.load(file)

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from lib import disk, encoders
+from lib import encoders
 from lib.encoders import activations
 from lib.probes.labels import Labels, baselines, label_sets, text_ids, word_groups
 from lib.probes.linear import ProbeSpec, fit_specs
+from lib.study import runs
 from lib.study.runs import Run
 
 
@@ -16,7 +17,10 @@ def ensure_layer_counts(run: Run) -> pd.DataFrame:
     One row per property, target (real, control), layer, split (dev, test), word group and text: ``correct`` of
     ``total``. The baselines are rows too: layer -1, ``target`` = majority or lookup.
     """
-    return disk.table(run.layers, run.key("layers"), lambda: _layer_counts(run))
+    folder = runs.ensure(
+        run, "layers", lambda part: _layer_counts(run).to_parquet(part / "counts.parquet", index=False)
+    )
+    return pd.read_parquet(folder / "counts.parquet")
 
 
 def _layer_counts(run: Run) -> pd.DataFrame:

@@ -11,7 +11,6 @@ from lib.results.intervals import (
     resampled,
     selectivity,
 )
-from lib.results.provenance import times, versions
 from lib.results.summary import (
     centre_of_gravity,
     centres_of_gravity,
@@ -22,4 +21,14 @@ from lib.results.summary import (
     top_third,
     train_missing,
 )
-from lib.results.tables import complete, figures_folder, from_csv, layers, load, neuron_tests, recorded
+from lib.results.tables import (
+    complete,
+    figures_folder,
+    from_csv,
+    layers,
+    load,
+    neuron_tests,
+    recorded_runs,
+    times,
+    versions,
+)

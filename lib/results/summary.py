@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from lib import disk, neurons
+from lib import neurons
 from lib.results.intervals import NAMED, VARIANT, accuracies, drops, pick
 from lib.study import runs
 from lib.study.runs import Run
@@ -27,10 +27,7 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
     """
     rows = []
     for run in (run for run in wanted if run.variant.task):
-        if not runs.is_current(run, "finetune"):
-            how = "run 'make reproduce'" if run.study.size == "full" else "fine-tune it in notebook 01"
-            raise disk.StaleResult(f"{run.model} is missing, cut short, or of other parameters or code: {how}")
-        meta = disk.read_meta(run.model)
+        meta = runs.manifest(run, "finetune")
         score, floor, tested = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]["test"]
         error = np.sqrt((floor * (1 - floor) if meta["metric"] == "accuracy" else 1) / tested)
         rows.append(

@@ -1,6 +1,7 @@
 """Result: tidy tables over many runs, with intervals; what the figures are drawn from and what is concluded."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,34 +9,58 @@ import pandas as pd
 
 from lib import disk, neurons, probes
 from lib.results.intervals import VARIANT
-from lib.study import params, runs
+from lib.study import params, provenance, runs
 from lib.study.runs import Run
+from lib.study.steps import STEPS
 
 
-def load(variants_of: dict[str, list[str]], size: str = "full", overrides: dict | None = None) -> list[Run]:
+def load(
+    variants_of: dict[str, list[str]], size: str = "full", overrides: dict | None = None, recorded: bool = False
+) -> list[Run]:
     """The runs of several studies. ``variants_of`` : study → names of its variants.
 
-    At full size all results must be there already (``complete``); at a reduction what is missing is computed.
+    At full size all results must exist already (``complete``), in ``results/`` if they are ``recorded``; at a reduction
+    missing ones are computed.
     """
     found = [runs.load(study, name, size, overrides) for study, names in variants_of.items() for name in names]
+    found = [replace(run, recorded=recorded) for run in found]
     if size == "full":
         complete(found)
     return found
+
+
+def recorded_runs(suite: str) -> list[Run]:
+    """The recorded runs of a suite: of each study pretrained, random, then its tasks in order, seed by seed.
+
+    Raises StaleResult if there are none, or if one is not of today's parameters and code.
+    """
+    folders = sorted(folder for folder in runs.recorded(suite).glob("*/*") if folder.is_dir())
+    if not folders:
+        raise disk.StaleResult(f"nothing is recorded in {runs.recorded(suite)}: run 'make record SCALE={suite}'")
+    found = [replace(runs.load(folder.parent.name, folder.name), recorded=True) for folder in folders]
+    complete(found)
+
+    def rank(run: Run) -> tuple[str, int, str, int]:
+        order = ["pretrained", "random", *run.study.tasks]
+        condition, seed = run.variant.condition, run.variant.seed or 0
+        place = order.index(condition) if condition in order else len(order)
+        return run.study.name, place, condition, seed
+
+    return sorted(found, key=rank)
 
 
 def complete(wanted: Iterable[Run]) -> None:
     """Raise StaleResult with one list of all that is missing or of other parameters, and the command that makes it."""
     problems = []
     for run in wanted:
-        if run.variant.task and not runs.is_current(run, "finetune"):
-            problems.append(f"  {run.model} is missing, cut short, or of other parameters or code")
-        for step, path in (("layers", run.layers), ("neurons", run.neurons)):
-            try:
-                disk.read_table(path, run.key(step))
-            except disk.StaleResult as error:
-                problems.append(f"  {str(error).split(': run')[0]}")
+        for step in STEPS.values():
+            if step.tables and step.applies(run):
+                try:
+                    runs.manifest(run, step.name)
+                except disk.StaleResult as error:
+                    problems.append(str(error))
     if problems:
-        raise disk.StaleResult("\n".join(["these results are not there:", *problems, "run 'make reproduce'"]))
+        raise disk.StaleResult("\n".join(["these results are missing or not current:", *problems]))
 
 
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
@@ -61,11 +86,28 @@ def from_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 
 
-def figures_folder(scale: str, size: str = "full") -> Path:
-    """Where the figures of a run are written: ``runs/figures/<scale>``, or ``runs/<size>/figures/<scale>``."""
+def figures_folder(scale: str, size: str = "full", recorded: bool = False) -> Path:
+    """Where figures are written: ``runs/figures/<scale>``, or ``runs/<size>/figures/<scale>``; those of recorded runs
+    in ``figures/<scale>``."""
+    if recorded:
+        return params.ROOT / "figures" / scale
     return runs.home() / "figures" / scale if size == "full" else runs.home() / size / "figures" / scale
 
 
-def recorded(scale: str) -> Path:
-    """Where the figures of the recorded run are: ``figures/<scale>``, which only ``make record`` writes."""
-    return params.ROOT / "figures" / scale
+def times(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Seconds of each step of each run: of its executed notebook, or, of a recorded run, of the computation alone."""
+    rows = []
+    for run in wanted:
+        for step in filter(lambda step: step.applies(run), STEPS.values()):
+            notebook = disk.read_json(run.notebook(step.name)) or {"metadata": {}}
+            seconds = notebook["metadata"].get("papermill", {}).get("duration")
+            if run.recorded and step.tables:
+                seconds = runs.manifest(run, step.name)["seconds"]
+            if seconds is not None:
+                rows.append((run.study.name, run.variant.name, step.notebook, seconds))
+    return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"])
+
+
+def versions() -> pd.DataFrame:
+    """What computes here (``provenance.describe``), one row each."""
+    return pd.Series(provenance.describe(), name="version").to_frame()

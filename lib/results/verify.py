@@ -1,7 +1,7 @@
 """Verify: are the numbers of a run those that were recorded? Exact, tight and loose, each with its reason."""
 
 import re
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import yaml
 from lib import corpora, disk, encoders, results
 from lib.results import claims
 from lib.results.intervals import pick
-from lib.study import inputs, loading, params
+from lib.study import inputs, loading, params, runs
 from lib.study.errors import ParameterError
 from lib.study.runs import Run
+from lib.study.steps import STEPS
 
 REASONS = {
     "exact": "counted, not trained: splits, label sets and checkpoints are pinned",
@@ -43,7 +44,7 @@ def exact(wanted: list[Run]) -> dict[str, Any]:
         found[f"{name}: checkpoint"] = inputs.checkpoint_digest(study)
         found[f"{name}: layers, width"] = list(encoders.shape(study))
         if run.variant.task:
-            examples = disk.read_meta(run.model)["examples"]
+            examples = runs.manifest(run, "finetune")["examples"]
             found[f"{name}: {run.variant.condition}: examples"] = [examples[k] for k in sorted(examples)]
         for split, words in corpora.load(study).items() if run.variant.name == "pretrained" else ():
             counts = [words["text"].nunique(), int(words["sentence"].max()) + 1, len(words)]
@@ -181,7 +182,7 @@ def check(wanted: list[Run], scale: str) -> bool:
     """
     expected = read(params.ROOT / "expected" / f"{scale}.yaml")
     results.complete(wanted)
-    table = compare(expected, wanted, *_found(wanted))
+    table = compare(expected, wanted, *_tables(wanted))
     shown = table.drop(columns="reason").map(lambda v: f"{v:.4f}" if isinstance(v, float) else v)
     print(shown.to_string(index=False, na_rep="", max_colwidth=70))
     for kind, reason in table.drop_duplicates("kind")[["kind", "reason"]].itertuples(index=False):
@@ -194,38 +195,37 @@ def check(wanted: list[Run], scale: str) -> bool:
 
 
 def record(wanted: list[Run], scale: str) -> None:
-    """For Make: make the results the reference, in ``expected/<scale>.yaml``, ``figures/<scale>/`` and the README.
+    """For Make: record what is not recorded yet, and make all recorded runs the reference in ``expected/<scale>.yaml``.
 
     Raises
     ------
-    StaleResult : the figures are those of other runs.
+    StaleResult : a run is neither recorded nor computed.
     ParameterError : fewer than three seeds of a task.
     """
-    from lib import figures  # here: seaborn takes two seconds to import
-
-    results.complete(wanted)
-    accuracy, summary, judged = _found(wanted)
+    for run in wanted:
+        for step in STEPS.values():
+            if step.tables and step.applies(run) and not runs.is_current(replace(run, recorded=True), step.name):
+                runs.record(run, step.name)
+    recorded = results.recorded_runs(scale)
     path = params.ROOT / "expected" / f"{scale}.yaml"
-    drawn, kept = results.figures_folder(scale), results.recorded(scale)
-    for file, table in {drawn / "summary.csv": summary, drawn / "claims.csv": judged}.items():
-        text = table.to_csv(index=False, float_format=figures.DIGITS)
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            raise disk.StaleResult(f"{file} is not of these runs: run 'make reproduce' for the same ones")
     head = f"# What a run at scale '{scale}' must give again, and how closely. Written by `make record`.\n"
-    found = expectations(wanted, accuracy, summary, judged)
-    with disk.being_made(path) as part:
-        part.write_text(head + yaml.safe_dump(found, sort_keys=False, width=120))
-    kept.mkdir(parents=True, exist_ok=True)
-    for figure in (f for f in drawn.iterdir() if f.suffix in (".pdf", ".png", ".csv")):
-        shutil.copy2(figure, kept / figure.name)
+    values = expectations(recorded, *_tables(recorded))
+    with disk.atomic_write(path) as part:
+        part.write_text(head + yaml.safe_dump(values, sort_keys=False, width=120), encoding="utf-8")
+    print(f"recorded in {runs.recorded(scale).relative_to(params.ROOT)}/ and {path.relative_to(params.ROOT)}")
+
+
+def write_verdicts(scale: str) -> bool:
+    """Write the overview of the recorded claims of a scale into README, if README has a place for it."""
     page = params.ROOT / "README.md"
-    text = with_claims(page.read_text(encoding="utf-8"), scale, results.from_csv(kept / "claims.csv"))
-    with disk.being_made(page) as part:
+    judged = results.from_csv(results.figures_folder(scale, recorded=True) / "claims.csv")
+    text = with_claims(page.read_text(encoding="utf-8"), scale, judged)
+    with disk.atomic_write(page) as part:
         part.write_text(text, encoding="utf-8")
-    print(f"recorded in {path.relative_to(params.ROOT)} and {kept.relative_to(params.ROOT)}/")
+    return True
 
 
-def _found(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def _tables(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Accuracies, summary and judged claims of these runs."""
     counts, tests = results.layers(wanted), results.neuron_tests(wanted)
     return results.accuracies(counts), results.summary(wanted, counts, tests), claims.judge(wanted, counts, tests)

@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 """The repository root; every relative path in a parameter file starts here."""
 
 
+SPLITS = ("train", "dev", "test")
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -1,16 +1,21 @@
-"""Run: one study × one variant; where its results lie, and whether they are still those of its parameters.
+"""Run: one study × one variant; where its results lie, and whether they belong to its parameters.
 
-Every step has a *key*, a digest of the parameters, input files and code that its result depends on. A result carries
-the key it was made under; under another key it is redone, never mixed in.
+Every step has a *key*: a digest of the parameters, input files and code that its result depends on. A result is a
+folder whose manifest carries its key; under another key it is computed again, never mixed in. A *recorded* run is one
+of which the repository keeps the small tables, in ``results/``; it is read and never computed.
 """
 
 import os
-from dataclasses import dataclass
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lib import disk
-from lib.study import loading, params
+from lib.study import loading, params, provenance
 from lib.study.params import Study
 from lib.study.steps import STEPS
 from lib.study.variants import Variant
@@ -18,14 +23,20 @@ from lib.study.variants import Variant
 
 @dataclass(frozen=True)
 class Run:
-    """One study × one variant."""
+    """One study × one variant, computed in ``runs/`` or recorded in ``results/``."""
 
     study: Study
     variant: Variant
+    recorded: bool = False
 
     @property
     def folder(self) -> Path:
-        return folder(self.study) / self.variant.name
+        above = recorded(self.study.scale) / self.study.name if self.recorded else folder(self.study)
+        return above / self.variant.name
+
+    def result(self, step: str) -> Path:
+        """The folder of a step's result (of the extraction: of its stores)."""
+        return self.model if step == "finetune" and not self.recorded else self.folder / step
 
     @property
     def model(self) -> Path:
@@ -33,20 +44,8 @@ class Run:
         encoder = Path(self.study.encoder.checkpoint).name
         return home() / "models" / encoder / self.variant.name / self.key("finetune")
 
-    @property
-    def layers(self) -> Path:
-        return self.folder / "layers.parquet"
-
-    @property
-    def neurons(self) -> Path:
-        return self.folder / "neurons.parquet"
-
-    @property
-    def ranking(self) -> Path:
-        return self.folder / "ranking.npz"
-
     def activations(self, split: str) -> Path:
-        return self.folder / "activations" / self.study.corpus.name / split
+        return self.result("extract") / self.study.corpus.name / split
 
     def notebook(self, step: str) -> Path:
         """The executed notebook of a step."""
@@ -72,13 +71,78 @@ def folder(study: Study) -> Path:
     return home() / study.name if study.size == "full" else home() / study.size / study.name
 
 
+def recorded(suite: str) -> Path:
+    """Where the recorded runs of a suite lie: ``results/<suite>``."""
+    return params.ROOT / "results" / suite
+
+
+def manifest(run: Run, step: str, folder: Path | None = None) -> dict[str, Any]:
+    """The manifest of a step's result, or of one of its stores. Raises StaleResult unless it is complete and has the
+    run's key."""
+    folder = folder or run.result(step)
+    content = disk.read_manifest(folder)
+    if content.get("key") == run.key(step):
+        return content
+    why = "was computed with other parameters or code" if content else "is damaged or unfinished"
+    why = why if folder.exists() else "is missing"
+    command = "'make record'" if run.recorded else "'make reproduce'"
+    command = command if run.study.size == "full" else f"notebook {STEPS[step].notebook}"
+    raise disk.StaleResult(f"{folder} {why}: run {command}")
+
+
 def is_current(run: Run, step: str) -> bool:
-    """Whether the result of a step is there and of the run's parameters (a store may be gone: it is made again)."""
-    key = run.key(step)
-    if step == "finetune":
-        return disk.read_meta(run.model).get("key") == key
+    """Whether a step's result is there, complete, and of the run's parameters and code."""
     try:
-        table = step == "extract" or bool(len(disk.read_table(run.layers if step == "layers" else run.neurons, key)))
+        return all(manifest(run, step, folder) for folder in STEPS[step].folders(run))
     except disk.StaleResult:
         return False
-    return table and (step != "neurons" or disk.archive_key(run.ranking) == key)
+
+
+def ensure(run: Run, step: str, compute: Callable[[Path], dict[str, Any] | None]) -> Path:
+    """The folder of a step's result, computed now unless it is current.
+
+    ``compute`` : fills the empty folder that it is given, and returns facts for the manifest.
+
+    Raises StaleResult if a recorded run is not current.
+    """
+    folder = run.result(step)
+    if run.recorded:
+        manifest(run, step)
+        return folder
+    with disk.lock(folder):
+        if not is_current(run, step):
+            with writing(run, step, folder) as (part, facts):
+                facts |= compute(part) or {}
+    return folder
+
+
+@contextmanager
+def writing(run: Run, step: str, folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield an empty folder and a dictionary of facts. ``folder`` becomes the one, its manifest has the other, the key,
+    the seconds that the block took and what computed it; all or nothing, as ``disk.atomic_write``."""
+    import torch  # here: commands that compute nothing do not wait for it
+
+    torch.set_num_threads(run.study.threads)
+    begun, facts = time.perf_counter(), {}
+    with disk.atomic_write(folder) as part:
+        part.mkdir()
+        yield part, facts
+        facts |= {"key": run.key(step), "seconds": round(time.perf_counter() - begun, 1)}
+        disk.write_manifest(part, facts | {"provenance": provenance.describe()})
+
+
+def record_notebook(run: Run, notebook: str) -> None:
+    """``record`` the step that a notebook computed, if it has tables."""
+    for step in STEPS.values():
+        if step.notebook == notebook and step.tables:
+            record(run, step.name)
+
+
+def record(run: Run, step: str) -> None:
+    """Copy the small tables of a step's result into ``results/``, with its manifest. Raises StaleResult."""
+    facts = manifest(run, step)
+    with disk.atomic_write(replace(run, recorded=True).result(step)) as part:
+        part.mkdir()
+        for name in STEPS[step].tables:
+            shutil.copy2(run.result(step) / name, part / name)
+        disk.write_manifest(part, {name: fact for name, fact in facts.items() if name != "files"})
