@@ -70,6 +70,7 @@ def fetch(wanted: list[Run]) -> None:
     problems = _problems(sorted(set().union(*map(_sources, wanted))), lambda n: print("OK", n, sources.fetch(n)))
     problems += _problems([s for name, s in hub.items() if name not in sources.SOURCES], encoders.fetch)
     problems += _problems(reading.values(), lambda run: tasks.load(run.study, run.variant))
+    problems += _problems(probing.values(), inputs.corpus_digest)
     if not problems:
         problems = _problems(probing.values(), encoders.check) + _problems(probing.values(), corpora.check)
         problems += _problems({run.study.name: run.study for run in training}.values(), encoders.head)
@@ -95,7 +96,7 @@ def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:
     for one in wanted:
         try:
             get(one)
-        except (SourceError, EncoderError, TaskError, CorpusError) as error:
+        except (SourceError, EncoderError, TaskError, CorpusError, ParameterError) as error:
             problems.append(str(error))
     return problems
 
@@ -172,8 +173,8 @@ def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, 
             before = [target(study, variant, s) for s in steps if s.name in step.after]
             others = [(v, doing.get((study, v), (None, []))[1]) for v in step.beside if v != variant]
             before += [target(study, v, step) for v, todo in others if step in todo]
-            rule(target(study, variant, step), before,
-                 f"run {study} {variant} {step.notebook} --key {run.key(step.name)}{' --record' if recording else ''}")  # fmt: skip
+            command = f"run {study} {variant} {step.notebook} --key {run.key(step.name)}"
+            rule(target(study, variant, step), before, command + " --record" * recording)
         reading = [target(study, variant, s) for s in steps if "extract" in s.after]
         if reading and not keep:
             gone = f"runs/{study}/{variant}/extract"

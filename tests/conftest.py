@@ -26,9 +26,10 @@ from transformers import (  # noqa: E402
     XLNetConfig,
 )
 
-from lib import sources  # noqa: E402
+from lib import disk, sources  # noqa: E402
 from lib.encoders.activations import Activations  # noqa: E402
-from lib.study import inputs, loading, params  # noqa: E402
+from lib.study import inputs, loading, params, runs  # noqa: E402
+from lib.study.steps import STEPS  # noqa: E402
 from lib.study.variants import Variant  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +49,16 @@ def copy_repository(folder: Path, but: str = "") -> Path:
     sources.home().mkdir(parents=True, exist_ok=True)
     (folder / "data").symlink_to(sources.home())
     return folder
+
+
+def write_result(run: runs.Run, *steps: str, key: str = "") -> None:
+    """Write a finished result of each step of a run, empty but for a file and the manifest."""
+    for step in steps:
+        for folder in STEPS[step].folders(run):
+            with disk.atomic_write(folder) as part:
+                part.mkdir()
+                (part / "file").write_text("content")
+                disk.write_manifest(part, {"key": key or run.key(step)})
 
 
 SENTENCES = [

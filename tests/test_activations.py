@@ -115,7 +115,7 @@ def test_a_sentence_longer_than_the_encoder_allows_loses_no_word(awkward) -> Non
     assert long["position"].tolist() == list(range(120))
     vectors = store.vectors[2, long.index].astype(np.float32)
     assert (np.abs(vectors).sum(1) > 0).all()
-    assert disk.read_meta(Run(awkward, PRETRAINED).activations("test"))["windows"] > 13
+    assert disk.read_manifest(Run(awkward, PRETRAINED).activations("test"))["windows"] > 13
 
 
 # The store's life ------------------------------------------------------------------------------------------------
@@ -147,21 +147,21 @@ def test_a_finished_store_is_not_extracted_again(run, extractions) -> None:
     assert len(extractions) == 3
 
 
-@pytest.mark.parametrize("damage", ["no meta.json", "truncated", "no array", "other key", "no folder"])
+@pytest.mark.parametrize("damage", ["no manifest.json", "truncated", "no array", "other key", "no folder"])
 def test_a_store_that_is_not_whole_is_redone_alone(run, extractions, damage: str) -> None:
     before = np.array(activations.load(run)["dev"].vectors)
     folder = run.activations("dev")
-    if damage == "no meta.json":
-        (folder / "meta.json").unlink()
+    if damage == "no manifest.json":
+        (folder / "manifest.json").unlink()
     elif damage == "truncated":
         os.truncate(folder / "activations.npy", (folder / "activations.npy").stat().st_size - 2)
     elif damage == "no array":
         (folder / "activations.npy").unlink()
     elif damage == "other key":
-        disk.write_meta(folder, disk.read_meta(folder) | {"key": "other"})
+        disk.write_manifest(folder, disk.read_manifest(folder) | {"key": "other"})
     else:
         shutil.rmtree(folder)
-    if damage in ("no meta.json", "truncated", "no array", "no folder"):
+    if damage in ("no manifest.json", "truncated", "no array", "no folder"):
         with pytest.raises(disk.StaleResult, match="is not a finished store"):
             activations.read(folder)
     extractions.clear()

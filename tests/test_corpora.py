@@ -16,7 +16,7 @@ from lib.corpora import brown as brown_module
 from lib.corpora.columns import read_columns
 from lib.corpora.corpus import _splits, _table
 from lib.corpora.sentences import CorpusError
-from lib.study import loading, runs
+from lib.study import loading, params, runs
 
 TWO = {"word": 0, "tag": 1}
 
@@ -322,7 +322,7 @@ WITHHELD = "".join("_ A\n" * n + "\n" for n in range(2, 7))
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
 def test_a_corpus_whose_words_are_withheld_is_refused_with_the_file(make_study, tmp_path: Path, split: str) -> None:
-    given = {s: numbered(10 * i, 5) for i, s in enumerate(corpora.SPLITS)} | {split: WITHHELD}
+    given = {s: numbered(10 * i, 5) for i, s in enumerate(params.SPLITS)} | {split: WITHHELD}
     with pytest.raises(CorpusError, match=rf"{split}\.txt: 20 of 20 words are '_': the text is withheld"):
         corpora.load(make_study(files=files(tmp_path, **given)))
 
@@ -593,7 +593,7 @@ def test_conll2000_has_the_known_counts(shared: Path) -> None:
 def test_english_ewt_has_the_known_counts(shared: Path) -> None:
     found = {
         split: list(read_columns(shared / f"corpora/ud_ewt/en_ewt-ud-{split}.conllu", {"word": 1, "upos": 3}, "tab"))
-        for split in corpora.SPLITS
+        for split in params.SPLITS
     }
     assert [len(s) for s in found.values()] == [12_544, 2_001, 2_077]
     assert {u for s in found["train"] for u in s.labels["upos"]} == set(
@@ -620,7 +620,7 @@ def test_the_meaning_bank_has_the_known_counts(shared: Path) -> None:
 
 
 def test_a_study_reads_the_mirror_and_drops_duplicates(shared: Path, make_study) -> None:
-    given = {s: str(shared / f"corpora/ud_ewt/en_ewt-ud-{s}.conllu") for s in corpora.SPLITS}
+    given = {s: str(shared / f"corpora/ud_ewt/en_ewt-ud-{s}.conllu") for s in params.SPLITS}
     study = make_study(
         files=given, corpus__separator="tab", corpus__columns={"word": 1, "tag": 3}, corpus__train_words=10**6,
         corpus__dev_words=10**6, corpus__test_words=10**6,

@@ -105,14 +105,21 @@ def finished(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("free", [0, 4096, 40_000])
-def test_a_table_on_a_full_disk_is_one_error_and_no_table(small_disk, free: int) -> None:
-    path = small_disk(free) / "runs" / "t.parquet"
+def test_a_result_on_a_full_disk_is_one_error_and_no_result(small_disk, make_study, free: int) -> None:
+    run = Run(make_study(), PRETRAINED)
     table = pd.DataFrame({"value": np.random.default_rng(0).random(20_000)})
-    with pytest.raises(OSError, match=f"the disk is full: {path} could not be written. Free some space"):
-        disk.table(path, "key", lambda: table)
-    assert finished(path.parent) == []
+
+    def compute(folder: Path) -> None:
+        table.to_parquet(folder / "t.parquet")
+
+    small_disk(free)
+    with pytest.raises(
+        OSError, match=f"the disk is full: {run.result('layers')} could not be written. Free some space"
+    ):
+        runs.ensure(run, "layers", compute)
+    assert finished(run.folder) == []
     small_disk(1 << 20)
-    pd.testing.assert_frame_equal(disk.table(path, "key", lambda: table), table)
+    pd.testing.assert_frame_equal(pd.read_parquet(runs.ensure(run, "layers", compute) / "t.parquet"), table)
 
 
 @pytest.mark.parametrize("free", [16_000, 40_000])
@@ -122,9 +129,9 @@ def test_a_store_on_a_full_disk_is_one_error_and_no_store(make_study, taken, fre
     taken(free)
     message = told(lambda: activations.load(run))
     assert message.startswith("OSError: the disk is full: ")
-    assert str(run.folder / "activations") in message
+    assert str(run.result("extract")) in message
     assert not run.activations("test").exists()
-    for split in corpora.SPLITS:
+    for split in params.SPLITS:
         if run.activations(split).exists():
             activations.read(run.activations(split))
     taken(None)
@@ -141,7 +148,7 @@ def test_a_checkpoint_on_a_full_disk_is_one_error_and_the_training_goes_on(run_o
     if not TRAINED:
         taken(None)
         TRAINED.append(weights(finetune.load(run).folder))
-        shutil.rmtree(run.folder)
+        shutil.rmtree(run.model)
     taken(free)
     with pytest.raises(OSError, match=f"the disk is full: {run.model} could not be written. Free some space"):
         finetune.load(run)
@@ -149,7 +156,7 @@ def test_a_checkpoint_on_a_full_disk_is_one_error_and_the_training_goes_on(run_o
     taken(None)
     found = weights(finetune.load(run).folder)
     assert all((found[k] == weight).all() for k, weight in TRAINED[0].items())
-    assert not [*run.folder.glob(".checkpoints-*")]
+    assert not [*run.model.parent.glob(".checkpoints-*")]
 
 
 def test_a_checkpoint_whose_last_file_is_half_written_is_passed_over(tmp_path: Path) -> None:
@@ -169,34 +176,17 @@ def flip(file: Path, at: float = 0.5) -> None:
     file.write_bytes(bytes(content))
 
 
-def test_no_changed_byte_of_a_table_is_used(tmp_path: Path) -> None:
-    table = pd.DataFrame(
-        {"text": ["ca01", "cb02"] * 20, "layer": np.arange(40), "words": pd.Categorical(["all", "unseen"] * 20),
-         "accuracy": np.linspace(0, 1, 40)}
-    )  # fmt: skip
-    path = tmp_path / "t.parquet"
-    disk.write_table(path, table, "key")
-    content, refused = path.read_bytes(), 0
-    for place in range(0, len(content), 7):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0x01]) + content[place + 1 :])
-        try:
-            pd.testing.assert_frame_equal(disk.read_table(path, "key"), table)
-        except disk.StaleResult:
-            refused += 1
-    assert refused > 0.95 * len(content) / 7
-
-
 def test_a_store_with_a_changed_byte_is_refused_and_redone(make_study) -> None:
     run = Run(make_study(), PRETRAINED)
     activations.load(run)
     folder = run.activations("dev")
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    for file in ("activations.npy", "words.parquet", "meta.json"):
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != disk.MANIFEST}
+    for file in ("activations.npy", "words.parquet", disk.MANIFEST):
         flip(folder / file)
         with pytest.raises(disk.StaleResult, match="is not a finished store"):
             activations.read(folder)
         activations.load(run)
-        assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+        assert {p.name: p.read_bytes() for p in folder.iterdir() if p.name != disk.MANIFEST} == before
 
 
 def test_a_corpus_with_a_changed_byte_is_read_anew(make_study) -> None:
@@ -212,7 +202,7 @@ def test_a_model_with_a_changed_byte_is_trained_again_and_make_is_told(run_of) -
     finetune.load(run)
     before = {p.name: p.read_bytes() for p in run.model.iterdir() if p.suffix != ".json"}
     assert runs.is_current(run, "finetune")
-    for file in ("predictions.csv", "meta.json", "tokenizer.json", "model.safetensors"):
+    for file in ("predictions.csv", disk.MANIFEST, "tokenizer.json", "model.safetensors"):
         content = (run.model / file).read_bytes()
         flip(run.model / file)
         assert not runs.is_current(run, "finetune"), file
@@ -228,22 +218,11 @@ def test_a_ranking_with_a_changed_byte_is_made_again(make_study, at: float) -> N
     run = Run(make_study(probe__epochs=1, ranking__sizes=[1.0]), PRETRAINED)
     before = neurons.ensure_rankings(run)["tag"]
     assert runs.is_current(run, "neurons")
-    flip(run.ranking, at)
+    flip(run.result("neurons") / "rankings.npz", at)
     after = neurons.ensure_rankings(run)["tag"]
     assert runs.is_current(run, "neurons")
     assert np.array_equal(after.order, before.order)
     assert np.array_equal(after.weight, before.weight)
-
-
-def test_a_result_made_before_digests_were_kept_is_still_used(make_study, tmp_path: Path) -> None:
-    run = Run(make_study(), PRETRAINED)
-    activations.load(run)
-    array = run.activations("dev") / "activations.npy"
-    written = array.stat().st_mtime_ns
-    for split in corpora.SPLITS:
-        (run.activations(split) / disk.DIGESTS).unlink()
-    activations.load(run)
-    assert array.stat().st_mtime_ns == written
 
 
 # No network ------------------------------------------------------------------------------------------------------
@@ -304,7 +283,12 @@ def test_encoders_and_tasks_that_cannot_be_had_are_named_together_before_any_wor
     with pytest.raises(SourceError) as caught:
         grid.fetch([runs.load(*name) for name in (("first", "rte-s1"), ("first", "rte-s2"), ("second", "rte-s1"))])
     message = str(caught.value)
-    for name in ("someone/first", "someone/second", "task 'rte' could not be read from nyu-mll/glue"):
+    for name in (
+        "someone/first",
+        "someone/second",
+        f"there is no file {tmp_path}/a",
+        "task 'rte' could not be read from nyu-mll/glue",
+    ):
         assert message.count(name) == 1, name
     assert "Nothing was started" in message
 

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import psutil
 import pytest
+from conftest import write_result
 
-from lib import disk, grid, notebook, results
+from lib import grid, notebook, results
 from lib.study import inputs, loading, runs
 from lib.study.errors import ParameterError
 from lib.study.runs import Run
@@ -30,17 +29,9 @@ def _fixed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keep(run: Run, *steps: str) -> None:
-    """Write results of these steps, and their executed notebooks."""
+    """Write results of these steps, and their executed notebooks; the stores are gone when all is done."""
+    write_result(run, *(step for step in steps if step != "extract"))
     for step in steps:
-        if step == "finetune":
-            with disk.atomic_write(run.model) as part:
-                part.mkdir()
-                disk.write_meta(part, {"key": run.key(step)})
-        elif step != "extract":
-            disk.write_table(run.layers if step == "layers" else run.neurons, pd.DataFrame({"x": [1]}), run.key(step))
-        if step == "neurons":
-            np.savez(run.ranking, key=run.key(step))
-        run.notebook(step).parent.mkdir(parents=True, exist_ok=True)
         run.notebook(step).touch()
 
 
@@ -68,9 +59,9 @@ def test_a_changed_parameter_redoes_what_depends_on_it_and_nothing_else() -> Non
 def test_a_result_that_is_gone_or_damaged_is_made_again() -> None:
     run = runs.load("minilm", "pretrained")
     keep(run, *STEPS)
-    run.layers.unlink()
+    (run.result("layers") / "file").unlink()
     assert names(run) == ["extract", "layers"]
-    run.neurons.write_bytes(b"damaged")
+    (run.result("neurons") / "file").write_text("damaged")
     assert names(run) == ["extract", "layers", "neurons"]
     keep(run, *STEPS)
     run.notebook("neurons").unlink()
@@ -94,10 +85,10 @@ def test_the_rules_run_each_step_after_those_that_it_reads_and_beside_what_it_sh
     assert made[f"{place}/03_probe_layers.ipynb"].split() == [
         f"{place}/02_extract.ipynb", "runs/minilm/random/03_probe_layers.ipynb",
     ]  # fmt: skip
-    assert made[f"{place}/activations"].split() == [f"{place}/03_probe_layers.ipynb", f"{place}/04_rank_neurons.ipynb"]
+    assert made[f"{place}/extract"].split() == [f"{place}/03_probe_layers.ipynb", f"{place}/04_rank_neurons.ipynb"]
     assert "runs/minilm/random/04_rank_neurons.ipynb" in made["runs/figures/minilm/05_figures.ipynb"].split()
     kept = grid.rules(wanted, "minilm", {}, True)
-    assert "activations" not in kept
+    assert "rm -rf" not in kept
 
 
 def test_make_executes_the_rules_in_their_order(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The ranking is total, follows the definition of LCA to the letter, and puts planted neurons first."""
 
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lib import disk, neurons, probes
+from lib import neurons, probes
 from lib.encoders import activations
 from lib.neurons import rankings
 from lib.neurons.rankings import distribution, mass_at_entry, minimal_set, ordering, rank, search_score, top_per_label
@@ -324,15 +326,10 @@ def test_a_run_is_ranked_once_and_read_again(run, monkeypatch: pytest.MonkeyPatc
     assert sorted(again.order) == list(range(3 * 16))
 
 
-def test_a_lost_ranking_is_made_again_with_its_table(run) -> None:
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:200])])
+def test_a_lost_or_truncated_ranking_is_computed_again(run, damage: Callable[[Path], object]) -> None:
     first = neurons.ensure_rankings(run)["tag"].order.tolist()
-    run.ranking.unlink()
-    assert neurons.ensure_rankings(run)["tag"].order.tolist() == first
-
-
-def test_a_truncated_ranking_is_made_again(run) -> None:
-    first = neurons.ensure_rankings(run)["tag"].order.tolist()
-    run.ranking.write_bytes(run.ranking.read_bytes()[:200])
+    damage(run.result("neurons") / "rankings.npz")
     assert neurons.ensure_rankings(run)["tag"].order.tolist() == first
 
 
@@ -342,5 +339,4 @@ def test_a_ranking_under_other_parameters_replaces_the_old_one(make_study) -> No
     )
     assert (neurons.ensure_tests(few)["test"] == "retrain").sum() == 2
     assert (neurons.ensure_tests(many)["test"] == "retrain").sum() == 6
-    with pytest.raises(disk.StaleResult):
-        disk.read_table(few.neurons, few.key("neurons"))
+    assert not runs.is_current(few, "neurons")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,33 @@ def test_the_readme_is_enough_to_study_another_encoder_and_another_corpus(copy: 
     (copy / "params" / "mine.yaml").write_text(yaml, encoding="utf-8")
     changed = make(copy, "plan", "SCALE=mine").stdout.split()
     assert {c.split("/")[-1] for c in changed} == {"02_extract", "04_rank_neurons", "05_figures"}
+
+
+def test_a_recording_goes_on_where_it_stopped_and_is_drawn_without_its_runs(copy: Path) -> None:
+    study = (copy / "params" / "mine.yaml").read_text(encoding="utf-8")
+    study = study.replace("scale: mine", "scale: kept").replace("tasks: [sentiment]", "tasks: []")
+    (copy / "params" / "kept.yaml").write_text(study, encoding="utf-8")
+    command = ["record", "SCALE=kept", "PROPERTIES=pos", "JOBS=2"]
+    first = make(copy, *command)
+    assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
+    kept = copy / "results" / "kept" / "kept"
+    assert sorted(p.relative_to(kept).as_posix() for p in kept.glob("*/*")) == [
+        f"{variant}/{step}" for variant in ("pretrained", "random") for step in ("layers", "neurons")
+    ]
+    figures = copy / "figures" / "kept"
+    drawn = {p.name: p.read_bytes() for p in figures.glob("*.csv")}
+    assert {"summary.csv", "claims.csv", "layers_pos.csv"} <= set(drawn)
+
+    shutil.rmtree(copy / "runs" / "kept")
+    shutil.rmtree(figures)
+    shutil.rmtree(kept / "random" / "neurons")
+    assert make(copy, "figures", "SCALE=kept").returncode != 0
+    again = make(copy, *command)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
+    assert sorted(re.findall(r"^  (\S+ \S+) done,", again.stdout, re.M)) == [
+        "kept/random 02_extract", "kept/random 04_rank_neurons", "recorded/kept 05_figures",
+    ]  # fmt: skip
+    assert {p.name: p.read_bytes() for p in figures.glob("*.csv")} == drawn
 
 
 def test_a_parameter_that_does_not_exist_stops_make_before_any_work(copy: Path) -> None:

@@ -6,12 +6,12 @@ import shutil
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-from conftest import forget
+import torch
+from conftest import forget, write_result
 
 from lib import certify, disk
 from lib.study import errors, inputs, params, runs
@@ -239,73 +239,127 @@ def test_a_part_left_by_a_killed_process_is_no_hindrance(tmp_path: Path) -> None
     assert contents(tmp_path / "result") == []
 
 
-def test_a_folder_without_whole_meta_data_is_unfinished(tmp_path: Path) -> None:
-    assert disk.read_meta(tmp_path) == {}
-    disk.write_meta(tmp_path, {"a": "é"})
-    assert disk.read_meta(tmp_path) == {"a": "é"}
-    file = tmp_path / "meta.json"
-    file.write_bytes(file.read_bytes()[:-3])
-    assert disk.read_meta(tmp_path) == {}
+def result(folder: Path, key: str = "key") -> Path:
+    with disk.atomic_write(folder) as part:
+        (part / "sub").mkdir(parents=True)
+        (part / "table.csv").write_text("n\n1\n")
+        (part / "sub" / "é.txt").write_text("é")
+        disk.write_manifest(part, {"key": key, "words": ("a", "é"), "share": 0.1})
+    return folder
 
 
-TABLE = pd.DataFrame({"n": [1, 2], "word": ["a", "é"], "kind": pd.Categorical(["x", "y"])})
+def test_a_manifest_lists_every_file_and_gives_back_its_facts(tmp_path: Path) -> None:
+    found = disk.read_manifest(result(tmp_path / "r"))
+    assert (found["key"], found["words"], found["share"]) == ("key", ["a", "é"], 0.1)
+    assert {name: len(digest) for name, digest in found["files"].items()} == {"table.csv": 64, "sub/é.txt": 64}
 
 
-def test_a_table_is_read_back_as_written(tmp_path: Path) -> None:
-    disk.write_table(tmp_path / "t.parquet", TABLE, "key")
-    pd.testing.assert_frame_equal(disk.read_table(tmp_path / "t.parquet", "key"), TABLE)
+def test_a_folder_without_its_manifest_is_unfinished(tmp_path: Path) -> None:
+    assert disk.read_manifest(tmp_path) == {}
+    folder = result(tmp_path / "r")
+    for content in ("", "[]", "{}", '{"key": "key", "files": {}}'):
+        (folder / disk.MANIFEST).write_text(content)
+        assert disk.read_manifest(folder) == {}
 
 
-def stale(path: Path, key: str = "key") -> str:
+def test_no_changed_byte_of_a_result_passes(tmp_path: Path) -> None:
+    folder = result(tmp_path / "r")
+    whole = disk.read_manifest(folder)
+    for file in [p for p in folder.rglob("*") if p.is_file()]:
+        content = file.read_bytes()
+        for at in range(len(content)):
+            file.write_bytes(content[:at] + bytes([content[at] ^ 0x01]) + content[at + 1 :])
+            disk._digest_of.cache_clear()  # a clock may be too coarse to tell two writes apart
+            assert disk.read_manifest(folder) in ({}, whole), "white space between its values means nothing"
+            file.write_bytes(content[:at])
+            disk._digest_of.cache_clear()
+            assert disk.read_manifest(folder) in ({}, whole)
+        file.write_bytes(content)
+    disk._digest_of.cache_clear()
+    assert disk.read_manifest(folder) == whole
+
+
+@pytest.mark.parametrize("file", ["table.csv", "sub/é.txt"])
+def test_a_changed_or_lost_file_makes_a_result_unfinished(tmp_path: Path, file: str) -> None:
+    folder = result(tmp_path / "r")
+    (folder / file).write_text("other")
+    assert disk.read_manifest(folder) == {}
+    (folder / file).unlink()
+    assert disk.read_manifest(folder) == {}
+
+
+def stale(run: Run, step: str) -> str:
     with pytest.raises(disk.StaleResult) as caught:
-        disk.read_table(path, key)
-    assert str(path) in str(caught.value)
-    assert "make reproduce" in str(caught.value)
+        runs.manifest(run, step)
+    assert str(run.result(step)) in str(caught.value)
+    assert not runs.is_current(run, step)
     return str(caught.value)
 
 
-def test_a_missing_table_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    assert "is missing" in stale(tmp_path / "t.parquet")
+def test_a_result_that_cannot_be_used_is_named_with_its_reason_and_the_command() -> None:
+    run = runs.load("minilm", "pretrained")
+    assert stale(run, "layers").endswith("is missing: run 'make reproduce'")
+    write_result(run, "layers", key="other")
+    assert stale(run, "layers").endswith("was computed with other parameters or code: run 'make reproduce'")
+    write_result(run, "layers")
+    assert runs.is_current(run, "layers")
+    (run.result("layers") / "file").unlink()
+    assert stale(run, "layers").endswith("is damaged or unfinished: run 'make reproduce'")
+    assert stale(runs.load("minilm", "pretrained", "lesson"), "layers").endswith("run notebook 03_probe_layers")
+    assert stale(replace(run, recorded=True), "layers").endswith("is missing: run 'make record'")
 
 
-def test_a_table_of_another_key_is_named_with_the_command_that_redoes_it(tmp_path: Path) -> None:
-    disk.write_table(tmp_path / "t.parquet", TABLE, "key")
-    assert "other parameters" in stale(tmp_path / "t.parquet", "other")
+def fill(text: str) -> Callable[[Path], dict]:
+    def compute(folder: Path) -> dict:
+        (folder / "table.csv").write_text(text)
+        return {"rows": len(text)}
+
+    return compute
 
 
-def test_a_table_without_a_key_is_of_another_key(tmp_path: Path) -> None:
-    TABLE.to_parquet(tmp_path / "t.parquet")
-    assert "other parameters" in stale(tmp_path / "t.parquet")
+def test_a_result_is_computed_once_per_key_and_says_what_computed_it() -> None:
+    run, other = (runs.load("minilm", "pretrained", "lesson", {"seed": seed}) for seed in (1, 2))
+    contents = [(runs.ensure(r, "layers", fill(text)) / "table.csv").read_text()
+                for r, text in ((run, "a"), (run, "b"), (other, "cc"))]  # fmt: skip
+    assert contents == ["a", "a", "cc"]
+    facts = runs.manifest(other, "layers")
+    assert facts["rows"] == 2 and facts["seconds"] >= 0
+    assert facts["provenance"]["torch"] == torch.__version__
+    assert facts["provenance"]["threads"] == run.study.threads
+    (other.result("layers") / "table.csv").write_text("damaged")
+    assert (runs.ensure(other, "layers", fill("d")) / "table.csv").read_text() == "d"
 
 
-@pytest.mark.parametrize("kept", [0, 3, 100, -1])
-def test_a_truncated_table_is_named_with_the_command_that_redoes_it(tmp_path: Path, kept: int) -> None:
-    path = tmp_path / "t.parquet"
-    disk.write_table(path, TABLE, "key")
-    path.write_bytes(path.read_bytes()[:kept])
-    assert "is damaged" in stale(path)
-
-
-def test_a_table_is_made_once_per_key(tmp_path: Path) -> None:
-    made: list[str] = []
-
-    def make(value: str):
-        return lambda: (made.append(value), pd.DataFrame({"value": [value]}))[1]
-
-    path = tmp_path / "sub" / "t.parquet"
-    found = [disk.table(path, key, make(value))["value"][0] for key, value in [("k1", "a"), ("k1", "b"), ("k2", "c")]]
-    assert found == ["a", "a", "c"]
-    assert made == ["a", "c"]
-    path.write_bytes(b"damaged")
-    assert disk.table(path, "k2", make("d"))["value"][0] == "d"
-
-
-def test_a_table_that_cannot_be_made_keeps_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "t.parquet"
-    disk.write_table(path, TABLE, "old")
+def test_a_result_that_cannot_be_computed_keeps_the_old_one() -> None:
+    run, other = (runs.load("minilm", "pretrained", "lesson", {"seed": seed}) for seed in (1, 2))
+    runs.ensure(run, "layers", fill("a"))
     with pytest.raises(ZeroDivisionError):
-        disk.table(path, "new", lambda: 1 // 0)
-    pd.testing.assert_frame_equal(disk.read_table(path, "old"), TABLE)
+        runs.ensure(other, "layers", lambda folder: 1 // 0)
+    assert (run.result("layers") / "table.csv").read_text() == "a"
+    assert runs.is_current(run, "layers")
+
+
+def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Path, monkeypatch) -> None:
+    run = runs.load("minilm", "pretrained")
+    monkeypatch.setattr(runs, "recorded", lambda suite: tmp_path / suite)
+    kept = replace(run, recorded=True)
+    with pytest.raises(disk.StaleResult, match="is missing"):
+        runs.record(run, "layers")
+    assert not kept.folder.exists()
+    with runs.writing(run, "neurons", run.result("neurons")) as (part, _):
+        for name in ("tests.parquet", "layers.parquet", "rankings.npz"):
+            (part / name).write_text(name)
+    runs.record_notebook(run, STEPS["neurons"].notebook)
+    assert sorted(p.name for p in kept.result("neurons").iterdir()) == [
+        "layers.parquet",
+        disk.MANIFEST,
+        "tests.parquet",
+    ]
+    assert runs.manifest(kept, "neurons")["provenance"] == runs.manifest(run, "neurons")["provenance"]
+    assert runs.ensure(kept, "neurons", lambda folder: pytest.fail("computed")) == kept.result("neurons")
+    (kept.result("neurons") / "tests.parquet").write_text("damaged")
+    with pytest.raises(disk.StaleResult, match="is damaged or unfinished: run 'make record'"):
+        runs.ensure(kept, "neurons", lambda folder: pytest.fail("computed"))
 
 
 Usage = namedtuple("Usage", "total used free")
@@ -323,44 +377,27 @@ def test_a_disk_that_is_too_small_is_reported_with_both_sizes(tmp_path, monkeypa
             disk.need_space(place, 1.0e9)
 
 
-def _compute(path: Path, log: Path, start: float) -> None:
+def _compute(run: Run, log: Path, start: float) -> None:
     time.sleep(max(0.0, start - time.time()))
 
-    def make() -> pd.DataFrame:
+    def compute(folder: Path) -> None:
         with log.open("a") as stream:
-            stream.write("made\n")
+            stream.write("computed\n")
         time.sleep(0.3)
-        return TABLE
 
-    assert len(disk.table(path, "key", make)) == 2
+    runs.ensure(run, "layers", compute)
 
 
-def test_two_processes_compute_a_table_once(tmp_path: Path) -> None:
-    context, log = multiprocessing.get_context("fork"), tmp_path / "log"
+def test_two_processes_compute_a_result_once(tmp_path: Path) -> None:
+    context, log, run = multiprocessing.get_context("fork"), tmp_path / "log", runs.load("minilm", "random", "lesson")
     started = time.time() + 0.2
-    both = [context.Process(target=_compute, args=(tmp_path / "t.parquet", log, started)) for _ in range(2)]
+    both = [context.Process(target=_compute, args=(run, log, started)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
         process.join(30)
     assert [p.exitcode for p in both] == [0, 0]
-    assert log.read_text() == "made\n"
-
-
-@pytest.mark.parametrize("way", ["cut", "flipped"])
-def test_a_damaged_archive_is_never_an_error_or_another_key(tmp_path: Path, way: str) -> None:
-    path = tmp_path / "a.npz"
-    np.savez(path, key="k", x=np.arange(3))
-    content = path.read_bytes()
-    assert disk.archive_key(path) == "k"
-    found = set()
-    for at in range(len(content)):
-        path.write_bytes(
-            content[:at] if way == "cut" else content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
-        )
-        found.add(disk.archive_key(path))
-    assert found <= {None, "k"}, "some bytes, as those of the date, mean nothing"
-    assert way == "flipped" or found == {None}
+    assert log.read_text() == "computed\n"
 
 
 # Certified code --------------------------------------------------------------------------------------------------

@@ -265,7 +265,7 @@ def test_an_archive_that_is_not_the_pinned_one_is_refused_with_both_hashes(pinne
     assert not (own_data / "mine-1.0").exists()
 
 
-@pytest.mark.parametrize("change", ["edited", "deleted", "added", "no meta.json", "damaged meta.json"])
+@pytest.mark.parametrize("change", ["edited", "deleted", "added", "no manifest.json", "damaged manifest.json"])
 def test_a_changed_unpacked_folder_is_noticed_and_restored(pinned, own_data: Path, offline, change: str) -> None:
     lay(pinned(), own_data)
     folder = sources.fetch("mine")
@@ -276,10 +276,10 @@ def test_a_changed_unpacked_folder_is_noticed_and_restored(pinned, own_data: Pat
         (folder / "a.txt").unlink()
     elif change == "added":
         (folder / "c.txt").write_bytes(b"more")
-    elif change == "no meta.json":
-        (folder / "meta.json").unlink()
+    elif change == "no manifest.json":
+        (folder / "manifest.json").unlink()
     else:
-        (folder / "meta.json").write_text('{"files": {"a.txt": ')
+        (folder / "manifest.json").write_text('{"files": {"a.txt": ')
     sources.fetch.cache_clear()
     assert tree(sources.fetch("mine")) == before
 

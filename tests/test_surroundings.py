@@ -268,24 +268,22 @@ def test_files_get_the_rights_that_the_umask_leaves_whatever_a_library_gave_them
             part.mkdir()
             (part / "model.safetensors").write_bytes(b"")
             (part / "model.safetensors").chmod(0o600)
-            disk.write_meta(part, {})
+            disk.write_manifest(part, {})
         with disk.atomic_write(tmp_path / "table") as part:
             part.touch(0o600)
         assert os.umask(mask) == mask
     finally:
         os.umask(before)
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
-    assert len(files) == 4
+    assert len(files) == 3
     assert {p.stat().st_mode & 0o777 for p in files} == {mode}
 
 
-@pytest.mark.parametrize(
-    "read", [disk.file_digest, disk.read_json, disk.read_meta, disk.archive_key, lambda p: disk.read_table(p, "")]
-)
+@pytest.mark.parametrize("read", [disk.file_digest, disk.read_json, disk.read_manifest])
 def test_a_result_of_another_user_that_cannot_be_read_is_named_with_its_owner(
     tmp_path: Path, monkeypatch, read
 ) -> None:
-    file = tmp_path / "meta.json"
+    file = tmp_path / disk.MANIFEST
     file.write_text("{}")
 
     def refuse(*_: object, **__: object) -> None:
@@ -293,14 +291,13 @@ def test_a_result_of_another_user_that_cannot_be_read_is_named_with_its_owner(
 
     for name in ("read_text", "read_bytes", "open", "is_file"):
         monkeypatch.setattr(Path, name, refuse)
-    monkeypatch.setattr("zipfile.ZipFile", refuse)
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(PermissionError, match=rf"^{file} belongs to another user \(.+\), .* ask for 'chmod"):
-        read(tmp_path if read is disk.read_meta else file)
+        read(tmp_path if read is disk.read_manifest else file)
     monkeypatch.setattr(os, "geteuid", lambda: owner)
     with pytest.raises(PermissionError, match=rf"^{file} cannot be read or written: give yourself"):
-        read(tmp_path if read is disk.read_meta else file)
+        read(tmp_path if read is disk.read_manifest else file)
 
 
 def test_a_file_that_cannot_be_made_is_refused_by_its_folder(tmp_path: Path) -> None:

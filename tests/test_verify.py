@@ -1,5 +1,7 @@
 """What was recorded is found again, or the difference is named: perturbed, missing and swapped results are misses."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +11,11 @@ import pytest
 import yaml
 from conftest import with_variants
 
-from lib import disk, results
+from lib import disk, grid, results
 from lib.results import claims, verify
-from lib.study import errors, params
+from lib.study import errors, inputs, params, runs
+from lib.study.runs import Run
+from lib.study.steps import STEPS
 from lib.study.variants import Variant
 
 TASKS, SEEDS = ("sentiment", "acceptability"), (1, 2, 3)
@@ -142,41 +146,76 @@ def test_fewer_than_three_seeds_cannot_be_recorded(counted: dict) -> None:
         verify.expectations(wanted((1, 2)), accuracy(), summary((1, 2)), judged())
 
 
-def test_figures_of_other_runs_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = results.figures_folder("mini")
-    made.mkdir(parents=True)
-    monkeypatch.setattr(verify.results, "complete", lambda runs: None)
-    for name in ("layers", "neuron_tests", "accuracies"):
-        monkeypatch.setattr(verify.results, name, lambda *given: None)
-    monkeypatch.setattr(verify.results, "summary", lambda *given: summary())
-    monkeypatch.setattr(verify.claims, "judge", lambda *given: judged())
-    monkeypatch.setattr(verify, "expectations", lambda *given: pytest.fail("recorded"))
-    for name in ("summary", "claims"):
-        with pytest.raises(disk.StaleResult, match=rf"{name}\.csv is not of these runs: run 'make reproduce'"):
-            verify.record(wanted(), "mini")
-        table = summary() if name == "summary" else judged("undecided")
-        table.to_csv(made / f"{name}.csv", index=False, float_format="%.4f")
-    with pytest.raises(disk.StaleResult, match=r"claims\.csv is not of these runs"):
-        verify.record(wanted(), "mini")
+@pytest.fixture
+def recording(counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The finished runs of a study, in a repository of their own in which nothing is recorded."""
+    found = accuracy(), summary(), judged().assign(unit="points", effect=2.0)
+    runs_of = [
+        runs.load("minilm", v)
+        for v in ("random", "pretrained", "sentiment-s10", "sentiment-s2", "acceptability-s1", "rte-s1")
+    ]
+    for run in runs_of:
+        write_tables(run)
+    monkeypatch.setattr(params, "ROOT", Path(shutil.copytree(params.ROOT / "params", tmp_path / "params")).parent)
+    monkeypatch.setattr(verify, "_tables", lambda wanted: found)
+    monkeypatch.setattr(verify, "expectations", lambda wanted, *_: {"runs": [run.variant.name for run in wanted]})
+    (tmp_path / "expected").mkdir()
+    return runs_of
 
 
-def test_recording_makes_a_run_the_reference_and_checking_writes_nothing(
-    counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def write_tables(run: Run) -> None:
+    for step in STEPS.values():
+        if step.tables and step.applies(run):
+            with runs.writing(run, step.name, run.result(step.name)) as (part, _):
+                for name in step.tables:
+                    (part / name).write_text(name)
+
+
+def test_recording_keeps_the_small_tables_and_makes_all_recorded_runs_the_reference(recording: list[Run]) -> None:
+    verify.record(recording[:3], "minilm")
+    verify.record(recording[3:], "minilm")
+    order = ["pretrained", "random", "sentiment-s2", "sentiment-s10", "acceptability-s1", "rte-s1"]
+    assert yaml.safe_load((params.ROOT / "expected" / "minilm.yaml").read_text()) == {"runs": order}
+    assert [run.variant.name for run in results.recorded_runs("minilm")] == order
+    assert [run.variant.name for run in results.load({"minilm": order[:2]}, recorded=True)] == order[:2]
+    took = results.times(results.recorded_runs("minilm"))
+    assert took["step"].value_counts().to_dict() == {"03_probe_layers": 6, "04_rank_neurons": 6, "01_finetune": 4}
+
+
+def test_what_is_recorded_is_not_copied_again_and_not_computed_again(recording: list[Run]) -> None:
+    verify.record(recording, "minilm")
+    files = {path: path.stat().st_mtime_ns for path in (params.ROOT / "results").rglob("*")}
+    shutil.rmtree(runs.home())
+    verify.record(recording, "minilm")
+    assert files == {path: path.stat().st_mtime_ns for path in (params.ROOT / "results").rglob("*")}
+    assert [step.name for run in recording for step in grid.to_do(run, recording=True)] == []
+    assert [step.name for step in grid.to_do(recording[0])] == ["extract", "layers", "neurons"]
+    shutil.rmtree(replace(recording[2], recorded=True).result("neurons"))
+    assert [step.name for step in grid.to_do(recording[2], recording=True)] == ["finetune", "extract", "neurons"]
+
+
+def test_a_run_recorded_with_other_code_is_refused_and_is_to_do(recording: list[Run], monkeypatch) -> None:
+    verify.record(recording, "minilm")
+    code_key = inputs.code_key
+    monkeypatch.setattr(inputs, "code_key", lambda step, code: "other" if step == "layers" else code_key(step, code))
+    with pytest.raises(disk.StaleResult, match=r"layers was computed with other parameters or code: run 'make record'"):
+        results.recorded_runs("minilm")
+    assert [step.name for step in grid.to_do(recording[0], recording=True)] == ["extract", "layers"]
+
+
+def test_nothing_recorded_is_said_with_the_command() -> None:
+    with pytest.raises(disk.StaleResult, match=r"nothing is recorded in .*results/no: run 'make record SCALE=no'"):
+        results.recorded_runs("no")
+
+
+def test_checking_writes_nothing(counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = accuracy(), summary(), judged().assign(unit="points", effect=2.0)
     monkeypatch.setattr(params, "ROOT", tmp_path)
     monkeypatch.setattr(verify.results, "complete", lambda runs: None)
-    monkeypatch.setattr(verify, "_found", lambda wanted: found)
-    drawn = results.figures_folder("mini")
-    for folder in (drawn, tmp_path / "expected"):
-        folder.mkdir(parents=True)
-    for name, table in {"summary": found[1], "claims": found[2]}.items():
-        table.to_csv(drawn / f"{name}.csv", index=False, float_format="%.4f")
-    (tmp_path / "README.md").write_text("<!-- claims: mini -->\n<!-- end -->\n")
-    verify.record(wanted(), "mini")
-    assert "reproduced (sentiment vs acceptability +2.00)" in (tmp_path / "README.md").read_text()
+    monkeypatch.setattr(verify, "_tables", lambda wanted: found)
+    (tmp_path / "expected").mkdir()
+    (tmp_path / "expected" / "mini.yaml").write_text(yaml.safe_dump(verify.expectations(wanted(), *found)))
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert {path.name for path in files} >= {"mini.yaml", "summary.csv", "claims.csv"}
     assert verify.check(wanted(), "mini")
     counted["s: checkpoint"] = "other"
     assert not verify.check(wanted(), "mini")
@@ -202,5 +241,8 @@ def test_the_overview_of_the_claims_takes_its_place_in_a_page() -> None:
 
 def test_the_readme_shows_the_recorded_claims() -> None:
     page = (params.ROOT / "README.md").read_text(encoding="utf-8")
-    assert verify.with_claims(page, "mini", results.from_csv(results.recorded("mini") / "claims.csv")) == page
+    assert (
+        verify.with_claims(page, "mini", results.from_csv(results.figures_folder("mini", recorded=True) / "claims.csv"))
+        == page
+    )
     assert "<!-- claims: mini -->" in page

@@ -2,7 +2,8 @@
 
 A store is a folder of three files: ``activations.npy`` (float16 [layers, words, width]: one layer is contiguous),
 ``words.parquet`` (text, sentence, position, word, one column per property; the rows are the words of the array) and
-``manifest.json`` (shapes, key, dropped words with reasons, SHA-256 of the files), written last. Three lines of NumPy read it::
+``manifest.json`` (shapes, key, dropped words with reasons, SHA-256 of each file), written last. Three lines of NumPy
+read it::
 
     vectors = np.load("activations.npy", mmap_mode="r")  # layer 0 is the embedding output
     words = pd.read_parquet("words.parquet")

@@ -16,7 +16,6 @@ PACKAGES = ["torch", "transformers", "tokenizers", "datasets", "numpy", "pandas"
 """The packages that numbers and figures come from."""
 
 
-@lru_cache
 def describe() -> dict[str, Any]:
     """The machine, Python, the packages, the commit, and the shell's variables that results may depend on."""
     import torch  # here: commands that compute nothing do not wait for it
@@ -40,8 +39,11 @@ def _processor() -> str:
     return " ".join(filter(None, [fields.get("model name"), *(fields.get(k) for k in ("cpu family", "model"))]))
 
 
+@lru_cache
 def _commit() -> str:
     """The commit of the code, with ``+`` if files differ from it; empty outside a git repository."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    found = subprocess.run(command, cwd=params.ROOT, capture_output=True, text=True)
-    return found.stdout.strip()
+    try:
+        return subprocess.run(command, cwd=params.ROOT, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git here
+        return ""

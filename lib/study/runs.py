@@ -16,6 +16,7 @@ from typing import Any
 
 from lib import disk
 from lib.study import loading, params, provenance
+from lib.study.errors import ParameterError
 from lib.study.params import Study
 from lib.study.steps import STEPS
 from lib.study.variants import Variant
@@ -91,10 +92,10 @@ def manifest(run: Run, step: str, folder: Path | None = None) -> dict[str, Any]:
 
 
 def is_current(run: Run, step: str) -> bool:
-    """Whether a step's result is there, complete, and of the run's parameters and code."""
+    """Whether a step's result is there, complete, and of the run's parameters and code (not if an input is missing)."""
     try:
         return all(manifest(run, step, folder) for folder in STEPS[step].folders(run))
-    except disk.StaleResult:
+    except (disk.StaleResult, ParameterError):
         return False
 
 
