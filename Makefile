@@ -51,7 +51,7 @@ export PYTHON LAUNCH
 export PYTHONPATH := $(CURDIR)
 export IPYTHONDIR := $(CURDIR)/runs/.ipython
 
-.PHONY: help doctor data plan reproduce verify record report pretrain test test-quick test-faults bench lint notebooks lab clean clean-runs clean-all env
+.PHONY: help doctor data plan reproduce figures verify record report pretrain test test-quick test-faults bench lint notebooks lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -114,18 +114,24 @@ begin: env
 plan: begin ## show what `make reproduce` would run now
 	@$(ASK) plan
 
+engine = $(if $(dry),$(if $(ready),,@exit 0;))@mkdir -p runs && rules=$$(mktemp runs/.grid-XXXXXX) && trap 'rm -f "$$rules"' EXIT \
+  && $(ASK) grid $(if $(KEEP),--keep) $(if $(dry),--dry) $1 > "$$rules" \
+  && $(MAKE) --no-print-directory -f "$$rules" $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) all
+
 # Under `make -n` too, where there is an environment: what is to do stands in rules that Python writes.
 reproduce: begin ## the whole study: fine-tune, extract, probe, rank, draw; resumes where it stopped
-	$(if $(dry),$(if $(ready),,@exit 0;))@mkdir -p runs && rules=$$(mktemp runs/.grid-XXXXXX) && trap 'rm -f "$$rules"' EXIT \
-	  && $(ASK) grid $(if $(KEEP),--keep) $(if $(dry),--dry) > "$$rules" \
-	  && $(MAKE) --no-print-directory -f "$$rules" $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) all
+	+$(call engine)
 	@$(ASK) summary
 
 verify: begin ## compare the results of make reproduce with what is recorded in expected/; fails on a miss
 	@$(ASK) verify
 
-record: begin ## make the results the reference: expected/ and figures/ (three seeds of every task)
+record: begin ## the same, each run kept in results/ as it finishes (skipped if it is there); then expected/ and figures/
+	+$(call engine,--record)
 	@$(ASK) record
+
+figures: begin ## draw every figure, table and verdict from the recorded runs in results/, into figures/
+	@$(ASK) figures
 
 report: reproduce ## the figures notebook as one self-contained page
 	@$(ASK) report
