@@ -1,160 +1,88 @@
 """The verbs behind Make: ``python -m lib VERB``; ``python -m lib --help`` lists them."""
 
 import argparse
+import importlib
+import inspect
 import json
 import sys
-from pathlib import Path
 from typing import Any
+
+FLAG: dict[str, Any] = {"action": "store_true"}
+PART: dict[str, Any] = {
+    "--overrides": {"type": json.loads, "default": {}},
+    "--key": {"default": "", "help": "the key that the executed notebook is kept under"},
+    "--since": {"type": float, "default": float("inf"), "help": "when the command began that this is a part of"},
+    "--of": {"type": int, "default": 1, "help": "how many parts that command has"},
+}
+SELECTORS: dict[str, dict[str, Any]] = {
+    "--scale": {"default": "mini", "help": "which studies and figures: the scale of params/*.yaml"},
+    "--studies": {"default": "", "type": str.split, "help": "parameter files by name; default: all of the scale"},
+    "--tasks": {"default": "", "type": str.split, "help": "tasks to fine-tune on; default: those of each study"},
+    "--seeds": {"default": "1", "type": lambda text: [*map(int, text.split())], "help": "seeds of fine-tuning"},
+    "--properties": {"default": "", "type": str.split, "help": "properties to probe; default: those of each study"},
+    "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"},
+}
+
+VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "data": ("fetch and verify the data", "lib.sources:fetch_all", {}),
+    "plan": ("the steps that make reproduce would run", "lib.grid:print_plan", {}),
+    "grid": ("check and fetch, then the steps to run, as rules for Make", "lib.grid:print_rules", {
+        "--keep": FLAG | {"help": "keep the activation stores"},
+        "--dry": FLAG | {"help": "fetch nothing"},
+        "--record": FLAG | {"help": "skip recorded steps, and record the others as they finish"},
+    }),
+    "run": ("one notebook of one run", "lib.notebook:run", {
+        "study": {}, "variant": {}, "notebook": {}, "--record": FLAG | {"help": "record the step's tables"}, **PART,
+    }),
+    "draw": ("the figures of several runs", "lib.notebook:draw", {
+        "name": {"help": "the scale"}, "variants": {"type": json.loads, "help": "study → variants, as JSON"}, **PART,
+    }),
+    "summary": ("what a finished study says, in the terminal", "lib.figures.report:print_summary", {}),
+    "figures": ("draw every figure, table and verdict from the recorded runs", "lib.results.verify:draw_recorded", {}),
+    "verify": ("compare the results with the recorded ones; fails on a miss", "lib.results.verify:check", {}),
+    "record": ("record the results and make them the reference", "lib.results.verify:record", {}),
+    "report": ("the figures notebook as one page", "lib.figures.report:write_page", {}),
+    "pretrain": ("make the encoders of models/ from nothing", "lib.pretraining.minis:make_and_compare", {
+        "--size": {"default": "full"}, "--settings": {"type": json.loads, "default": {}},
+    }),
+    "certify": ("whether changed code gives the same results as a commit's", "lib.certify:certify", {
+        "commit": {"nargs": "?", "default": "HEAD"},
+    }),
+    "doctor": ("what this machine has and lacks", "lib.doctor:report", {}),
+}  # fmt: skip
+"""Verb → help, function, arguments of its own. The function is given what it has parameters for: these arguments, the
+selectors, and ``wanted``, the runs that the selectors name."""
 
 
 def arguments() -> argparse.ArgumentParser:
-    """The command line: selectors first, then a verb."""
+    """The command line: selectors first, then a verb and its own arguments."""
     parser = argparse.ArgumentParser("python -m lib", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--scale", default="mini", help="which studies and figures: the scale of params/*.yaml")
-    parser.add_argument("--studies", default="", type=str.split, help="parameter files by name")
-    parser.add_argument("--tasks", default="", type=str.split, help="tasks to fine-tune on; default: of each study")
-    parser.add_argument("--seeds", default="1", type=_seeds, help="seeds of fine-tuning")
-    parser.add_argument("--properties", default="", type=str.split, help="properties to probe; default: of each study")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs.add_parser("data", help="fetch and verify the data")
-    verbs.add_parser("plan", help="what is to do, and nothing done")
-    grid = verbs.add_parser("grid", help="check and fetch, then what is to do as rules for Make")
-    grid.add_argument("--keep", action="store_true", help="keep the activation stores")
-    grid.add_argument("--dry", action="store_true", help="fetch nothing")
-    grid.add_argument("--record", action="store_true", help="skip recorded steps, record the others as they finish")
-    run = verbs.add_parser("run", help="one notebook of one run")
-    for name in ("study", "variant", "notebook"):
-        run.add_argument(name)
-    run.add_argument("--record", action="store_true", help="record the tables of the step")
-    draw = verbs.add_parser("draw", help="the notebook of figures of several runs")
-    draw.add_argument("name", help="the scale")
-    draw.add_argument("variants", type=json.loads, help="study → variants, as JSON")
-    for part in (run, draw):
-        part.add_argument("--overrides", type=json.loads, default={})
-        part.add_argument("--key", default="")
-        part.add_argument("--since", type=float, default=float("inf"))
-        part.add_argument("--of", type=int, default=1)
-    verbs.add_parser("summary", help="what a finished study says, in the terminal")
-    verbs.add_parser("verify", help="compare the results with the recorded ones; fails on a miss")
-    verbs.add_parser("record", help="record the results and make them the reference")
-    verbs.add_parser("figures", help="draw every figure, table and verdict from the recorded runs")
-    verbs.add_parser("report", help="the notebook of figures as one page")
-    pretrain = verbs.add_parser("pretrain", help="make the encoders of models/ from nothing")
-    pretrain.add_argument("--size", default="full")
-    pretrain.add_argument("--settings", type=json.loads, default={})
-    certify = verbs.add_parser("certify", help="whether changed code gives the same results as a commit's")
-    certify.add_argument("commit", nargs="?", default="HEAD")
-    verbs.add_parser("doctor", help="what this machine has and lacks")
+    for name, settings in SELECTORS.items():
+        parser.add_argument(name, **settings)
+    for verb, (text, _, own) in VERBS.items():
+        sub = verbs.add_parser(verb, help=text, allow_abbrev=False)
+        for name, settings in own.items():
+            sub.add_argument(name, **settings)
     return parser
 
 
-def _seeds(text: str) -> list[int]:
-    return [int(seed) for seed in text.split()]
+def main(given: dict[str, Any]) -> bool:
+    """Do what the verb says. Returns False if a comparison or a step failed; errors are raised."""
+    module, name = VERBS[given["verb"]][1].split(":")
+    function = getattr(importlib.import_module(module), name)
+    names = inspect.signature(function).parameters
+    if "wanted" in names:
+        from lib import grid  # here: PyTorch takes seconds to import, and a step starts without it
 
-
-def main(given: argparse.Namespace) -> bool:
-    """Do what the verb says. Returns whether it went well."""
-    if given.verb == "run":
-        from lib import notebook
-
-        target = notebook.ROOT / "runs" / given.study / given.variant / f"{given.notebook}.ipynb"
-        parameters = {"study": given.study, "variant": given.variant, "size": "full", "overrides": given.overrides}
-        done = notebook.execute(target, parameters, given.key, given.since, given.of)
-        if done and given.record:
-            from lib.study import runs
-
-            runs.record_notebook(runs.load(given.study, given.variant, "full", given.overrides), given.notebook)
-        return done
-    if given.verb == "draw":
-        from lib import notebook
-
-        target = notebook.ROOT / "runs" / "figures" / given.name / "05_figures.ipynb"
-        parameters = {"variants": given.variants, "scale": given.name, "size": "full", "overrides": given.overrides}
-        return notebook.execute(target, parameters, given.key, given.since, given.of)
-    if given.verb == "figures":
-        return _draw_recorded(given.scale)
-    if given.verb == "doctor":
-        from lib import doctor
-
-        return all([*doctor.report()])
-    if given.verb == "data":
-        from lib import sources
-
-        for name, source in sources.SOURCES.items():
-            if not source.optional:
-                print("OK", name, sources.fetch(name))
-        return True
-    if given.verb == "certify":
-        from lib import certify
-
-        return certify.certify(given.commit)
-    if given.verb == "pretrain":
-        from lib.pretraining import minis
-
-        print(minis.compare(minis.make(given.size, given.settings, given.device)))
-        return True
-    return _on_runs(given)
-
-
-def _on_runs(given: argparse.Namespace) -> bool:
-    """The verbs that are about the runs that the selectors name."""
-    from lib import grid, results
-
-    overrides: dict[str, Any] = {"device": given.device}
-    overrides |= {"properties": given.properties} if given.properties else {}
-    wanted = grid.selected(given.scale, given.studies, given.tasks, given.seeds, overrides)
-    grid.check(wanted)
-    if given.verb == "plan":
-        print(
-            "\n".join(f"  {name}" for name in grid.plan(wanted, given.scale)) or "nothing to do: every result is there"
-        )
-    elif given.verb == "grid":
-        if not given.dry:
-            with _to_stderr():
-                grid.fetch(wanted)
-                results.figures_folder(given.scale).mkdir(parents=True, exist_ok=True)
-        print(grid.rules(wanted, given.scale, overrides, given.keep, given.record))
-    elif given.verb == "summary":
-        from lib.figures import report
-
-        report.print_summary(wanted, given.scale)
-    elif given.verb == "report":
-        from lib.figures import report
-
-        executed = results.figures_folder(given.scale) / f"{grid.FIGURES}.ipynb"
-        report.write(executed, executed.with_suffix(".html"))
-        print(executed.with_suffix(".html").relative_to(Path.cwd()))
-    else:
-        from lib.results import verify
-
-        if given.verb == "verify":
-            return verify.check(wanted, given.scale)
-        verify.record(wanted, given.scale)
-        return _draw_recorded(given.scale)
-    return True
-
-
-def _draw_recorded(scale: str) -> bool:
-    """Draw the figures of the recorded runs, and write their verdicts into README."""
-    from lib import notebook, results
-    from lib.results import verify
-
-    variants: dict[str, list[str]] = {}
-    for run in results.recorded_runs(scale):
-        variants.setdefault(run.study.name, []).append(run.variant.name)
-    target = notebook.ROOT / "runs" / "recorded" / scale / "05_figures.ipynb"
-    parameters = {"variants": variants, "scale": scale, "size": "full", "overrides": {}, "recorded": True}
-    return notebook.execute(target, parameters, "", float("inf"), 1) and verify.write_verdicts(scale)
-
-
-def _to_stderr():
-    """What is printed on the way does not get among the rules."""
-    import contextlib
-
-    return contextlib.redirect_stdout(sys.stderr)
+        given["overrides"] = {"device": given["device"]}
+        if given["properties"]:
+            given["overrides"]["properties"] = given["properties"]
+        given["wanted"] = grid.selected(**{n: given[n] for n in ("scale", "studies", "tasks", "seeds", "overrides")})
+        grid.check(given["wanted"])
+    return function(**{name: given[name] for name in names if name in given}) is not False
 
 
 if __name__ == "__main__":
-    sys.tracebacklimit = 0  # errors name file, place and remedy
-    sys.exit(not main(arguments().parse_args()))
+    sys.tracebacklimit = 0  # an error names file, place and remedy
+    sys.exit(not main(vars(arguments().parse_args())))

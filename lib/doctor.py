@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,13 +112,15 @@ def hub() -> Line:
     return True, "model hub: reachable", ""
 
 
-def report() -> Iterator[bool]:
-    """Print one line per requirement; yield whether each holds."""
+def report() -> bool:
+    """Print one line per requirement. Returns whether all that are needed hold."""
+    found = []
     for check in (python, make, packages, device, disk, memory, data, hub):
         good, text, fix = check()
         print({True: "OK   ", False: "FAIL ", None: "-    "}[good] + text + (f"  ->  {fix}" if good is False else ""))
-        yield good is not False
+        found.append(good is not False)
+    return all(found)
 
 
 if __name__ == "__main__":
-    sys.exit(not all([*report()]))
+    sys.exit(not report())

@@ -1,7 +1,9 @@
 """Grid: the runs that a command asks for; checked and fetched before any work, and what is to do, as rules for Make."""
 
+import contextlib
 import json
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -26,11 +28,11 @@ FIGURES_CODE += [f"figures/{name}" for name in ("style", "lessons", "comparisons
 
 
 def selected(
-    scale: str, studies: Sequence[str], conditions: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]
+    scale: str, studies: Sequence[str], tasks: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]
 ) -> list[Run]:
     """The runs of these studies (none named: all of the scale): pretrained, random, and each condition with each seed.
 
-    ``conditions`` : tasks, with an amount where it is not all; none named: those of each study.
+    ``tasks`` : with an amount where it is not all; none named: those of each study.
 
     Raises ParameterError for what cannot be used (see ``loading.load``), and if there is no such study.
     """
@@ -39,7 +41,7 @@ def selected(
     found = []
     for name in studies or [n for n, (its_scale, _) in files.studies().items() if its_scale == scale]:
         study = loading.load(name, "full", overrides)
-        tuned = [Variant.parse(task, seed) for task in conditions or study.tasks for seed in seeds]
+        tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in seeds]
         found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]
     return found
 
@@ -144,6 +146,19 @@ def plan(wanted: list[Run], scale: str) -> list[str]:
     found = [f"{run.study.name}/{run.variant.name}/{s.notebook}" for run in wanted for s in to_do(run)]
     drawn = not found and figures_are_current(wanted, scale)
     return found + ([] if drawn else [f"figures/{scale}/{FIGURES}"])
+
+
+def print_plan(wanted: list[Run], scale: str) -> None:
+    """For Make: print what ``make reproduce`` would run."""
+    print("\n".join(f"  {name}" for name in plan(wanted, scale)) or "nothing to do: every result is there")
+
+
+def print_rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:
+    """For Make: fetch what the steps need (unless ``dry``), then print the steps as rules, and nothing else."""
+    if not dry:
+        with contextlib.redirect_stdout(sys.stderr):
+            fetch(wanted)
+    print(rules(wanted, scale, overrides, keep, record))
 
 
 def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, recording: bool = False) -> str:

@@ -21,6 +21,29 @@ LOST = re.compile(r"DeadKernelError|Kernel died|Address already in use|ZMQError|
 """What a log says when not the notebook but its kernel was at fault."""
 
 
+def run(
+    study: str, variant: str, notebook: str, record: bool, overrides: dict[str, Any], key: str, since: float, of: int
+) -> bool:
+    """For Make: execute a notebook of a run, and ``record`` the tables of its step. Returns whether it went well."""
+    parameters = {"study": study, "variant": variant, "size": "full", "overrides": overrides}
+    done = execute(ROOT / "runs" / study / variant / f"{notebook}.ipynb", parameters, key, since, of)
+    if done and record:
+        from lib.study import runs  # here: a step that is not recorded starts without pandas
+
+        runs.record_notebook(runs.load(study, variant, "full", overrides), notebook)
+    return done
+
+
+def draw(
+    name: str, variants: dict[str, list[str]], overrides: dict[str, Any], key: str = "", since: float = float("inf"),
+    of: int = 1, recorded: bool = False,
+) -> bool:  # fmt: skip
+    """For Make: execute the notebook of figures for these variants of studies. Returns whether it went well."""
+    parameters = {"variants": variants, "scale": name, "size": "full", "overrides": overrides, "recorded": recorded}
+    folder = ROOT / "runs" / ("recorded" if recorded else "figures") / name
+    return execute(folder / "05_figures.ipynb", parameters, key, since, of)
+
+
 def execute(target: Path, parameters: dict[str, Any], key: str, since: float, of: int) -> bool:
     """Execute ``notebooks/<stem of target>.ipynb`` into ``target``, its log beside it. Returns whether that went well.
 

@@ -83,6 +83,13 @@ def fetch(name: str) -> Path:
         return folder
 
 
+def fetch_all() -> None:
+    """For Make: fetch all sources but the optional ones, and print where each is."""
+    for name, source in SOURCES.items():
+        if not source.optional:
+            print("OK", name, fetch(name))
+
+
 def missing() -> list[str]:
     """Names of the sources that are not here yet, the optional ones left out."""
     needed = {n: s for n, s in SOURCES.items() if not s.optional}

@@ -47,6 +47,13 @@ def write(notebook: str | Path, page: str | Path) -> None:
         part.write_text(html, encoding="utf-8")
 
 
+def write_page(scale: str) -> None:
+    """For Make: write the executed figures of a scale as a page beside them, and print where it is."""
+    executed = results.figures_folder(scale) / "05_figures.ipynb"
+    write(executed, executed.with_suffix(".html"))
+    print(os.path.relpath(executed.with_suffix(".html")))
+
+
 def headline(table: pd.DataFrame) -> str:
     """The summary of the gold properties as text, in per cent, for a terminal."""
     unseen = ["condition", "task", "amount", "seed", "source", "entropy of top neurons", "top - random"]

@@ -164,11 +164,10 @@ def _end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def compare(root: Path) -> str:
-    """Whether the encoders in `root` are the shipped ones, one line each."""
-    lines = []
+def make_and_compare(size: str, settings: dict[str, Any], device: str) -> None:
+    """For Make: ``make`` the encoders, and print whether each is the shipped one."""
+    root = make(size, settings, device)
     for family in FAMILIES:
         ours, shipped = (place / f"{family}-mini" / "model.safetensors" for place in (root, params.ROOT / "models"))
         same = shipped.exists() and disk.file_digest(ours) == disk.file_digest(shipped)
-        lines.append(f"{ours.parent}: {'the same weights as' if same else 'other weights than'} models/{family}-mini")
-    return "\n".join(lines)
+        print(f"{ours.parent}: {'the same weights as' if same else 'other weights than'} models/{family}-mini")

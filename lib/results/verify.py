@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lib import corpora, disk, encoders, results
+from lib import corpora, disk, encoders, notebook, results
 from lib.results import claims
 from lib.results.intervals import pick
 from lib.study import inputs, loading, params, runs
@@ -194,8 +194,9 @@ def check(wanted: list[Run], scale: str) -> bool:
     return bad.empty
 
 
-def record(wanted: list[Run], scale: str) -> None:
-    """For Make: record what is not recorded yet, and make all recorded runs the reference in ``expected/<scale>.yaml``.
+def record(wanted: list[Run], scale: str) -> bool:
+    """For Make: record what is not recorded yet, make all recorded runs the reference in ``expected/<scale>.yaml``, and
+    draw them. Returns whether that went well.
 
     Raises
     ------
@@ -213,10 +214,17 @@ def record(wanted: list[Run], scale: str) -> None:
     with disk.atomic_write(path) as part:
         part.write_text(head + yaml.safe_dump(values, sort_keys=False, width=120), encoding="utf-8")
     print(f"recorded in {runs.recorded(scale).relative_to(params.ROOT)}/ and {path.relative_to(params.ROOT)}")
+    return draw_recorded(scale)
 
 
-def write_verdicts(scale: str) -> bool:
-    """Write the overview of the recorded claims of a scale into README, if README has a place for it."""
+def draw_recorded(scale: str) -> bool:
+    """For Make: draw all figures and tables of the recorded runs into ``figures/<scale>``, and write their verdicts
+    into README, if it has a place for them. Returns whether it went well."""
+    variants: dict[str, list[str]] = {}
+    for run in results.recorded_runs(scale):
+        variants.setdefault(run.study.name, []).append(run.variant.name)
+    if not notebook.draw(scale, variants, {}, recorded=True):
+        return False
     page = params.ROOT / "README.md"
     judged = results.from_csv(results.figures_folder(scale, recorded=True) / "claims.csv")
     text = with_claims(page.read_text(encoding="utf-8"), scale, judged)
