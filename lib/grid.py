@@ -158,6 +158,7 @@ def print_rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: 
     if not dry:
         with contextlib.redirect_stdout(sys.stderr):
             fetch(wanted)
+            results.figures_folder(scale).mkdir(parents=True, exist_ok=True)
     print(rules(wanted, scale, overrides, keep, record))
 
 

@@ -125,7 +125,8 @@ def kill(process: subprocess.Popen) -> None:
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     """All results of the study: what was counted, measured and predicted."""
     study = folder / "runs" / "faults"
-    found = {f"{v}/{t}": pd.read_parquet(study / v / f"{t}.parquet") for v in VARIANTS for t in ("layers", "neurons")}
+    names = ("layers/counts", "neurons/tests", "neurons/layers")
+    found = {f"{v}/{name}": pd.read_parquet(study / v / f"{name}.parquet") for v in VARIANTS for name in names}
     (model,) = (folder / "runs" / "models" / "my-encoder" / "sentiment-s1").iterdir()
     found["predictions"] = pd.read_csv(model / "predictions.csv")
     found["summary"] = pd.read_csv(folder / "runs" / "figures" / "faults" / "summary.csv")
@@ -204,7 +205,8 @@ def test_a_kernel_that_is_killed_is_started_once_more(studied) -> None:
 def test_a_damaged_result_is_noticed_and_made_again_and_nothing_else_is(studied) -> None:
     folder, _ = studied
     before, study = tables(folder), folder / "runs" / "faults"
-    layers, neurons = study / "pretrained" / "layers.parquet", study / "sentiment-s1" / "neurons.parquet"
+    layers = study / "pretrained" / "layers" / "counts.parquet"
+    neurons = study / "sentiment-s1" / "neurons" / "rankings.npz"
     content = bytearray(layers.read_bytes())
     content[len(content) // 3] ^= 1
     layers.write_bytes(content)
@@ -281,9 +283,9 @@ MIDWAY: dict[str, Callable[[Path], bool]] = {
     "01_finetune": lambda runs: some(
         runs / "models" / "my-encoder", ".checkpoints-*/checkpoint-*/trainer_state.json", "[!.]*"
     ),
-    "02_extract": lambda runs: some(runs / "faults", "activations/mine/.*.part", "activations/mine/test"),
-    "03_probe_layers": lambda runs: some(runs / "faults", ".layers.parquet.lock", "layers.parquet"),
-    "04_rank_neurons": lambda runs: some(runs / "faults", ".neurons.parquet.lock", "neurons.parquet"),
+    "02_extract": lambda runs: some(runs / "faults", "extract/mine/.*.part", "extract/mine/test"),
+    "03_probe_layers": lambda runs: some(runs / "faults", ".layers.lock", "layers"),
+    "04_rank_neurons": lambda runs: some(runs / "faults", ".neurons.lock", "neurons"),
     "05_figures": lambda runs: (
         (runs / "figures" / "faults" / "layers_pos.csv").exists()
         and not (runs / "figures" / "faults" / "summary.csv").exists()
@@ -294,7 +296,7 @@ MIDWAY: dict[str, Callable[[Path], bool]] = {
 
 def finished(runs: Path) -> dict[Path, int]:
     """Every finished result and when it was written."""
-    wanted = ("0*.ipynb", "layers.parquet", "neurons.parquet", "ranking.npz", "activations/mine/*/meta.json")
+    wanted = ("0*.ipynb", "layers/*", "neurons/*", "extract/mine/*/manifest.json")
     found = [p for v in VARIANTS for pattern in wanted for p in (runs / "faults" / v).glob(pattern)]
     trained = ("[!.]*/*", ".checkpoints-*/*/trainer_state.json")
     found += [p for pattern in trained for p in (runs / "models" / "my-encoder" / "sentiment-s1").glob(pattern)]
@@ -311,7 +313,7 @@ def test_a_study_killed_in_the_middle_of_each_step_goes_on_to_the_same_results(n
             if path.exists():
                 assert path.stat().st_mtime_ns == then, f"{path.relative_to(runs)} was made again"
             else:
-                assert "activations" in path.parts or "checkpoint" in path.parent.name, path.relative_to(runs)
+                assert "extract" in path.parts or "checkpoint" in path.parent.name, path.relative_to(runs)
 
     for name, midway in MIDWAY.items():
         process = start(narrow, "-j8")
