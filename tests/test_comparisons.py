@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from lib import figures, results
 from lib.figures import comparisons, report, style
 from lib.results.claims import CENTRE_OF_GRAVITY
+from lib.results.intervals import pick
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
 TASKS = ["sentiment", "sentiment-quarter", "acceptability", "shuffled"]
@@ -71,14 +72,13 @@ def drops(encoders: int, seeds: int) -> pd.DataFrame:
     return table.assign(low=table["drop"] - 0.004, high=table["drop"] + 0.002)
 
 
-def neuron_tests(encoders: int, seeds: int) -> pd.DataFrame:
+def neuron_layers(encoders: int, seeds: int) -> pd.DataFrame:
     """Ten top neurons in each run; in seed n, n of them are one layer lower."""
     counts = {"pretrained": [0, 0, 10, 0], "random": [3, 2, 2, 3]}
     counts |= {v: [0, int(v[-1]), 10 - int(v[-1]), 0] for v in variants(seeds)}
     rows = [
-        {"property": "pos", "source": "gold", "study": s, "variant": v, "kind": kind, "layer": place, "neurons": n}
-        for s in titles(encoders) for v, where in counts.items()
-        for kind, place, n in [*(("layer", i, n) for i, n in enumerate(where)), ("retrain", np.nan, 99)]
+        {"property": "pos", "source": "gold", "study": s, "variant": v, "ranking": "lca", "layer": layer, "neurons": n}
+        for s in titles(encoders) for v, where in counts.items() for layer, n in enumerate(where)
     ]  # fmt: skip
     return with_variants(pd.DataFrame(rows))
 
@@ -158,10 +158,10 @@ def test_the_mean_over_seeds_keeps_studies_properties_word_groups_and_targets_ap
         assert where.loc[key, "accuracy"].tolist() == pytest.approx([0.91 + add] * 3)
 
 
-def test_the_mean_over_seeds_works_without_intervals_and_with_empty_cells() -> None:
-    found = comparisons.seed_mean(neuron_tests(1, 3), "neurons")
+def test_the_mean_over_seeds_works_without_intervals() -> None:
+    found = comparisons.seed_mean(neuron_layers(1, 3), "neurons")
     assert "low" not in found
-    assert len(found) == 6 * (len(LAYERS) + 1)  # the row of kind retrain has no layer, and stays
+    assert len(found) == 6 * len(LAYERS)
 
 
 def test_the_mean_interval_contains_the_interval_of_the_mean() -> None:
@@ -202,7 +202,7 @@ def test_no_encoder_has_the_colour_of_a_task() -> None:
 
 def test_a_task_has_the_same_colour_in_every_figure() -> None:
     side = comparisons.encoders_side_by_side(accuracies(3, 3), drops(3, 3), TITLES_3, "pos")
-    neurons = comparisons.top_neurons(neuron_tests(3, 3), TITLES_3, "pos")
+    neurons = comparisons.top_neurons(neuron_layers(3, 3), TITLES_3, "pos")
     want = {"before fine-tuning": "#000000", "random weights": to_hex(figures.RANDOM)}
     want |= {"sentiment (quarter)": figures.colour("sentiment")}
     want |= {t: figures.colour(t) for t in TASKS if "-" not in t}
@@ -288,7 +288,7 @@ def test_where_nothing_was_fine_tuned_one_row_is_drawn_and_nothing_is_said_of_se
         assert all(ax.get_xlabel().startswith("layer") for ax in axes)
         assert figure.legends[0].get_title().get_text() == "Shades: 95 % interval over texts."
         assert_all_text_inside_and_apart(figure)
-    neurons = comparisons.top_neurons(neuron_tests(3, 1).query("variant in ('pretrained', 'random')"), TITLES_3, "pos")
+    neurons = comparisons.top_neurons(neuron_layers(3, 1).query("variant in ('pretrained', 'random')"), TITLES_3, "pos")
     assert neurons.legends[0].get_title().get_text() == "Triangles: mean layer."
     with pytest.raises(ValueError, match="no encoder was fine-tuned"):
         comparisons.drop_heatmap(NONE, TITLES_3, "pos")
@@ -313,7 +313,7 @@ def test_a_task_of_one_encoder_only_is_in_the_legend() -> None:
 
 def test_silver_properties_are_marked() -> None:
     silver = {"property": "supersense", "source": "silver"}
-    tables = accuracies(1, 1).assign(**silver), drops(1, 1).assign(**silver), neuron_tests(1, 1).assign(**silver)
+    tables = accuracies(1, 1).assign(**silver), drops(1, 1).assign(**silver), neuron_layers(1, 1).assign(**silver)
     same = {study: study for study in titles(1)}
     drawn = [
         comparisons.encoders_side_by_side(tables[0], tables[1], titles(1), "supersense"),
@@ -353,7 +353,7 @@ def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
     studies, encoders = (dict(zip(known, shown, strict=True)) for known in (TITLES_3, TITLES_3.values()))
     accuracy, drop, tests = (
         with_variants(t.assign(property=name, variant=t["variant"].str.replace("shuffled", "_topic")))
-        for t in (accuracies(3, 2), drops(3, 2), neuron_tests(3, 2))
+        for t in (accuracies(3, 2), drops(3, 2), neuron_layers(3, 2))
     )
     judged, curve = (t.assign(encoder=t["encoder"].map(encoders)) for t in (shifts(3, 1)[0], curves(3)))
     for figure in (
@@ -375,11 +375,11 @@ def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
 
 def test_powers_of_ten_are_formulas_beside_names_that_are_none() -> None:
     rows = [
-        ("$p$", kind, "test", n, 0.5)
-        for kind in ("retrain", "keep-top", "keep-random", "keep-bottom")
+        ("$p$", "lca", test, "test", n, 0.5)
+        for test in ("retrain", "keep-top", "keep-random", "keep-bottom")
         for n in (1, 90, 2000)
     ]
-    tests = pd.DataFrame(rows, columns=["property", "kind", "split", "neurons", "accuracy"])
+    tests = pd.DataFrame(rows, columns=["property", "ranking", "test", "split", "neurons", "accuracy"])
     figure = figures.accuracy_by_neurons(tests, {"$p$": "$p$ (silver)"})
     figure.suptitle("$s$")
     found = literal(figure)
@@ -397,7 +397,8 @@ OWN = {
 
 def saved(folder: Path) -> list[bytes]:
     """A figure with a name and powers of ten, drawn now: its PNG and its PDF."""
-    tests = pd.DataFrame({"property": "pos", "kind": "retrain", "split": "test", "neurons": [1, 100], "accuracy": 0.5})
+    cell = {"property": "pos", "ranking": "lca", "test": "retrain", "split": "test"}
+    tests = pd.DataFrame({**cell, "neurons": [1, 100], "accuracy": 0.5})
     figures.save(figures.accuracy_by_neurons(tests, {"pos": "pos"}), folder, "x", tests)
     return [(folder / f"x.{suffix}").read_bytes() for suffix in ("png", "pdf")]
 
@@ -535,7 +536,7 @@ def test_a_loss_is_red_a_gain_blue_and_nothing_else_is_drawn_in_a_cell() -> None
 
 @SHAPES
 def test_top_neurons_shows_shares_and_the_mean_layer_of_every_variant(encoders: int, seeds: int) -> None:
-    figure = comparisons.top_neurons(neuron_tests(encoders, seeds), titles(encoders), "pos")
+    figure = comparisons.top_neurons(neuron_layers(encoders, seeds), titles(encoders), "pos")
     axes = panels(figure)
     top, bottom = axes[:encoders], axes[encoders:]
     mean = (1 + seeds) / 2
@@ -554,7 +555,7 @@ def test_top_neurons_shows_shares_and_the_mean_layer_of_every_variant(encoders: 
 
 @SHAPES
 def test_raw_and_standardised_neurons_are_two_lines_in_every_panel(encoders: int, seeds: int) -> None:
-    accuracy, tests = accuracies(encoders, seeds), neuron_tests(encoders, seeds)
+    accuracy, tests = accuracies(encoders, seeds), neuron_layers(encoders, seeds)
     turned = tests.assign(layer=3 - tests["layer"])
     less = accuracy.assign(**{c: accuracy[c] - 0.1 for c in ("accuracy", "low", "high")})
     raw = {study: f"{study}-raw" for study in titles(encoders)}
@@ -572,6 +573,33 @@ def test_raw_and_standardised_neurons_are_two_lines_in_every_panel(encoders: int
     assert line(axes[-1], "raw neurons") == pytest.approx([0, 100, 0, 0])
     assert [float(m.get_xdata()[0]) for m in axes[-1].lines if m.get_marker() == "^"] == [2, 1]
     assert_all_text_inside_and_apart(figure)
+
+
+def test_a_figure_of_neurons_shows_one_ranking_and_nothing_of_another() -> None:
+    first, accuracy = neuron_layers(2, 3), accuracies(2, 3)
+    second = first.assign(ranking="means", layer=3 - first["layer"])
+    raw = {study: study for study in titles(2)}
+    for draw in (
+        lambda table, **which: comparisons.top_neurons(table, titles(2), "pos", **which),
+        lambda table, **which: comparisons.raw_and_standardised(table, accuracy, titles(2), raw, "pos", **which),
+        lambda table, **which: figures.neurons_per_layer(pick(table, study="bert-mini"), {"pos": "pos"}, **which),
+    ):
+        for which, alone in (("lca", first), ("means", second)):
+            assert data(draw(pd.concat([first, second]), ranking=which)) == data(draw(alone, ranking=which))
+        assert data(draw(first)) != data(draw(second, ranking="means"))
+    cell = {"property": "pos", "test": "retrain", "split": "test", "neurons": [1, 100]}
+    tests = {
+        name: pd.DataFrame({**cell, "ranking": name, "accuracy": [x, 1]}) for name, x in (("lca", 0.2), ("m", 0.4))
+    }
+    for name, x in (("lca", 20), ("m", 40)):
+        (ax,) = panels(figures.accuracy_by_neurons(pd.concat(tests.values()), {"pos": "pos"}, ranking=name))
+        assert line(ax, "retrained on the first n") == [x, 100]
+
+
+def data(figure: Figure) -> list[list[float]]:
+    """What a figure shows: the ends of its lines and the heights of its bars."""
+    bars = [[bar.get_x(), bar.get_height()] for ax in panels(figure) for bar in ax.patches]
+    return [*bars, *(np.asarray(m.get_xydata(), float).ravel().tolist() for ax in panels(figure) for m in ax.lines)]
 
 
 # encoders in one panel ----------------------------------------------------------------------------------------------

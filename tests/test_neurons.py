@@ -198,20 +198,6 @@ def test_the_top_neurons_are_counted_per_layer(planted_run) -> None:
     }  # fmt: skip
 
 
-def test_the_table_that_is_drawn_holds_the_tests_and_the_layers(planted_run) -> None:
-    run = planted_run()
-    table, tests = neurons.table(run), neurons.ensure_tests(run)
-    assert table.columns.tolist() == ["property", "kind", "layer", "neurons", "split", "accuracy", "l1"]
-    layer = table[table["kind"] == "layer"]
-    assert layer.set_index("layer")["neurons"].to_dict() == {0: 1, 1: 1, 2: 1}
-    assert (layer["split"] == "train").all()
-    rest = table[table["kind"] != "layer"].reset_index(drop=True)
-    assert rest["layer"].isna().all()
-    shared = ["property", "neurons", "split", "accuracy", "l1"]
-    assert rest[shared].equals(tests[shared])
-    assert rest["kind"].tolist() == tests["test"].tolist()
-
-
 def test_a_second_ranking_is_tested_beside_the_first(planted_run, monkeypatch) -> None:
     """One entry in ``RANKINGS`` is all that it takes; it is given the training words and their labels."""
 

@@ -146,7 +146,7 @@ def test_figures_of_other_runs_are_not_recorded(monkeypatch: pytest.MonkeyPatch)
     made = results.figures_folder("mini")
     made.mkdir(parents=True)
     monkeypatch.setattr(verify.results, "complete", lambda runs: None)
-    for name in ("layers", "neuron_tests", "accuracies"):
+    for name in ("layers", "neuron_tests", "neuron_layers", "accuracies"):
         monkeypatch.setattr(verify.results, name, lambda *given: None)
     monkeypatch.setattr(verify.results, "summary", lambda *given: summary())
     monkeypatch.setattr(verify.claims, "judge", lambda *given: judged())

@@ -23,7 +23,7 @@ NAMES = {"pretrained": "before fine-tuning", "random": "random weights", "pos": 
 POINTS = "after − before, points"
 
 
-CELL = [c for c in results.CELL if c not in VARIANT] + ["kind", "split"]
+CELL = [c for c in results.CELL if c not in VARIANT] + ["ranking", "test", "split"]
 """What names one value, the variant apart."""
 
 
@@ -131,13 +131,13 @@ def _mark(ax: Axes, cells: pd.DataFrame) -> None:
         text.set(fontweight="bold" if bold else "normal", color="white" if dark else "black")
 
 
-def top_neurons(tests: pd.DataFrame, titles: dict[str, str], name: str) -> Figure:
-    """Share of the top neurons that lies in each layer, and their mean layer (triangle; dots: single seeds).
+def top_neurons(layers: pd.DataFrame, titles: dict[str, str], name: str, ranking: str = "lca") -> Figure:
+    """Share of a ranking's top neurons that lies in each layer, and their mean layer (triangle; dots: single seeds).
 
-    ``tests`` : as ``results.neuron_tests`` gives it (the rows of kind layer), of all studies in ``titles``.
+    ``layers`` : as ``results.neuron_layers`` gives it, of all studies in ``titles``. ``name`` : the property.
     """
     figure, axes = _grid(2, len(titles), heights=(3, 1))
-    per_layer = _shares(pick(tests, property=name))
+    per_layer = _shares(pick(layers, property=name, ranking=ranking))
     shares = _shaded(seed_mean(per_layer, "share"))
     centres = results.centres_of_gravity(per_layer, "neurons", ["study", *VARIANT]).reset_index()
     order = list(lines(shares, "label"))
@@ -154,7 +154,7 @@ def top_neurons(tests: pd.DataFrame, titles: dict[str, str], name: str) -> Figur
         figures.layers_axis(bottom)
     _share_axis(axes[0, 0])
     axes[1, 0].set(ylabel="mean\nlayer", yticks=[], ylim=(len(order) - 0.3, -0.7))
-    return finish(figure, f"Where the top neurons lie: {_property(tests, name)}", _caption(shares, texts=False))
+    return finish(figure, f"Where the top neurons lie: {_property(layers, name)}", _caption(shares, texts=False))
 
 
 def depth(judged: pd.DataFrame, name: str) -> Figure:
@@ -192,16 +192,21 @@ def depth(judged: pd.DataFrame, name: str) -> Figure:
 
 
 def raw_and_standardised(
-    tests: pd.DataFrame, accuracy: pd.DataFrame, titles: dict[str, str], raw: dict[str, str], name: str
+    layers: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    titles: dict[str, str],
+    raw: dict[str, str],
+    name: str,
+    ranking: str = "lca",
 ) -> Figure:
     """The pre-trained encoders probed with raw and with standardised neurons: accuracy, and share of the top neurons.
 
-    ``tests``, ``accuracy`` : as ``results.neuron_tests`` and ``results.accuracies`` give them, of both studies.
+    ``layers``, ``accuracy`` : as ``results.neuron_layers`` and ``results.accuracies`` give them, of both studies.
     ``titles`` : study with standardised neurons → title of its panels. ``raw`` : the same study → that with raw ones.
     """
     figure, axes = _grid(2, len(titles))
     levels = pick(accuracy, property=name, variant="pretrained", target="real", word_group="all")
-    before = pick(tests, property=name, variant="pretrained")
+    before = pick(layers, property=name, ranking=ranking, variant="pretrained")
     for (top, bottom), (standardised, title) in zip(axes.T, titles.items(), strict=True):
         for kind, study in (("standardised", standardised), ("raw", raw[standardised])):
             shares, look = _shares(pick(before, study=study)), figures.HOLLOW if kind == "raw" else {}
@@ -264,10 +269,8 @@ def _signed(points: float) -> str:
     return f"{round(points, 1) + 0.0:+.1f}".replace("+0.0", "0.0").replace("-", "−")
 
 
-def _shares(tests: pd.DataFrame) -> pd.DataFrame:
-    per_layer = pick(tests, kind="layer")
-    total = per_layer.groupby(results.NAMED)["neurons"].transform("sum")
-    return per_layer.assign(share=per_layer["neurons"] / total)
+def _shares(layers: pd.DataFrame) -> pd.DataFrame:
+    return layers.assign(share=layers["neurons"] / layers.groupby(results.NAMED)["neurons"].transform("sum"))
 
 
 def _shaded(means: pd.DataFrame) -> pd.DataFrame:

@@ -92,12 +92,11 @@ def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
     return finish(figure)
 
 
-def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
-    """How many of the top neurons lie in each layer: one panel per property, bars side by side per variant."""
+def neurons_per_layer(layers: pd.DataFrame, names: dict[str, str], ranking: str = "lca") -> Figure:
+    """How many of a ranking's top neurons lie in each layer: one panel per property, bars side by side per variant."""
     figure, axes = panels(len(names))
-    mine = tests[tests["kind"] == "layer"]
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        here = mine[mine["property"] == name]
+        here = results.pick(layers, property=name, ranking=ranking)
         look = {named(variant): colour(subject(rows)) for variant, rows in lines(here).items()}
         sns.barplot(here.assign(variant=here["variant"].map(named)), x="layer", y="neurons", hue="variant", ax=ax,
                     hue_order=[*look], palette=look, native_scale=True, legend=ax is axes[0])  # fmt: skip
@@ -109,16 +108,19 @@ def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
     return finish(figure)
 
 
-def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str = "test") -> Figure:
-    """Accuracy with n neurons: a probe retrained on the first n, and the all-neuron probe with all but n zeroed."""
+def accuracy_by_neurons(
+    tests: pd.DataFrame, names: dict[str, str], split: str = "test", ranking: str = "lca"
+) -> Figure:
+    """Accuracy with n neurons of a ranking: of a probe retrained on the first n, and of the all-neuron probe with all
+    but n zeroed."""
     figure, axes = panels(len(names))
     kinds = {"retrain": ("retrained on the first n", COLOURS[0], "-", "o"),
              "keep-top": ("all but the first n zeroed", COLOURS[2], "--", "s"),
              "keep-random": ("all but n random ones zeroed", RANDOM, ":", "D"),
              "keep-bottom": ("all but the last n zeroed", COLOURS[3], "-.", "v")}  # fmt: skip
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        for kind, (label, shade, dashes, marker) in kinds.items():
-            here = results.pick(tests, property=name, kind=kind, split=split).sort_values("neurons")
+        for test, (label, shade, dashes, marker) in kinds.items():
+            here = results.pick(tests, property=name, ranking=ranking, test=test, split=split).sort_values("neurons")
             ax.plot(here["neurons"], here["accuracy"] * 100, color=shade, linestyle=dashes, marker=marker, label=label)
         ax.set(title=title, xscale="log", xlabel="neurons")
         powers_of_ten(ax.xaxis)

@@ -49,7 +49,7 @@ def write(notebook: str | Path, page: str | Path) -> None:
 
 def headline(table: pd.DataFrame) -> str:
     """The summary of the gold properties as text, in per cent, for a terminal."""
-    unseen = ["condition", "task", "amount", "seed", "source", "entropy of top neurons", "top - random"]
+    unseen = ["condition", "task", "amount", "seed", "source", "ranking", "entropy of top neurons", "top - random"]
     shown = table[table["source"] == "gold"].drop(columns=[*unseen, "top layer ambiguous"])
     numbers = shown.select_dtypes("number").columns.difference(["best layer", "mean layer of top neurons"])
     shown[numbers] = shown[numbers] * 100

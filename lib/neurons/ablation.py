@@ -59,14 +59,6 @@ def ensure_layers(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(run: Run) -> pd.DataFrame:
-    """LCA's rows of ``ensure_layers`` and ``ensure_tests`` in one table: ``kind`` is "layer" or the test."""
-    tests = ensure_tests(run).rename(columns={"test": "kind"})
-    layers = ensure_layers(run).assign(kind="layer", split="train", l1=tests["l1"].iloc[0])
-    both = pd.concat([layers, tests]).query("ranking == 'lca'")
-    return both[["property", "kind", "layer", "neurons", "split", "accuracy", "l1"]].reset_index(drop=True)
-
-
 def _rank_and_test(run: Run) -> pd.DataFrame:
     study, stores = run.study, activations.load(run)
     words = {split: store.words for split, store in stores.items()}

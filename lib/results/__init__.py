@@ -22,4 +22,4 @@ from lib.results.summary import (
     top_third,
     train_missing,
 )
-from lib.results.tables import complete, figures_folder, from_csv, layers, load, neuron_tests, recorded
+from lib.results.tables import complete, figures_folder, from_csv, layers, load, neuron_layers, neuron_tests, recorded

@@ -135,6 +135,11 @@ class Comparison:
         """Study and condition of what is subtracted."""
         return [(self.other or self.study, condition) for condition in self.against]
 
+    @property
+    def on_neurons(self) -> bool:
+        """Whether the measure is one of ranked neurons."""
+        return self.measure in (MEAN_LAYER, LAYER_ENTROPY)
+
     def label(self, between: str = " vs ") -> str:
         """What is compared: ``a vs b``, ``forget (a) vs keep (b)``; of two encoders, the task."""
         sides = [", ".join(self.conditions), ", ".join(self.against)]
@@ -150,14 +155,16 @@ class Evidence:
     """What the claims are about.
 
     ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
-    ``layers`` : study → number of its layers. ``finetuned`` : as ``results.scores`` gives it. ``values`` : (measure,
-    study, condition, seed, property) → [1 + resamples], the estimate first, or [1].
+    ``layers`` : study → number of its layers. ``finetuned`` : as ``results.scores`` gives it. ``ranking`` : the ranking
+    of the neurons. ``values`` : (measure, study, condition, seed, property) → [1 + resamples], the estimate first, or
+    [1].
     """
 
     titles: dict[str, str]
     architectures: dict[str, str]
     layers: dict[str, int]
     finetuned: pd.DataFrame
+    ranking: str
     values: dict[tuple[str, str, str, int, str], np.ndarray]
 
     def tasks(self, study: str) -> list[str]:
@@ -241,8 +248,10 @@ CLAIMS = [c1_tasks, c2_lower, c3_architectures, c4_amounts]
 # Judging ---------------------------------------------------------------------------------------------------------
 
 
-def judge(runs: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """``judge_tables`` on runs and their tables (``results.layers``, ``results.neuron_tests``).
+def judge(
+    runs: list[Run], counts: pd.DataFrame, tests: pd.DataFrame, neuron_layers: pd.DataFrame, ranking: str = "lca"
+) -> pd.DataFrame:
+    """``judge_tables`` on runs and their tables (``results.layers``, ``neuron_tests`` and ``neuron_layers``).
 
     Raises ValueError if the studies do not share one corpus.
     """
@@ -252,17 +261,23 @@ def judge(runs: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.Data
     unlike = len(set(titles.values())) == len(titles)
     titles = {name: title if unlike else f"{title} ({name})" for name, title in titles.items()}
     architectures = {run.study.name: encoders.architecture(run.study) for run in runs}
-    return judge_tables(titles, architectures, results.scores(runs), counts, tests)
+    return judge_tables(titles, architectures, results.scores(runs), counts, tests, neuron_layers, ranking)
 
 
 def judge_tables(
-    titles: dict[str, str], architectures: dict[str, str], scores: pd.DataFrame, counts: pd.DataFrame,
+    titles: dict[str, str],
+    architectures: dict[str, str],
+    scores: pd.DataFrame,
+    counts: pd.DataFrame,
     tests: pd.DataFrame,
-) -> pd.DataFrame:  # fmt: skip
+    neuron_layers: pd.DataFrame,
+    ranking: str = "lca",
+) -> pd.DataFrame:
     """The verdict on every comparison of ``CLAIMS`` (method, section 1), or what it lacks.
 
     ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
-    ``scores``, ``counts``, ``tests`` : as ``results`` makes them.
+    ``scores``, ``counts``, ``tests``, ``neuron_layers`` : as ``results`` gives them. ``ranking`` : the ranking whose
+    neurons are judged.
 
     Returns
     -------
@@ -278,7 +293,8 @@ def judge_tables(
     if gold.groupby("study")["text"].agg(frozenset).nunique() > 1:
         raise ValueError("the studies were not probed on the same test texts: judge each alone")
     layers = gold.groupby("study")["layer"].nunique().to_dict()
-    evidence = Evidence(titles, architectures, layers, scores, _of_layers(gold) | _of_neurons(tests))
+    values = _of_layers(gold) | _of_neurons(pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking))
+    evidence = Evidence(titles, architectures, layers, scores, ranking, values)
     return pd.DataFrame([row for claim in CLAIMS for asked in claim(evidence) for row in _rows(evidence, asked)])
 
 
@@ -358,9 +374,9 @@ def _of_layers(counts: pd.DataFrame) -> dict:
     return values
 
 
-def _of_neurons(tests: pd.DataFrame) -> dict:
+def _of_neurons(tests: pd.DataFrame, neuron_layers: pd.DataFrame) -> dict:
     """The measures on ranked neurons, as ``Evidence.values``."""
-    order, kept = pick(tests, source="gold", kind="layer"), pick(tests, source="gold", split="test")
+    order, kept = pick(neuron_layers, source="gold"), pick(tests, source="gold", split="test")
     measured = {
         MEAN_LAYER.name: results.centres_of_gravity(order, "neurons", RUN),
         LAYER_ENTROPY.name: results.entropy(order, "neurons", RUN),
@@ -389,7 +405,8 @@ def _row(evidence: Evidence, asked: Comparison, name: str, seeds: list[int]) -> 
     row = {
         "claim": asked.claim, "encoder": evidence.encoder(asked), "study": asked.study, "other": asked.other,
         "compared": asked.label(), "condition": ", ".join(asked.conditions), "against": ", ".join(asked.against),
-        "property": name, "measure": asked.measure.name, "effect": effect[0], "low": low, "high": high,
+        "property": name, "measure": asked.measure.name, "ranking": evidence.ranking if asked.on_neurons else "",
+        "effect": effect[0], "low": low, "high": high,
         "unit": asked.measure.unit, "threshold": threshold, "seeds": len(seeds),
         "same_sign": abs(np.sign(per_seed).sum()) == len(per_seed),
         "per_seed": " ".join(f"{effect:+.3f}" for effect in per_seed[: len(seeds)]), "verdict": outcome,
@@ -399,7 +416,7 @@ def _row(evidence: Evidence, asked: Comparison, name: str, seeds: list[int]) -> 
 
 def _doubtful(evidence: Evidence, asked: Comparison, name: str, seeds: list[int]) -> list[str]:
     """The conditions whose top neurons do no better than random ones, so that it says nothing where they lie."""
-    runs = asked.after + asked.before if asked.measure in (MEAN_LAYER, LAYER_ENTROPY) else []
+    runs = asked.after + asked.before if asked.on_neurons else []
     margins = [[evidence.value(ABLATION_MARGIN, run, seed, name)[0] for seed in seeds] for run in runs]
     return [condition for (_, condition), each in zip(runs, margins, strict=True) if not np.greater(each, 0).all()]
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 
 from lib import disk, neurons
 from lib.results.intervals import NAMED, VARIANT, accuracies, drops, pick
@@ -65,31 +66,33 @@ def centre_of_gravity(per_layer: np.ndarray) -> np.ndarray:
 
 def centres_of_gravity(per_layer: pd.DataFrame, value: str, by: Sequence[str] = NAMED) -> pd.Series:
     """``centre_of_gravity`` of a column: per study, variant and property, or ``by`` other columns."""
-    wide = per_layer.pivot_table(index="layer", columns=by, values=value, fill_value=0, observed=True)
+    wide = per_layer.pivot(index="layer", columns=by, values=value).fillna(0)
     return pd.Series(centre_of_gravity(wide.to_numpy(float)), wide.columns, name="centre")
 
 
 def entropy(per_layer: pd.DataFrame, value: str, by: Sequence[str] = NAMED) -> pd.Series:
     """Entropy (nats) of a column's distribution over layers, ln(layers) if even: per study, variant and property, or
     ``by`` other columns."""
-    share = per_layer.assign(p=per_layer[value] / per_layer.groupby(by)[value].transform("sum"))
-    return share.assign(h=-share["p"] * np.log(share["p"].where(share["p"] > 0, 1))).groupby(by)["h"].sum()
+    wide = per_layer.pivot(index="layer", columns=by, values=value).fillna(0)
+    return (wide / wide.sum()).apply(entr).sum()
 
 
 def margin(tests: pd.DataFrame) -> float:
     """Accuracy with all but the top tenth of the neurons zeroed minus that with all but a random tenth.
 
-    ``tests`` : ``neuron_tests`` of one run, property and split.
+    ``tests`` : ``neuron_tests`` of one run, property, ranking and split.
     """
-    kept = tests[tests["kind"].isin(["keep-top", "keep-random"])].pivot_table(
-        index="neurons", columns="kind", values="accuracy"
+    kept = tests[tests["test"].isin(["keep-top", "keep-random"])].pivot(
+        index="neurons", columns="test", values="accuracy"
     )
     near = (kept.index - kept.index.max() / 10).to_series().abs().argmin()
     return float(kept["keep-top"].iloc[near] - kept["keep-random"].iloc[near])
 
 
-def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """The headline table: one row per study, variant and property.
+def summary(
+    wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame, neuron_layers: pd.DataFrame, ranking: str = "lca"
+) -> pd.DataFrame:
+    """The headline table: one row per study, variant and property; the neurons are those of one ``ranking``.
 
     ``task score`` and ``majority`` of the fine-tuning task; accuracy of the ``best layer``, of the ``top layer`` and on
     its ambiguous words; ``drop`` averaged over the top third of the layers (none for a run that did not learn its
@@ -99,7 +102,7 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
     """
     accuracy, drop = pick(accuracies(counts), target="real"), drops(counts)
     score = scores(wanted).set_index(["study", "variant"])
-    top_neurons = pick(tests, kind="layer")
+    tests, top_neurons = pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking)
     mean_layer, spread = centres_of_gravity(top_neurons, "neurons"), entropy(top_neurons, "neurons")
     rows = []
     for run in wanted:
@@ -111,7 +114,7 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
             unclear = pick(accuracy, **where, word_group="ambiguous", layer=last)["accuracy"]
             learnt = score["learnt"].get((study, variant), False)
             lost = pick(drop, **where, word_group="all").sort_values("layer")[["drop"]].to_numpy()
-            retrained = pick(tests, **where, kind="retrain", split="dev").set_index("neurons")["accuracy"]
+            retrained = pick(tests, **where, test="retrain", split="dev").set_index("neurons")["accuracy"]
             fewest = neurons.minimal_set(retrained.to_dict(), min(run.study.ranking.deltas))
             rows.append(
                 {
@@ -119,6 +122,7 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
                     **run.variant.columns(),
                     "property": name,
                     "source": "gold" if name in run.study.corpus.gold else "silver",
+                    "ranking": ranking,
                     "task score": score["score"].get((study, variant)),
                     "majority": score["majority"].get((study, variant)),
                     "best layer": int(every.idxmax()),

@@ -227,5 +227,6 @@ def record(wanted: list[Run], scale: str) -> None:
 
 def _found(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Accuracies, summary and judged claims of these runs."""
-    counts, tests = results.layers(wanted), results.neuron_tests(wanted)
-    return results.accuracies(counts), results.summary(wanted, counts, tests), claims.judge(wanted, counts, tests)
+    counts = results.layers(wanted)
+    tables = counts, results.neuron_tests(wanted), results.neuron_layers(wanted)
+    return results.accuracies(counts), results.summary(wanted, *tables), claims.judge(wanted, *tables)
