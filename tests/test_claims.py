@@ -44,8 +44,8 @@ def scores(variants: Iterable[str], study: str = "s", failed: Iterable[str] = ()
 def ranked(
     histograms: dict[str, list[int]], margin: dict[str, float] | None = None, study: str = "s", ranking: str = "lca"
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Variant → top neurons per layer, as ``results.neuron_tests`` and ``results.neuron_layers`` give them. ``margin`` :
-    top minus random (0.2)."""
+    """Variant → top neurons per layer, as ``results.neuron_tests`` and ``neuron_layers`` give them. ``margin`` : top
+    minus random (0.2)."""
     layers = [(variant, k, n) for variant, neurons in histograms.items() for k, n in enumerate(neurons)]
     tests = [
         (variant, test, "test", n, 0.5 + (test == "keep-top") * (margin or {}).get(variant, 0.2))

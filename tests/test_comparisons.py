@@ -588,18 +588,16 @@ def test_a_figure_of_neurons_shows_one_ranking_and_nothing_of_another() -> None:
             assert data(draw(pd.concat([first, second]), ranking=which)) == data(draw(alone, ranking=which))
         assert data(draw(first)) != data(draw(second, ranking="means"))
     cell = {"property": "pos", "test": "retrain", "split": "test", "neurons": [1, 100]}
-    tests = {
-        name: pd.DataFrame({**cell, "ranking": name, "accuracy": [x, 1]}) for name, x in (("lca", 0.2), ("m", 0.4))
-    }
-    for name, x in (("lca", 20), ("m", 40)):
-        (ax,) = panels(figures.accuracy_by_neurons(pd.concat(tests.values()), {"pos": "pos"}, ranking=name))
+    tests = [pd.DataFrame({**cell, "ranking": r, "accuracy": [x, 1]}) for r, x in (("lca", 0.25), ("means", 0.5))]
+    for name, x in (("lca", 25), ("means", 50)):
+        (ax,) = panels(figures.accuracy_by_neurons(pd.concat(tests), {"pos": "pos"}, ranking=name))
         assert line(ax, "retrained on the first n") == [x, 100]
 
 
-def data(figure: Figure) -> list[list[float]]:
-    """What a figure shows: the ends of its lines and the heights of its bars."""
-    bars = [[bar.get_x(), bar.get_height()] for ax in panels(figure) for bar in ax.patches]
-    return [*bars, *(np.asarray(m.get_xydata(), float).ravel().tolist() for ax in panels(figure) for m in ax.lines)]
+def data(figure: Figure) -> list[str]:
+    """What a figure shows: the points of its lines and the heights of its bars."""
+    bars = [str((bar.get_x(), bar.get_height())) for ax in panels(figure) for bar in ax.patches]
+    return [*bars, *(str(drawn.get_xydata()) for ax in panels(figure) for drawn in ax.lines)]
 
 
 # encoders in one panel ----------------------------------------------------------------------------------------------
