@@ -35,7 +35,7 @@ def counts(profiles: dict[str, np.ndarray], study: str = "s", noise: float = 0, 
 
 
 def scores(variants: Iterable[str], study: str = "s", failed: Iterable[str] = ()) -> pd.DataFrame:
-    """What ``results.scores`` says of the fine-tuned ones; a quarter of the updates where the name says so."""
+    """What ``results.task_scores`` says of the fine-tuned ones; a quarter of the updates where the name says so."""
     tuned = [v for v in variants if v not in ("pretrained", "random")]
     rows = [(study, v, v not in failed, 25 if "quarter" in v else 100) for v in tuned]
     return with_variants(pd.DataFrame(rows, columns=["study", "variant", "learnt", "updates"]))
@@ -453,7 +453,7 @@ def test_judge_asks_runs_for_titles_and_scores(make_study: Callable, monkeypatch
     wanted = [Run(study, Variant.parse(v)) for v in profiles]
     bare = wanted[:2]
     assert claims.judge(bare, counts(profiles, "minilm"), *NO_TESTS)["verdict"].unique().tolist() == [NOT_TESTABLE]
-    monkeypatch.setattr(results, "scores", lambda wanted: scores(profiles, "minilm"))
+    monkeypatch.setattr(results, "task_scores", lambda wanted: scores(profiles, "minilm"))
     table = claims.judge(wanted, counts(profiles, "minilm"), *NO_TESTS)
     assert table["encoder"].unique().tolist() == ["MiniLM-L6"]
     assert only(table, compared="a vs b")["verdict"] == REPRODUCED
@@ -466,7 +466,7 @@ def test_judge_reads_the_architecture_from_the_encoder(make_study: Callable, mon
     """Two studies that are both called BERT: by their config.json one is a BERT and the other a RoBERTa."""
     profiles = tuned({"a-s1": TOP})
     studies = [make_study(kind).model_copy(update={"name": f"bert-{kind}"}) for kind in ("roberta", "bert")]
-    monkeypatch.setattr(results, "scores", lambda wanted: pd.concat(scores(profiles, study.name) for study in studies))
+    monkeypatch.setattr(results, "task_scores", lambda runs: pd.concat(scores(profiles, s.name) for s in studies))
     table = pd.concat(counts(profiles, study.name) for study in studies)
     found = claims.judge([Run(study, Variant.parse(v)) for study in studies for v in profiles], table, *NO_TESTS)
     pairs = results.pick(found, claim="C3")
@@ -510,8 +510,9 @@ def test_the_overview_has_one_row_per_claim_and_measure_and_names_what_came_to_e
 def test_the_columns_are_those_that_are_promised() -> None:
     table = judged(tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP}))
     assert table.columns.tolist() == [
-        "claim", "encoder", "study", "other", "compared", "condition", "against", "property", "measure", "ranking",
-        "effect", "low", "high", "unit", "threshold", "seeds", "same_sign", "per_seed", "verdict", "sentence",
+        "claim", "encoder", "study", "other", "architecture", "compared", "condition", "against", "property",
+        "measure", "ranking", "effect", "low", "high", "unit", "threshold", "seeds", "same_sign", "per_seed", "verdict",
+        "sentence",
     ]  # fmt: skip
     assert table["same_sign"].dtype == bool
     assert table["claim"].is_monotonic_increasing

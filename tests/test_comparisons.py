@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from lib import figures, results
 from lib.figures import comparisons, report, style
 from lib.results.claims import CENTRE_OF_GRAVITY
-from lib.results.intervals import pick
+from lib.results.summary import pick
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
 TASKS = ["sentiment", "sentiment-quarter", "acceptability", "shuffled"]
@@ -183,21 +183,25 @@ def test_the_mean_interval_contains_the_interval_of_the_mean() -> None:
 # colours ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_encoder_has_one_colour_and_marker_by_its_family() -> None:
-    for family in ("bert", "roberta", "xlnet"):
-        names = (f"{family}-mini", f"{family}-base-cased", f"{family.upper()}-mini")
-        assert len({figures.encoder_colour(n) for n in names}) == 1
-    looks = [figures.encoder_colour(n) for n in ("bert-mini", "roberta-mini", "xlnet-mini", "minilm")]
-    assert all(a[0] != b[0] and a[1] != b[1] for a, b in combinations(looks, 2))
-    bert = figures.encoder_colour("bert-base")
-    for other in ("albert-base", "DeBERTa", "BERTweet", "distilbert", "XLM-RoBERTa", "robertalike", "$BERT$", ""):
-        assert figures.encoder_colour(other) in style.OTHERS
-    assert figures.encoder_colour("BERT") == figures.encoder_colour("bert_base") == bert
+ARCHITECTURES = {"BERT-mini": "bert", "RoBERTa-mini": "roberta", "XLNet-mini": "xlnet", "MiniLM-L6": "minilm"}
+"""Title of an encoder → its ``model_type``."""
+
+
+def look(title: str) -> tuple[str, str]:
+    return figures.encoder_look(ARCHITECTURES[title], title)
+
+
+def test_an_encoder_has_one_colour_and_marker_by_its_architecture_whatever_its_name() -> None:
+    for architecture, known in style.ENCODER_LOOKS.items():
+        assert {figures.encoder_look(architecture, name) for name in ("bert-mini", "mine", "$x$", "")} == {known}
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in combinations(map(look, ARCHITECTURES), 2))
+    for other in ("albert", "deberta-v2", "distilbert", "xlm-roberta", ""):
+        assert figures.encoder_look(other, "bert-mini") in style.OTHER_LOOKS
 
 
 def test_no_encoder_has_the_colour_of_a_task() -> None:
     taken = {*figures.COLOURS, figures.RANDOM, figures.PRETRAINED, figures.BASELINE, figures.PLAIN}
-    assert not taken & {figures.encoder_colour(n)[0] for n in ("bert", "roberta", "xlnet", *"abcdefgh")}
+    assert not taken & {shade for shade, _ in (*style.ENCODER_LOOKS.values(), *style.OTHER_LOOKS)}
 
 
 def test_a_task_has_the_same_colour_in_every_figure() -> None:
@@ -213,12 +217,12 @@ def test_a_task_has_the_same_colour_in_every_figure() -> None:
 
 
 def test_an_encoder_has_the_same_colour_in_every_figure() -> None:
-    shift = comparisons.depth(shifts(3, 3)[0], "pos")
+    shift = comparisons.gravity_shifts(shifts(3, 3)[0], "pos")
     loss = comparisons.pretraining(curves(3))
     for figure in (shift, loss):
         shown = named(panels(figure)[0])
         for title in TITLES_3.values():
-            assert shown[title] == figures.encoder_colour(title)[0]
+            assert shown[title] == look(title)[0]
 
 
 TITLES_3 = titles(3)
@@ -364,7 +368,7 @@ def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
         found = literal(figure)
         assert {*shown, "_topic"} <= set(found)
         assert any(text.endswith(f": {name}") for text in found)
-    for figure in (comparisons.depth(judged, "pos"), comparisons.pretraining(curve)):
+    for figure in (comparisons.gravity_shifts(judged, "pos"), comparisons.pretraining(curve)):
         assert set(shown) <= set(literal(figure))
     for figure in (
         figures.neurons_per_layer(tests, {name: "$t$"}),
@@ -611,6 +615,7 @@ def shifts(encoders: int, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     groups = single.groupby(["encoder", "task"], sort=False)["value"]
     mean = groups.agg(effect="mean", per_seed=lambda values: " ".join(f"{v:+.3f}" for v in values)).reset_index()
     named = mean.assign(condition=mean["task"], against="pretrained", property="pos", measure=CENTRE_OF_GRAVITY.name)
+    named["architecture"] = named["encoder"].map(ARCHITECTURES)
     return named.assign(low=mean["effect"] - 0.05, high=mean["effect"] + 0.07), single
 
 
@@ -618,7 +623,7 @@ def shifts(encoders: int, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(encoders: int, seeds: int) -> None:
     claims, single = shifts(encoders, seeds)
     claims.loc[0, ["low", "high"]] = 5.0, 6.0  # an interval that its mean lies outside of is drawn as it is
-    figure = comparisons.depth(claims, "pos")
+    figure = comparisons.gravity_shifts(claims, "pos")
     (ax,) = panels(figure)
     assert legend(figure) == [*titles(encoders).values(), "±0.25 layer"]
     upright = sorted(float(m.get_xdata()[0]) for m in ax.lines if np.ptp(np.asarray(m.get_xdata(), float)) == 0)
@@ -642,7 +647,13 @@ def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(enc
 def curves(encoders: int) -> pd.DataFrame:
     return pd.concat(
         pd.DataFrame(
-            {"encoder": e, "pieces": [3e6, 1e6, 2e6], "held_out": [4.0 + i, 8.0 + i, 5.0 + i], "entropy": 6 + i}
+            {
+                "encoder": e,
+                "architecture": ARCHITECTURES[e],
+                "pieces": [3e6, 1e6, 2e6],
+                "held_out": [4.0 + i, 8.0 + i, 5.0 + i],
+                "entropy": 6 + i,
+            }
         )
         for i, e in enumerate(titles(encoders).values())
     )
@@ -660,7 +671,7 @@ def test_pretraining_has_a_loss_and_an_entropy_per_encoder(encoders: int) -> Non
         (mine,) = (m for m in ax.lines if m.get_label() == title)
         assert mine.get_xdata().tolist() == [1, 2, 3]
         assert mine.get_ydata().tolist() == [8 + i, 5 + i, 4 + i]
-        assert level[figures.encoder_colour(title)[0]] == 6 + i
+        assert level[look(title)[0]] == 6 + i
     assert ax.get_ylim()[0] == 0
     assert_all_text_inside_and_apart(figure)
 

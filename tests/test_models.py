@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from lib import corpora, sources
 from lib.pretraining import cards, objectives, quality
 from lib.pretraining.text import FAMILIES
-from lib.results.intervals import pick
+from lib.results.summary import pick
 
 MODELS = Path(__file__).parents[1] / "models"
 

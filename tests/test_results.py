@@ -154,7 +154,7 @@ def test_a_task_is_learnt_when_chance_would_not_give_its_score(
             "examples": {"train": 1, "test": 1000}}  # fmt: skip
     monkeypatch.setattr(disk, "read_meta", lambda folder: meta)
     monkeypatch.setattr(runs, "is_current", lambda run, step: True)
-    found = results.scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
+    found = results.task_scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
     assert found["learnt"].tolist() == [learnt], "1,000 test examples: three standard errors are 4.7 points, or .095"
 
 
@@ -203,9 +203,9 @@ def test_scores_are_those_of_the_parameters_asked_for(make_study, source) -> Non
     longer, shorter = (Run(make_study(finetune__epochs=n, **sizes), Variant.parse("shuffled-s1")) for n in (2.0, 1.0))
     for run, updates in ((longer, 4), (shorter, 2)):  # the same folder
         with pytest.raises(disk.StaleResult, match="other parameters or code: fine-tune it in notebook 01"):
-            results.scores([run])
+            results.task_scores([run])
         finetune.load(run)
-        assert results.scores([run])["updates"].tolist() == [updates]
+        assert results.task_scores([run])["updates"].tolist() == [updates]
 
 
 def study_file(folder: Path, name: str, checkpoint: Path, text: str) -> None:
@@ -247,7 +247,7 @@ def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
     wanted = [Run(study, Variant(v)) for v in ("pretrained", "random")]
     table = results.layers(wanted)
     assert set(zip(table["study"], table["variant"], strict=True)) == {("minilm", "pretrained"), ("minilm", "random")}
-    assert results.scores(wanted).empty
+    assert results.task_scores(wanted).empty
     tests, top_neurons = results.neuron_tests(wanted), results.neuron_layers(wanted)
     rows = results.summary(wanted, table, tests, top_neurons).set_index("variant")
     every = results.accuracies(table).query("target == 'real' and word_group == 'all' and variant == 'pretrained'")

@@ -6,7 +6,7 @@ from lib.figures.lessons import (
     confusion,
     learning_curve,
     neurons_per_layer,
-    norms,
+    vector_lengths,
     words_and_control,
 )
 from lib.figures.style import (
@@ -20,7 +20,7 @@ from lib.figures.style import (
     accuracy_panel,
     colour,
     drop_panel,
-    encoder_colour,
+    encoder_look,
     layers_axis,
     line,
     line_style,

@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from lib.pretraining import quality
 from lib.pretraining.training import Settings, cpu_info
-from lib.results.intervals import pick
+from lib.results.summary import pick
 from lib.sources import SOURCES
 from lib.study.params import Corpus
 

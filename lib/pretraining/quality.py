@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lib import disk, results
-from lib.results.intervals import pick
+from lib.results.summary import pick
 from lib.study.params import Study
 from lib.study.runs import Run
 from lib.study.variants import Variant

@@ -1,25 +1,33 @@
 """Results: tidy tables over many runs, intervals, claims and their verification."""
 
-from lib.results.intervals import (
+from lib.results.summary import (
     CELL,
     NAMED,
     VARIANT,
     accuracies,
+    centre_of_gravity,
+    centres_of_gravity,
     counts_by_text,
     drops,
+    entropy,
+    margin,
     pick,
     resampled,
     selectivity,
-)
-from lib.results.provenance import times, versions
-from lib.results.summary import (
-    centre_of_gravity,
-    centres_of_gravity,
-    entropy,
-    margin,
-    scores,
     summary,
+    task_scores,
+    times,
     top_third,
     train_missing,
+    versions,
 )
-from lib.results.tables import complete, figures_folder, from_csv, layers, load, neuron_layers, neuron_tests, recorded
+from lib.results.tables import (
+    complete,
+    figures_folder,
+    from_csv,
+    layers,
+    load,
+    neuron_layers,
+    neuron_tests,
+    recorded,
+)

@@ -1,22 +1,113 @@
-"""Summary: what is concluded from the tables of several runs, in a row per run and property."""
+"""Summary: accuracies and drops with 95 % bootstrap intervals over texts, what is concluded, and what computed it."""
 
+import json
+import os
+import platform
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import entr
 
-from lib import disk, neurons
-from lib.results.intervals import NAMED, VARIANT, accuracies, drops, pick
+from lib import disk, neurons, surroundings
 from lib.study import runs
 from lib.study.runs import Run
+from lib.study.steps import STEPS
+from lib.study.variants import Variant
+
+RESAMPLES = 1000
+"""Bootstrap resamples of an interval; 95 % of them lie inside."""
+
+VARIANT = list(Variant().columns())
+"""The columns that describe a variant."""
+
+CELL = ["study", *VARIANT, "property", "source", "target", "word_group", "layer"]
+"""The columns that identify an accuracy."""
+
+NAMED = ["study", "variant", "property"]
+"""The columns that identify a variant's property."""
 
 LEARNT_STANDARD_ERRORS = 3
 """A task counts as learnt if the score is more than this many standard errors above the majority baseline. With two,
 some untrained runs would pass by chance."""
 
 
-def scores(wanted: Iterable[Run]) -> pd.DataFrame:
+def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    return table[np.logical_and.reduce([table[column] == value for column, value in where.items()])]
+
+
+# Accuracies ------------------------------------------------------------------------------------------------------
+
+
+def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
+    """Accuracy of every probe with the 95 % bootstrap interval over texts.
+
+    Parameters
+    ----------
+    counts : as ``results.layers`` gives them.
+
+    Returns
+    -------
+    One row per study, variant, property, target (real, control, majority, lookup), word group and layer:
+    ``accuracy``, ``low``, ``high``, ``n`` (words).
+    """
+    cells, correct, total = counts_by_text(counts, split)
+    draws, accuracy = resampled(correct, total, seed), correct.sum(1) / total.sum(1)
+    return cells.assign(accuracy=accuracy, **_interval(draws), n=total.sum(1))
+
+
+def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
+    """What fine-tuning cost: accuracy of the pre-trained encoder minus that of each variant, layer by layer.
+
+    The interval is paired: both encoders are judged on the same resampled texts.
+
+    Returns
+    -------
+    One row per fine-tuned variant, property, word group and layer: ``drop``, ``low``, ``high`` (fractions, not points).
+    """
+    cells, correct, total = counts_by_text(pick(counts, target="real"), split)
+    draws, accuracy = resampled(correct, total, seed), correct.sum(1) / total.sum(1)
+    cells = cells.drop(columns="target").assign(row=range(len(cells)))
+    before = pick(cells, condition="pretrained").drop(columns=VARIANT)
+    pairs = cells[cells["task"] != ""].merge(before, on=list(before.columns.drop("row")), suffixes=("", "_before"))
+    after, before = pairs.pop("row"), pairs.pop("row_before")
+    return pairs.assign(drop=accuracy[before] - accuracy[after], **_interval(draws[before] - draws[after]))
+
+
+def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy minus that of the control task, over all words: one row per study, variant, property and layer."""
+    probes = accuracy[(accuracy["word_group"] == "all") & (accuracy["layer"] >= 0)]
+    wide = probes.pivot_table(index=[*NAMED, "layer"], columns="target", values="accuracy")
+    return (wide["real"] - wide["control"]).rename("selectivity").reset_index()
+
+
+def counts_by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Cells and their correct and total counts per text: table [cells], [cells, texts], [cells, texts]."""
+    rows = pick(counts, split=split)
+    wide = rows.pivot_table(index=CELL, columns="text", values=["correct", "total"], fill_value=0, observed=True)
+    return wide.index.to_frame(index=False), wide["correct"].to_numpy(float), wide["total"].to_numpy(float)
+
+
+def resampled(correct: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
+    """Accuracies on texts drawn with replacement, the same draws for every cell: [cells, RESAMPLES]."""
+    texts = correct.shape[1]
+    weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)
+    drawn = total @ weight
+    return (correct @ weight) / np.where(drawn > 0, drawn, np.nan)
+
+
+def _interval(draws: np.ndarray) -> dict[str, np.ndarray]:
+    low, high = np.nanquantile(draws, [0.025, 0.975], axis=1).reshape(2, len(draws))  # there may be no cells
+    return {"low": low, "high": high}
+
+
+# Conclusions -----------------------------------------------------------------------------------------------------
+
+
+def task_scores(wanted: Iterable[Run]) -> pd.DataFrame:
     """How well each fine-tuned run does its task: one row per run.
 
     ``majority`` : the score of the best constant answer. ``learnt`` : whether the score is more than
@@ -29,18 +120,16 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in (run for run in wanted if run.variant.task):
         if not runs.is_current(run, "finetune"):
-            how = "run 'make reproduce'" if run.study.size == "full" else "fine-tune it in notebook 01"
-            raise disk.StaleResult(f"{run.model} is missing, cut short, or of other parameters or code: {how}")
+            remedy = "run 'make reproduce'" if run.study.size == "full" else "fine-tune it in notebook 01"
+            raise disk.StaleResult(f"{run.model} is missing, cut short, or of other parameters or code: {remedy}")
         meta = disk.read_meta(run.model)
-        score, floor, tested = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]["test"]
-        error = np.sqrt((floor * (1 - floor) if meta["metric"] == "accuracy" else 1) / tested)
-        rows.append(
-            {"study": run.study.name, **run.variant.columns(), "metric": meta["metric"], "score": score,
-             "majority": floor, "learnt": bool(score > floor + LEARNT_STANDARD_ERRORS * error),
-             "updates": meta["updates"], "train": meta["examples"]["train"], "test": tested}
-        )  # fmt: skip
-    numbers = ["metric", "score", "majority", "learnt", "updates", "train", "test"]
-    return pd.DataFrame(rows, columns=["study", *VARIANT, *numbers])
+        score, majority, examples = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]
+        variance = majority * (1 - majority) if meta["metric"] == "accuracy" else 1
+        learnt = bool(score > majority + LEARNT_STANDARD_ERRORS * np.sqrt(variance / examples["test"]))
+        numbers = [meta["metric"], score, majority, learnt, meta["updates"], examples["train"], examples["test"]]
+        rows.append([run.study.name, *run.variant.columns().values(), *numbers])
+    columns = ["study", *VARIANT, "metric", "score", "majority", "learnt", "updates", "train", "test"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def train_missing(wanted: Iterable[Run]) -> None:
@@ -65,14 +154,17 @@ def centre_of_gravity(per_layer: np.ndarray) -> np.ndarray:
 
 
 def centres_of_gravity(per_layer: pd.DataFrame, value: str, by: Sequence[str] = NAMED) -> pd.Series:
-    """``centre_of_gravity`` of a column: per study, variant and property, or ``by`` other columns."""
+    """``centre_of_gravity`` of a column: per study, variant and property, or ``by`` other columns.
+
+    Raises ValueError if a layer has several values: those of two rankings must not be mixed.
+    """
     wide = per_layer.pivot(index="layer", columns=by, values=value).fillna(0)
     return pd.Series(centre_of_gravity(wide.to_numpy(float)), wide.columns, name="centre")
 
 
 def entropy(per_layer: pd.DataFrame, value: str, by: Sequence[str] = NAMED) -> pd.Series:
-    """Entropy (nats) of a column's distribution over layers, ln(layers) if even: per study, variant and property, or
-    ``by`` other columns."""
+    """Entropy (nats) of a column's distribution over layers, ln(layers) if even; per what, and raises, as
+    ``centres_of_gravity``."""
     wide = per_layer.pivot(index="layer", columns=by, values=value).fillna(0)
     return (wide / wide.sum()).apply(entr).sum()
 
@@ -82,9 +174,8 @@ def margin(tests: pd.DataFrame) -> float:
 
     ``tests`` : ``neuron_tests`` of one run, property, ranking and split.
     """
-    kept = tests[tests["test"].isin(["keep-top", "keep-random"])].pivot(
-        index="neurons", columns="test", values="accuracy"
-    )
+    kept = tests[tests["test"].isin(["keep-top", "keep-random"])]
+    kept = kept.pivot(index="neurons", columns="test", values="accuracy")
     near = (kept.index - kept.index.max() / 10).to_series().abs().argmin()
     return float(kept["keep-top"].iloc[near] - kept["keep-random"].iloc[near])
 
@@ -101,17 +192,17 @@ def summary(
     ``minimal set``, the smallest share tried that keeps all but the smallest delta of the dev accuracy.
     """
     accuracy, drop = pick(accuracies(counts), target="real"), drops(counts)
-    score = scores(wanted).set_index(["study", "variant"])
-    tests, top_neurons = pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking)
-    mean_layer, spread = centres_of_gravity(top_neurons, "neurons"), entropy(top_neurons, "neurons")
+    score = task_scores(wanted).set_index(["study", "variant"])
+    tests, neuron_layers = pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking)
+    mean_layer, spread = centres_of_gravity(neuron_layers, "neurons"), entropy(neuron_layers, "neurons")
     rows = []
     for run in wanted:
         study, variant = run.study.name, run.variant.name
         for name in run.study.properties:
             where = {"study": study, "variant": variant, "property": name}
-            every = pick(accuracy, **where, word_group="all").set_index("layer")["accuracy"]
-            last = int(every.index.max())
-            unclear = pick(accuracy, **where, word_group="ambiguous", layer=last)["accuracy"]
+            per_layer = pick(accuracy, **where, word_group="all").set_index("layer")["accuracy"]
+            top = int(per_layer.index.max())
+            ambiguous = pick(accuracy, **where, word_group="ambiguous", layer=top)["accuracy"]
             learnt = score["learnt"].get((study, variant), False)
             lost = pick(drop, **where, word_group="all").sort_values("layer")[["drop"]].to_numpy()
             retrained = pick(tests, **where, test="retrain", split="dev").set_index("neurons")["accuracy"]
@@ -125,10 +216,10 @@ def summary(
                     "ranking": ranking,
                     "task score": score["score"].get((study, variant)),
                     "majority": score["majority"].get((study, variant)),
-                    "best layer": int(every.idxmax()),
-                    "best accuracy": every.max(),
-                    "top layer accuracy": every[last],
-                    "top layer ambiguous": unclear.iloc[0] if len(unclear) else np.nan,
+                    "best layer": int(per_layer.idxmax()),
+                    "best accuracy": per_layer.max(),
+                    "top layer accuracy": per_layer[top],
+                    "top layer ambiguous": ambiguous.iloc[0] if len(ambiguous) else np.nan,
                     "drop, top third": top_third(lost)[0] if learnt else np.nan,
                     "mean layer of top neurons": mean_layer[study, variant, name],
                     "entropy of top neurons": spread[study, variant, name],
@@ -137,3 +228,28 @@ def summary(
                 }
             )
     return pd.DataFrame(rows)
+
+
+# Provenance ------------------------------------------------------------------------------------------------------
+
+
+def times(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Seconds of each executed notebook of each run, from what papermill wrote into it."""
+    rows = []
+    for run in wanted:
+        for step in STEPS.values():
+            if (file := run.notebook(step.name)).exists():
+                metadata = json.loads(file.read_text(encoding="utf-8"))["metadata"]
+                seconds = metadata.get("papermill", {}).get("duration")
+                rows.append((run.study.name, run.variant.name, step.notebook, seconds))
+    return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"])
+
+
+def versions() -> pd.DataFrame:
+    """What computes here: the machine, Python, the packages that the numbers come from, and the variables of the shell
+    that they may depend on; one row each."""
+    packages = ["torch", "transformers", "tokenizers", "datasets", "numpy", "pandas", "scikit-learn", "nltk", "seaborn"]
+    rows = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "system": platform.system()}
+    rows |= {"instructions": torch.backends.cpu.get_cpu_capability(), "python": platform.python_version()}
+    rows |= {name: version(name) for name in packages} | surroundings.remaining()
+    return pd.Series(rows, name="version").to_frame()

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib import disk, neurons, probes
-from lib.results.intervals import VARIANT
+from lib.results.summary import VARIANT
 from lib.study import params, runs
 from lib.study.runs import Run
 
@@ -61,7 +61,7 @@ def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
 
 def from_csv(path: Path) -> pd.DataFrame:
     """A table as ``figures.save_table`` wrote it: what is empty in its columns of text stays so, and is no number."""
-    text = [*VARIANT[:-1], "other", "against", "per_seed", "ranking"]
+    text = [*VARIANT[:-1], "other", "architecture", "against", "per_seed", "ranking"]
     return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 
 

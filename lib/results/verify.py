@@ -10,7 +10,7 @@ import yaml
 
 from lib import corpora, disk, encoders, results
 from lib.results import claims
-from lib.results.intervals import pick
+from lib.results.summary import pick
 from lib.study import inputs, loading, params
 from lib.study.errors import ParameterError
 from lib.study.runs import Run
