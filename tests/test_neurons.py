@@ -12,8 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from lib import disk, neurons, probes
 from lib.encoders import activations
-from lib.neurons import rankings
-from lib.neurons.rankings import distribution, mass_at_entry, minimal_set, ordering, rank, search_score, top_per_label
+from lib.neurons import distribution, mass_at_entry, minimal_set, ordering, rank, search_score, top_per_label
 from lib.probes.labels import Labels
 from lib.probes.linear import ProbeSpec
 from lib.study import params, runs, variants
@@ -207,7 +206,7 @@ def test_a_second_ranking_is_tested_beside_the_first(planted_run, monkeypatch) -
         return np.argsort(-means.std(0), kind="stable")
 
     lca = neurons.ensure_tests(planted_run())
-    monkeypatch.setitem(rankings.RANKINGS, "means", by_means)
+    monkeypatch.setitem(neurons.RANKINGS, "means", by_means)
     run = planted_run(ranking__mass_steps=99)
     tests, layers = neurons.ensure_tests(run), neurons.ensure_layers(run)
     assert tests[tests["ranking"] == "lca"].reset_index(drop=True).equals(lca)
@@ -224,7 +223,7 @@ def test_zeroing_is_reading_only_the_neurons_that_are_kept() -> None:
     (probe,) = probes.fit_specs(data.vectors, [ProbeSpec([(ids, 3)], "all")], settings, seed=0)
     order = np.random.default_rng(0).permutation(LAYERS * WIDTH)
     kept = neurons.ablate(probe, data.vectors, {"a": order, "b": order[::-1]}, [1, 5, 20])
-    network = probes.read(data.vectors, slice(None), probe.standardiser, torch.device("cpu"))
+    network = probes.read_block(data.vectors, slice(None), probe.standardiser, torch.device("cpu"))
     network = network.transpose(0, 1).flatten(1).double()
     for name, way in (("a", order), ("b", order[::-1])):
         assert kept[name].shape == (3, 300)
@@ -281,7 +280,7 @@ def test_a_ranking_is_given_the_row_of_each_words_label(monkeypatch) -> None:
         received.extend(arguments)
         return np.arange(2)
 
-    monkeypatch.setattr(rankings, "RANKINGS", {"by number": by_number})
+    monkeypatch.setattr(neurons, "RANKINGS", {"by number": by_number})
     labels = Labels("tag", ["a", "b", "c"], {"train": np.array([2, 0, 1, 2, 0])})
     X = np.zeros((1, 5, 2))
     rank(labels, np.eye(3, 2), X, ranking_settings(min_label_words=2))

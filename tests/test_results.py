@@ -9,7 +9,7 @@ import pytest
 from conftest import with_variants
 
 from lib import corpora, disk, encoders, finetune, grid, probes, results
-from lib.neurons.rankings import RANKINGS
+from lib.neurons import RANKINGS
 from lib.sources import SourceError
 from lib.study import errors, params, runs
 from lib.study.runs import Run

@@ -58,9 +58,9 @@ STEPS = {
         Step("finetune", "01_finetune", ("tables", "tasks", "encoders/checkpoints", "finetune"), (), _training),
         Step("extract", "02_extract", ("encoders/checkpoints", "encoders/alignment", "encoders/activations"),
              ("finetune",), _extraction, lasts=False),
-        Step("layers", "03_probe_layers", ("probes/labels", "probes/linear", "probes/classifier", "probes/layers"),
+        Step("layers", "03_probe_layers", ("probes/labels", "probes/linear", "probes/layers"),
              ("extract",), lambda run: [run.study.probe, run.study.seed], beside=("random",)),
-        Step("neurons", "04_rank_neurons", ("probes/labels", "probes/linear", "neurons/rankings", "neurons/ablation"),
+        Step("neurons", "04_rank_neurons", ("probes/labels", "probes/linear", "neurons"),
              ("extract",), lambda run: [run.study.probe, run.study.ranking, run.study.seed]),
     )
 }  # fmt: skip
