@@ -82,7 +82,7 @@ def main(given: argparse.Namespace) -> bool:
     if given.verb == "pretrain":
         from lib.pretraining import minis
 
-        print(minis.compare(minis.make(given.size, given.settings, given.device)))
+        print(minis.compare_with_shipped(minis.pretrain(given.size, given.settings, given.device)))
         return True
     return _on_runs(given)
 

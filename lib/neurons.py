@@ -113,11 +113,8 @@ def rank(labels: Labels, weight: np.ndarray, X: np.ndarray, settings: RankingSet
         )
     row_of = np.full(len(labels.names), -1)
     row_of[frequent] = np.arange(len(frequent))
-    weight, names, shape = (
-        weight[frequent].astype(np.float32),
-        [labels.names[i] for i in frequent],
-        (len(X), X.shape[2]),
-    )
+    weight, shape = weight[frequent].astype(np.float32), (len(X), X.shape[2])
+    names = [labels.names[i] for i in frequent]
     return [
         Ranked(labels.property, name, order(weight, X, row_of[ids], settings), weight, names, shape)
         for name, order in RANKINGS.items()
