@@ -42,6 +42,8 @@ def arguments() -> argparse.ArgumentParser:
     pretrain.add_argument("--settings", type=json.loads, default={})
     certify = verbs.add_parser("certify", help="whether changed code gives the same results as a commit's")
     certify.add_argument("commit", nargs="?", default="HEAD")
+    lessons = verbs.add_parser("lessons", help="execute the notebooks in place, as they are committed")
+    lessons.add_argument("notebooks", nargs="*", type=Path, help="default: all")
     verbs.add_parser("doctor", help="what this machine has and lacks")
     return parser
 
@@ -64,6 +66,11 @@ def main(given: argparse.Namespace) -> bool:
         target = notebook.ROOT / "runs" / "figures" / given.name / "05_figures.ipynb"
         parameters = {"variants": given.variants, "scale": given.name, "size": "full", "overrides": given.overrides}
         return notebook.execute(target, parameters, given.key, given.since, given.of)
+    if given.verb == "lessons":
+        from lib import notebook
+
+        notebook.execute_in_place(given.notebooks)
+        return True
     if given.verb == "doctor":
         from lib import doctor
 
@@ -82,7 +89,7 @@ def main(given: argparse.Namespace) -> bool:
     if given.verb == "pretrain":
         from lib.pretraining import minis
 
-        print(minis.compare_with_shipped(minis.pretrain(given.size, given.settings, given.device)))
+        minis.make_and_compare(given.size, given.settings, given.device)
         return True
     return _on_runs(given)
 

@@ -99,6 +99,15 @@ def pretrain(size: str = "full", overrides: dict[str, Any] | None = None, device
     return folder
 
 
+def make_and_compare(size: str, settings: dict[str, Any], device: str) -> None:
+    """For Make: ``pretrain`` the encoders, and print whether each is the shipped one."""
+    folder = pretrain(size, settings, device)
+    for name in (f"{family}-mini" for family in FAMILIES):
+        own, shipped = folder / name / "model.safetensors", params.ROOT / "models" / name / "model.safetensors"
+        same = shipped.exists() and disk.file_digest(own) == disk.file_digest(shipped)
+        print(f"{own.parent}: {'the same weights as' if same else 'other weights than'} models/{name}")
+
+
 def pretrain_all(prose: Prose, common: Settings, folder: Path, device: str = "cpu", jobs: int | None = None) -> None:
     """Train the three encoders, ``jobs`` (the number of cores) at a time, one process with one thread each."""
     context = multiprocessing.get_context("spawn")
@@ -152,16 +161,6 @@ def prepared(prose: Prose, settings: Settings, work: Path) -> tuple[PreTrainedTo
     data = np.load(file)
     text = Pieces(data["train_ids"], data["train_starts"])
     return tokenizer, text, Pieces(data["held_out_ids"], data["held_out_starts"])
-
-
-def compare_with_shipped(folder: Path) -> str:
-    """Whether the encoders in a folder are those of ``models/``, one line each."""
-    lines = []
-    for name in (f"{family}-mini" for family in FAMILIES):
-        own, shipped = folder / name / "model.safetensors", params.ROOT / "models" / name / "model.safetensors"
-        same = shipped.exists() and disk.file_digest(own) == disk.file_digest(shipped)
-        lines.append(f"{own.parent}: {'the same weights as' if same else 'other weights than'} models/{name}")
-    return "\n".join(lines)
 
 
 # How good an encoder is ------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Results: tidy tables over many runs, intervals, claims and their verification."""
 
+from lib.results.provenance import times, versions
 from lib.results.summary import (
     CELL,
     NAMED,
@@ -16,10 +17,8 @@ from lib.results.summary import (
     selectivity,
     summary,
     task_scores,
-    times,
     top_third,
     train_missing,
-    versions,
 )
 from lib.results.tables import (
     complete,

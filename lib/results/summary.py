@@ -1,20 +1,14 @@
-"""Summary: accuracies and drops with 95 % bootstrap intervals over texts, what is concluded, and what computed it."""
+"""Summary: accuracies and drops with 95 % bootstrap intervals over texts, and the headline table of several runs."""
 
-import json
-import os
-import platform
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.special import entr
 
-from lib import disk, neurons, surroundings
+from lib import disk, neurons
 from lib.study import runs
 from lib.study.runs import Run
-from lib.study.steps import STEPS
 from lib.study.variants import Variant
 
 RESAMPLES = 1000
@@ -228,28 +222,3 @@ def summary(
                 }
             )
     return pd.DataFrame(rows)
-
-
-# Provenance ------------------------------------------------------------------------------------------------------
-
-
-def times(wanted: Iterable[Run]) -> pd.DataFrame:
-    """Seconds of each executed notebook of each run, from what papermill wrote into it."""
-    rows = []
-    for run in wanted:
-        for step in STEPS.values():
-            if (file := run.notebook(step.name)).exists():
-                metadata = json.loads(file.read_text(encoding="utf-8"))["metadata"]
-                seconds = metadata.get("papermill", {}).get("duration")
-                rows.append((run.study.name, run.variant.name, step.notebook, seconds))
-    return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"])
-
-
-def versions() -> pd.DataFrame:
-    """What computes here: the machine, Python, the packages that the numbers come from, and the variables of the shell
-    that they may depend on; one row each."""
-    packages = ["torch", "transformers", "tokenizers", "datasets", "numpy", "pandas", "scikit-learn", "nltk", "seaborn"]
-    rows = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "system": platform.system()}
-    rows |= {"instructions": torch.backends.cpu.get_cpu_capability(), "python": platform.python_version()}
-    rows |= {name: version(name) for name in packages} | surroundings.remaining()
-    return pd.Series(rows, name="version").to_frame()
