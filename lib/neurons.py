@@ -82,11 +82,16 @@ class Ranked:
 
     def per_layer(self, fraction: float) -> np.ndarray:
         """[layers] how many of the top ``fraction`` lie in each layer."""
-        return distribution(self.order, self.count(fraction), self.shape[0])
+        layers, width = self.shape
+        return np.bincount(self.order[: self.count(fraction)] // width, minlength=layers)
 
     def top(self, mass: float) -> dict[str, np.ndarray]:
-        """Label → its top neurons at this mass."""
-        return dict(zip(self.labels, top_per_label(self.weight, mass), strict=True))
+        """Label → its top neurons: the shortest prefix of its neurons, by |weight|, that reaches this ``mass``."""
+        size = np.abs(self.weight)
+        order = np.argsort(-size, axis=1, kind="stable")
+        reached = np.cumsum(np.take_along_axis(size, order, 1), axis=1)
+        needed = [np.searchsorted(r, mass * row.sum() * (1 - 1e-9)) + 1 for r, row in zip(reached, size, strict=True)]
+        return {label: row[:n] for label, row, n in zip(self.labels, order, needed, strict=True)}
 
 
 def lca(weight: np.ndarray, X: np.ndarray, y: np.ndarray, settings: RankingSettings) -> np.ndarray:
@@ -119,20 +124,6 @@ def rank(labels: Labels, weight: np.ndarray, X: np.ndarray, settings: RankingSet
         Ranked(labels.property, name, order(weight, X, row_of[ids], settings), weight, names, shape)
         for name, order in RANKINGS.items()
     ]
-
-
-def top_per_label(weight: np.ndarray, mass: float) -> list[np.ndarray]:
-    """For each label of ``weight`` [labels, neurons], the shortest prefix of its neurons that reaches ``mass``."""
-    orders = []
-    for row in np.abs(weight):
-        order = np.argsort(-row, kind="stable")
-        orders.append(order[: int(np.searchsorted(np.cumsum(row[order]), mass * row.sum() * (1 - 1e-9))) + 1])
-    return orders
-
-
-def distribution(order: np.ndarray, count: int, layers: int) -> np.ndarray:
-    """How many of the first ``count`` neurons of an ordering lie in each layer: [layers]."""
-    return np.bincount(order[:count] // (len(order) // layers), minlength=layers)
 
 
 def minimal_set(accuracy: dict[int, float], delta: float) -> int:

@@ -77,9 +77,8 @@ def execute_in_place(notebooks: list[Path]) -> None:
         for cell in book.cells:
             cell.metadata.pop("execution", None)
             if cell.cell_type == "code":
-                cell.outputs = [
-                    o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})
-                ]
+                shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+                cell.outputs = [output for output in shown if WIDGET not in output.get("data", {})]
         book.metadata.pop("widgets", None)
         book.metadata.language_info = {"name": "python"}
         nbformat.write(book, path)

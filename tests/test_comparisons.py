@@ -445,10 +445,11 @@ def test_a_task_that_was_not_learnt_in_full_is_dashed_and_hollow() -> None:
     full, less = ["sentiment-s1", "rte-s1"], ["sentiment-half-s12", "sentiment-quarter-s1", "sst2-1k-s1", "sst2-500-s2"]
     one = drops(1, 1).query("variant == 'shuffled-s1'")
     table = pd.concat(with_variants(one.assign(variant=v)) for v in full + less)
-    _, (ax,) = figures.panels(1)
-    figures.drop_panel(ax, table.query("property == 'pos' and word_group == 'all'"))
+    (_, ax) = panels(comparisons.encoders_side_by_side(accuracies(1, 1), table, titles(1), "pos"))
     drawn = {str(m.get_label()): (m.get_linestyle(), to_hex(m.get_markerfacecolor()) == "#ffffff") for m in ax.lines}
-    assert {v: drawn[v] for v in full + less} == dict.fromkeys(full, ("-", False)) | dict.fromkeys(less, ("--", True))
+    names = [comparisons.labelled(with_variants(pd.DataFrame({"variant": v})))["label"] for v in (full, less)]
+    for labels, look in zip(names, (("-", False), ("--", True)), strict=True):
+        assert {label: drawn[label] for label in labels} == dict.fromkeys(labels, look)
 
 
 def test_their_legend_shows_what_any_panel_shows_and_leaves_room_for_a_title() -> None:
@@ -676,15 +677,16 @@ def test_pretraining_has_a_loss_and_an_entropy_per_encoder(encoders: int) -> Non
     assert_all_text_inside_and_apart(figure)
 
 
-def test_quality_has_a_panel_per_study_with_both_encoders_and_the_look_up() -> None:
+def test_encoders_that_were_not_fine_tuned_have_a_panel_each_with_both_starts_and_the_look_up() -> None:
     rows = [
         (study, variant, "real" if layer >= 0 else "lookup", "ambiguous", layer, 0.70 + layer / 100)
         for study in ("bert-mini", "xlnet-mini") for variant in ("pretrained", "random") for layer in range(-1, 4)
     ]  # fmt: skip
     accuracy = pd.DataFrame(rows, columns=["study", "variant", "target", "word_group", "layer", "accuracy"])
-    axes = comparisons.quality(with_variants(accuracy)).axes
-    assert [ax.get_title() for ax in axes] == ["bert-mini", "xlnet-mini"]
-    for ax in axes:
+    accuracy = with_variants(accuracy.assign(property="pos", source="gold", low=0.6, high=0.8))
+    figure = comparisons.encoders_side_by_side(accuracy, None, titles(3), "pos", "ambiguous")
+    drawn = [ax for ax in panels(figure) if ax.get_title() != "RoBERTa-mini"]
+    for ax in drawn:
         before, weights, lookup = ax.lines
         assert before.get_ydata().round(6).tolist() == weights.get_ydata().round(6).tolist() == [70, 71, 72, 73]
         assert set(lookup.get_ydata()) == {69}

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from lib import disk, neurons, probes
 from lib.encoders import activations
-from lib.neurons import distribution, mass_at_entry, minimal_set, ordering, rank, search_score, top_per_label
+from lib.neurons import Ranked, mass_at_entry, minimal_set, ordering, rank, search_score
 from lib.probes.labels import Labels
 from lib.probes.linear import ProbeSpec
 from lib.study import params, runs, variants
@@ -93,8 +93,10 @@ def test_a_label_with_small_weights_gets_its_neurons_as_early_as_one_with_large(
 @settings(max_examples=60, deadline=None)
 @given(weight=WEIGHTS, step=st.integers(0, 7))
 def test_the_top_neurons_of_a_label_are_the_shortest_prefix(weight: np.ndarray, step: int) -> None:
-    found = top_per_label(weight, step / 7)
-    for row, top in zip(weight, found, strict=True):
+    labels = [str(i) for i in range(len(weight))]
+    found = Ranked("tag", "lca", ordering(weight), weight, labels, (1, weight.shape[1])).top(step / 7)
+    assert [*found] == labels
+    for row, top in zip(weight, found.values(), strict=True):
         if row.any():
             assert top.tolist() == prefix(row, Fraction(step, 7))
 
@@ -103,8 +105,8 @@ def test_the_top_neurons_of_a_label_are_the_shortest_prefix(weight: np.ndarray, 
 @given(layers=st.integers(1, 5), width=st.integers(1, 6), data=st.data())
 def test_the_distribution_over_layers_sums_to_the_neurons_taken(layers: int, width: int, data) -> None:
     order = np.array(data.draw(st.permutations(range(layers * width))))
-    count = data.draw(st.integers(0, layers * width))
-    found = distribution(order, count, layers)
+    count = data.draw(st.integers(1, layers * width))
+    found = Ranked("tag", "lca", order, np.ones((1, 1)), ["a"], (layers, width)).per_layer(count / (layers * width))
     assert len(found) == layers
     assert found.sum() == count
     for layer in range(layers):

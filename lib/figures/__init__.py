@@ -19,7 +19,6 @@ from lib.figures.style import (
     RANDOM,
     accuracy_panel,
     colour,
-    drop_panel,
     encoder_look,
     layers_axis,
     line,

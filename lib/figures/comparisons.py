@@ -55,17 +55,17 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def encoders_side_by_side(
-    accuracy: pd.DataFrame, drop: pd.DataFrame, titles: dict[str, str], name: str, word_group: str = "all"
+    accuracy: pd.DataFrame, drop: pd.DataFrame | None, titles: dict[str, str], name: str, word_group: str = "all"
 ) -> Figure:
     """Accuracy per layer before and after fine-tuning, and the difference: one column of panels per encoder.
 
-    ``accuracy``, ``drop`` : as ``results.accuracies`` and ``results.drops`` give them, of all studies in ``titles``.
-    ``titles`` : study → title of its panels. ``name`` : the property. ``word_group`` : all, ambiguous or unseen.
-    If nothing was fine-tuned, there is no difference to draw: one row of panels.
+    ``accuracy``, ``drop`` : as ``results.accuracies`` and ``results.drops`` give them, of all studies in ``titles``;
+    without ``drop``, or if nothing was fine-tuned, there is one row of panels. ``titles`` : study → title of its
+    panels. ``name`` : the property. ``word_group`` : all, ambiguous or unseen.
     """
     drawn = accuracy[accuracy["target"].isin(["real", "lookup"])]
     levels = _shaded(seed_mean(pick(drawn, property=name, word_group=word_group), "accuracy"))
-    changes = seed_mean(pick(drop, property=name, word_group=word_group), "drop")
+    changes = seed_mean(pick(drop, property=name, word_group=word_group), "drop") if drop is not None else levels[:0]
     changes = changes[changes["study"].isin(list(titles))]
     figure, axes = _grid(2 if len(changes) else 1, len(titles))
     for ax, (study, title) in zip(axes[0], titles.items(), strict=True):
@@ -82,9 +82,12 @@ def encoders_side_by_side(
 
 def _change_panel(ax: Axes, changes: pd.DataFrame) -> None:
     """Accuracy after minus before fine-tuning of one encoder; of several seeds the range, and intervals over texts."""
-    style.drop_panel(ax, _shaded(changes), "label")
+    ax.axhline(0, color=PRETRAINED, lw=1)
+    for label, rows in lines(_shaded(changes), "label").items():
+        style.line(ax, rows.assign(change=-rows["drop"], low=-rows["high"], high=-rows["low"]), "change", label)
     for rows in lines(changes[changes["seeds"] > 1], "label").values():
         ax.vlines(rows["layer"], -100 * rows["high"], -100 * rows["low"], color=colour(subject(rows)), lw=1.2)
+    style.layers_axis(ax)
     if changes.empty:
         ax.text(0.5, 0.7, "not fine-tuned", ha="center", transform=ax.transAxes)
 
@@ -243,22 +246,6 @@ def pretraining(curves: pd.DataFrame) -> Figure:
     ax.set(xlabel="millions of pieces read", ylabel="held-out loss, nats per piece", ylim=(0, None))
     caption = "Pieces differ between encoders: compare a line with its own dotted line only."
     return finish(figure, "Pre-training of the encoders", caption)
-
-
-def quality(accuracy: pd.DataFrame, word_group: str = "ambiguous") -> Figure:
-    """Probe accuracy per layer of encoders and of random weights: one panel per study.
-
-    ``accuracy`` : as ``results.accuracies`` gives it, of one property.
-    """
-    studies = accuracy["study"].unique()
-    size = (max(6.4, 3.6 * len(studies)), 3.8)
-    figure, axes = plt.subplots(1, len(studies), figsize=size, squeeze=False, sharey=True)
-    for ax, study in zip(axes[0], studies, strict=True):
-        style.accuracy_panel(ax, labelled(pick(accuracy, study=study, word_group=word_group)), "label")
-        ax.set_title(study)
-    axes[0, 0].set_ylabel(f"accuracy,\n{word_group} words")
-    caption = "Shades: 95 % interval over texts."
-    return finish(figure, "Accuracy of linear probes per layer: parts of speech", caption)
 
 
 def _property(table: pd.DataFrame, name: str) -> str:

@@ -201,11 +201,3 @@ def powers_of_ten(axis: Axis) -> None:
     """Draw the numbers of a logarithmic axis as formulas, 10 to a power: names are drawn as they are."""
     for tick in (*axis.get_major_ticks(20), *axis.get_minor_ticks(200)):  # more ticks than an axis of neurons has
         tick.label1.set_parse_math(True)
-
-
-def drop_panel(ax: Axes, table: pd.DataFrame, by: str = "variant") -> None:
-    """Accuracy after minus before fine-tuning per layer, one line per value of the column ``by``."""
-    ax.axhline(0, color=PRETRAINED, lw=1)
-    for name, rows in lines(table, by).items():
-        line(ax, rows.assign(change=-rows["drop"], low=-rows["high"], high=-rows["low"]), "change", name)
-    layers_axis(ax)

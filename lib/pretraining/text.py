@@ -170,44 +170,36 @@ def train_tokenizer(family: str, sentences: list[str], vocabulary: int) -> PreTr
     family : one of ``FAMILIES``.
     vocabulary : number of pieces, special tokens included.
     """
-    special = list({str(token): token for token in SPECIALS[family].values()}.values())
-    common = dict(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    names = SPECIALS[family]
+    cls, sep = names["cls_token"], names["sep_token"]
+    special = list({str(token): token for token in names.values()}.values())
+    common = {"vocab_size": vocabulary, "special_tokens": special, "show_progress": False}
+    inputs = ["input_ids", "attention_mask"]
     if family == "bert":
-        tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tok, trainer = Tokenizer(models.WordPiece(unk_token="[UNK]")), trainers.WordPieceTrainer(**common)
         tok.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-        tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tok.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(**common)
+        tok.pre_tokenizer, tok.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+        single, pair = f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1"
+        inputs = ["input_ids", "token_type_ids", "attention_mask"]
     elif family == "roberta":
-        tok = Tokenizer(models.BPE())
-        tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tok.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(**common, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        tok, trainer = Tokenizer(models.BPE()), trainers.BpeTrainer(**common, initial_alphabet=alphabet)
+        tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+        single, pair = f"{cls} $A {sep}", f"{cls} $A {sep} {sep} $B {sep}"
     elif family == "xlnet":
-        tok = Tokenizer(models.Unigram())
-        tok.normalizer = normalizers.Sequence(
-            [normalizers.NFKC(), normalizers.Replace("``", '"'), normalizers.Replace("''", '"'),
-             normalizers.Replace(Regex(" {2,}"), " ")]
-        )  # fmt: skip
-        tok.pre_tokenizer = pre_tokenizers.Metaspace()
-        tok.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(**common, unk_token="<unk>")
+        tok, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer(**common, unk_token="<unk>")
+        quotes = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+        spaces = normalizers.Replace(Regex(" {2,}"), " ")
+        tok.normalizer = normalizers.Sequence([normalizers.NFKC(), *quotes, spaces])
+        tok.pre_tokenizer, tok.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        single, pair = f"$A {sep} {cls}", f"$A {sep} $B {sep} {cls}"
     else:
         raise ValueError(f"unknown family {family!r}: one of {', '.join(FAMILIES)}")
     tok.train_from_iterator(sentences, trainer)
-    names = SPECIALS[family]
-    cls, sep = names["cls_token"], names["sep_token"]
     ends = [(cls, tok.token_to_id(cls)), (sep, tok.token_to_id(sep))]
-    single = {
-        "bert": (f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1"),
-        "roberta": (f"{cls} $A {sep}", f"{cls} $A {sep} {sep} $B {sep}"),
-        "xlnet": (f"$A {sep} {cls}", f"$A {sep} $B {sep} {cls}"),
-    }[family]
-    tok.post_processor = processors.TemplateProcessing(single=single[0], pair=single[1], special_tokens=ends)
-    inputs = ["input_ids", "token_type_ids", "attention_mask"] if family == "bert" else ["input_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tok, model_input_names=inputs, padding_side="left" if family == "xlnet" else "right", **names
-    )
+    tok.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ends)
+    side = "left" if family == "xlnet" else "right"
+    return PreTrainedTokenizerFast(tokenizer_object=tok, model_input_names=inputs, padding_side=side, **names)
 
 
 @dataclass(frozen=True)
