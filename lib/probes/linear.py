@@ -180,7 +180,7 @@ def fit_specs(
             raise ValueError(f"{int((ids >= 0).sum())} labels do not match the {words} words")
     stacked, sets = torch.stack(targets), [len(spec.targets) for spec in specs]
     penalties = [
-        [own if given is None else given for given, own in ((s.l1, settings.l1), (s.l2, settings.l2))] for s in specs
+        (settings.l1 if spec.l1 is None else spec.l1, settings.l2 if spec.l2 is None else spec.l2) for spec in specs
     ]
     standardiser = Standardiser.of(X) if settings.standardise else None
     probes = [initial_probe(X.shape, spec, standardiser, device) for spec in specs]
