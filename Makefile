@@ -150,17 +150,17 @@ test-faults: data ## the slow tests of what is killed, full, damaged or made twi
 
 bench: data ## the same job on NeuroX and on this package, beside the arithmetic alone; BENCH="--device cuda" on a GPU, BENCH=--record to keep it
 	$(tell_surroundings)
-	@"$(PYTHON)" tests/bench/bench.py $(BENCH)
+	@"$(PYTHON)" bench/bench.py $(BENCH)
 
 test-quick: data lint ## the unit tests alone (under two minutes)
 	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults tests
 
 lint: env
-	@"$(PYTHON)" -m ruff check lib tests
-	@"$(PYTHON)" -m ruff format --check --quiet lib tests
+	@"$(PYTHON)" -m ruff check lib tests bench
+	@"$(PYTHON)" -m ruff format --check --quiet lib tests bench
 
 notebooks: data runs/.ipython ## execute the lessons in place, as they are committed (after a change of their text or code)
-	@"$(PYTHON)" tests/execute.py
+	@$(ASK) lessons
 
 lab: data runs/.ipython ## open the notebooks in JupyterLab
 	@"$(PYTHON)" -m jupyter lab notebooks

@@ -16,7 +16,7 @@ OFFERED = {
     "activations": "lib.encoders.activations", "claims": "lib.results.claims", "comparisons": "lib.figures.comparisons",
     "loading": "lib.study.loading", "report": "lib.figures.report", "runs": "lib.study.runs",
     "verify": "lib.results.verify",
-    **{name: f"lib.pretraining.{name}" for name in ("cards", "minis", "objectives", "quality", "text", "training")},
+    **{name: f"lib.pretraining.{name}" for name in ("minis", "objectives", "text", "training")},
 }  # fmt: skip
 """Modules that a notebook imports from ``lib`` by their own names; each is loaded when it is asked for."""
 

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 FLAG: dict[str, Any] = {"action": "store_true"}
@@ -47,6 +48,9 @@ VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
     }),
     "certify": ("whether changed code gives the same results as a commit's", "lib.certify:certify", {
         "commit": {"nargs": "?", "default": "HEAD"},
+    }),
+    "lessons": ("execute notebooks in place, as they are committed", "lib.notebook:execute_in_place", {
+        "notebooks": {"nargs": "*", "type": Path, "help": "default: all"},
     }),
     "doctor": ("what this machine has and lacks", "lib.doctor:report", {}),
 }  # fmt: skip

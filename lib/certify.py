@@ -42,9 +42,7 @@ def results() -> dict[str, str]:
         stores = activations.load(run).values()
         found["extract"] += [hashlib.sha256(np.ascontiguousarray(s.vectors)).digest() for s in stores]
         found["layers"] += [probes.ensure_layer_counts(run).to_csv().encode()]
-        found["neurons"] += [
-            table.to_csv().encode() for table in (neurons.ensure_tests(run), neurons.ensure_layers(run))
-        ]
+        found["neurons"] += [t.to_csv().encode() for t in (neurons.ensure_tests(run), neurons.ensure_layers(run))]
         found["neurons"] += [rank.order.tobytes() for rank in neurons.ensure_rankings(run).values()]
     return {step: hashlib.sha256(b"".join(parts)).hexdigest() for step, parts in found.items()}
 

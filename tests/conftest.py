@@ -39,7 +39,7 @@ def copy_repository(folder: Path, but: str = "") -> Path:
     """Copy the repository's own files into a folder, those below ``but`` left out, with a link to the data."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True).stdout.decode().split("\0")
     if "Makefile" not in listed:  # no git here, or no repository
-        own = ("expected", "figures", "lib", "models", "notebooks", "params", "tests")
+        own = ("bench", "expected", "figures", "lib", "models", "notebooks", "params", "tests")
         found = [p for p in ROOT.iterdir() if p.is_file()] + [p for name in own for p in (ROOT / name).rglob("*")]
         listed = [p.relative_to(ROOT).as_posix() for p in found if "__pycache__" not in p.parts]
     for name in filter(None, listed):

@@ -35,34 +35,40 @@ def counts(profiles: dict[str, np.ndarray], study: str = "s", noise: float = 0, 
 
 
 def scores(variants: Iterable[str], study: str = "s", failed: Iterable[str] = ()) -> pd.DataFrame:
-    """What ``results.scores`` says of the fine-tuned ones; a quarter of the updates where the name says so."""
+    """What ``results.task_scores`` says of the fine-tuned ones; a quarter of the updates where the name says so."""
     tuned = [v for v in variants if v not in ("pretrained", "random")]
     rows = [(study, v, v not in failed, 25 if "quarter" in v else 100) for v in tuned]
     return with_variants(pd.DataFrame(rows, columns=["study", "variant", "learnt", "updates"]))
 
 
-def ranked(histograms: dict[str, list[int]], study: str = "s", margin: dict[str, float] | None = None):
-    """Variant → top neurons per layer, as ``results.neuron_tests`` gives it. ``margin`` : top minus random (0.2)."""
-    rows = []
-    for variant, neurons in histograms.items():
-        better = (margin or {}).get(variant, 0.2)
-        rows += [(variant, "layer", "train", k, n, np.nan) for k, n in enumerate(neurons)]
-        rows += [(variant, "keep-top", "test", np.nan, n, 0.5 + better) for n in (10, 100)]
-        rows += [(variant, "keep-random", "test", np.nan, n, 0.5) for n in (10, 100)]
-    table = pd.DataFrame(rows, columns=["variant", "kind", "split", "layer", "neurons", "accuracy"])
-    return with_variants(table.assign(study=study, property="tag", source="gold"))
+def ranked(
+    histograms: dict[str, list[int]], margin: dict[str, float] | None = None, study: str = "s", ranking: str = "lca"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Variant → top neurons per layer, as ``results.neuron_tests`` and ``neuron_layers`` give them. ``margin`` : top
+    minus random (0.2)."""
+    layers = [(variant, k, n) for variant, neurons in histograms.items() for k, n in enumerate(neurons)]
+    tests = [
+        (variant, test, "test", n, 0.5 + (test == "keep-top") * (margin or {}).get(variant, 0.2))
+        for variant in histograms
+        for test in ("keep-top", "keep-random")
+        for n in (10, 100)
+    ]
+    cell = {"study": study, "property": "tag", "ranking": ranking, "source": "gold"}
+    tests = pd.DataFrame(tests, columns=["variant", "test", "split", "neurons", "accuracy"])
+    layers = pd.DataFrame(layers, columns=["variant", "layer", "neurons"])
+    return with_variants(tests.assign(**cell)), with_variants(layers.assign(**cell))
 
 
 NO_TESTS = ranked({})
 
 
-def judged(profiles: dict[str, np.ndarray], tests: pd.DataFrame = NO_TESTS, failed: Iterable[str] = (), **planted):
+def judged(profiles: dict[str, np.ndarray], tests=NO_TESTS, failed: Iterable[str] = (), ranking="lca", **planted):
     """The verdicts on one study of the encoder E."""
-    return verdicts(scores(profiles, failed=failed), counts(profiles, **planted), tests)
+    return verdicts(scores(profiles, failed=failed), counts(profiles, **planted), tests, ranking)
 
 
-def verdicts(scores: pd.DataFrame, counts: pd.DataFrame, tests: pd.DataFrame = NO_TESTS) -> pd.DataFrame:
-    return claims.judge_tables({"s": "E"}, {"s": "bert"}, scores, counts, tests)
+def verdicts(scores: pd.DataFrame, counts: pd.DataFrame, tests=NO_TESTS, ranking: str = "lca") -> pd.DataFrame:
+    return claims.judge_tables({"s": "E"}, {"s": "bert"}, scores, counts, *tests, ranking)
 
 
 def tuned(drops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -297,6 +303,19 @@ def test_neurons_in_an_order_that_fails_its_own_test_are_undecided(weak: str) ->
     assert table["sentence"].str.contains(f"neurons no better than random: {weak.split('-s')[0]}").all()
 
 
+def test_the_neurons_that_are_judged_are_those_of_one_ranking() -> None:
+    drops = tuned(dict.fromkeys(list(NEURONS)[1:], TOP))
+    weak = ranked({v: n[::-1] for v, n in NEURONS.items()}, dict.fromkeys(NEURONS, -0.1), ranking="means")
+    both = [pd.concat(tables) for tables in zip(ranked(NEURONS), weak, strict=True)]
+    pd.testing.assert_frame_equal(judged(drops, both), judged(drops, ranked(NEURONS)))
+    table = judged(drops, both, ranking="means")
+    pd.testing.assert_frame_equal(table, judged(drops, weak, ranking="means"))
+    assert table.groupby("measure")["ranking"].unique().loc[HISTOGRAMS].tolist() == [["means"], ["means"]]
+    assert set(table[~table["measure"].isin(HISTOGRAMS)]["ranking"]) == {""}
+    assert table.set_index("measure").loc[HISTOGRAMS, "verdict"].tolist() == [UNDECIDED, UNDECIDED]
+    assert judged(drops, ranked(NEURONS), ranking="means").set_index("measure").loc[HISTOGRAMS, "effect"].isna().all()
+
+
 # C3 ----------------------------------------------------------------------------------------------------------------
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini"}
@@ -309,7 +328,7 @@ def encoders(drops: dict[str, np.ndarray], architectures: dict[str, str] = MINIS
     table = pd.concat(counts(p, study, noise=noise) for study, p in each.items())
     known = pd.concat(scores(p, study) for study, p in each.items())
     titles = {study: TITLES.get(study, study) for study in each}
-    return results.pick(claims.judge_tables(titles, architectures, known, table, NO_TESTS), claim="C3")
+    return results.pick(claims.judge_tables(titles, architectures, known, table, *NO_TESTS), claim="C3")
 
 
 def test_a_bert_that_keeps_it_deeper_than_the_others_is_found() -> None:
@@ -329,11 +348,11 @@ def test_studies_are_drawn_with_the_same_texts() -> None:
     table = pd.concat(counts(profiles, noise=5).assign(study=study) for study in ("bert-mini", "roberta-mini"))
     known = pd.concat(scores(profiles, study) for study in ("bert-mini", "roberta-mini"))
     titles = {study: TITLES[study] for study in ("bert-mini", "roberta-mini")}
-    rows = results.pick(claims.judge_tables(titles, MINIS, known, table, NO_TESTS), claim="C3")
+    rows = results.pick(claims.judge_tables(titles, MINIS, known, table, *NO_TESTS), claim="C3")
     assert (rows[["effect", "low", "high"]] == 0).all(axis=None)
     table["text"] = table["text"].mask(table["study"] == "bert-mini", "other " + table["text"])
     with pytest.raises(ValueError, match="not probed on the same test texts"):
-        claims.judge_tables(titles, MINIS, known, table, NO_TESTS)
+        claims.judge_tables(titles, MINIS, known, table, *NO_TESTS)
 
 
 @pytest.mark.parametrize(("architectures", "lacking"), [
@@ -362,7 +381,7 @@ def test_encoders_of_different_depth_are_not_compared() -> None:
     profiles["xlnet-mini"] = {v: np.full(4, 80.0) for v in ("pretrained", "random", "a-s1")}
     table = pd.concat(counts(mine, study) for study, mine in profiles.items())
     known = pd.concat(scores(["a-s1"], study) for study in TITLES)
-    found = results.pick(claims.judge_tables(TITLES, MINIS, known, table, NO_TESTS), claim="C3").set_index("encoder")
+    found = results.pick(claims.judge_tables(TITLES, MINIS, known, table, *NO_TESTS), claim="C3").set_index("encoder")
     assert (found.loc["BERT-mini vs RoBERTa-mini", "verdict"] != NOT_TESTABLE).all()
     assert found.loc["BERT-mini vs XLNet-mini", "verdict"] == NOT_TESTABLE
     assert "as many layers" in found.loc["BERT-mini vs XLNet-mini", "sentence"]
@@ -433,13 +452,13 @@ def test_judge_asks_runs_for_titles_and_scores(make_study: Callable, monkeypatch
     study = make_study()
     wanted = [Run(study, Variant.parse(v)) for v in profiles]
     bare = wanted[:2]
-    assert claims.judge(bare, counts(profiles, "minilm"), NO_TESTS)["verdict"].unique().tolist() == [NOT_TESTABLE]
-    monkeypatch.setattr(results, "scores", lambda wanted: scores(profiles, "minilm"))
-    table = claims.judge(wanted, counts(profiles, "minilm"), NO_TESTS)
+    assert claims.judge(bare, counts(profiles, "minilm"), *NO_TESTS)["verdict"].unique().tolist() == [NOT_TESTABLE]
+    monkeypatch.setattr(results, "task_scores", lambda wanted: scores(profiles, "minilm"))
+    table = claims.judge(wanted, counts(profiles, "minilm"), *NO_TESTS)
     assert table["encoder"].unique().tolist() == ["MiniLM-L6"]
     assert only(table, compared="a vs b")["verdict"] == REPRODUCED
     twin = Run(study.model_copy(update={"name": "twin"}), Variant("pretrained"))
-    both = claims.judge([*wanted, twin], counts(profiles, "minilm"), NO_TESTS)
+    both = claims.judge([*wanted, twin], counts(profiles, "minilm"), *NO_TESTS)
     assert {"MiniLM-L6 (minilm)", "MiniLM-L6 (twin)"} < set(both["encoder"])
 
 
@@ -447,9 +466,9 @@ def test_judge_reads_the_architecture_from_the_encoder(make_study: Callable, mon
     """Two studies that are both called BERT: by their config.json one is a BERT and the other a RoBERTa."""
     profiles = tuned({"a-s1": TOP})
     studies = [make_study(kind).model_copy(update={"name": f"bert-{kind}"}) for kind in ("roberta", "bert")]
-    monkeypatch.setattr(results, "scores", lambda wanted: pd.concat(scores(profiles, study.name) for study in studies))
+    monkeypatch.setattr(results, "task_scores", lambda runs: pd.concat(scores(profiles, s.name) for s in studies))
     table = pd.concat(counts(profiles, study.name) for study in studies)
-    found = claims.judge([Run(study, Variant.parse(v)) for study in studies for v in profiles], table, NO_TESTS)
+    found = claims.judge([Run(study, Variant.parse(v)) for study in studies for v in profiles], table, *NO_TESTS)
     pairs = results.pick(found, claim="C3")
     assert pairs["encoder"].unique().tolist() == ["MiniLM-L6 (bert-bert) vs MiniLM-L6 (bert-roberta)"]
     assert (pairs["verdict"] != NOT_TESTABLE).all()
@@ -458,7 +477,7 @@ def test_judge_reads_the_architecture_from_the_encoder(make_study: Callable, mon
 def test_studies_of_different_corpora_are_refused(make_study: Callable) -> None:
     wanted = [Run(make_study(files={"train": "a", "test": name}), Variant("pretrained")) for name in ("b", "c")]
     with pytest.raises(ValueError, match="different corpora"):
-        claims.judge(wanted, counts({"pretrained": FLAT}), NO_TESTS)
+        claims.judge(wanted, counts({"pretrained": FLAT}), *NO_TESTS)
 
 
 def test_the_overview_has_one_row_per_claim_and_measure_and_names_what_came_to_each_verdict() -> None:
@@ -491,8 +510,9 @@ def test_the_overview_has_one_row_per_claim_and_measure_and_names_what_came_to_e
 def test_the_columns_are_those_that_are_promised() -> None:
     table = judged(tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP}))
     assert table.columns.tolist() == [
-        "claim", "encoder", "study", "other", "compared", "condition", "against", "property", "measure", "effect",
-        "low", "high", "unit", "threshold", "seeds", "same_sign", "per_seed", "verdict", "sentence",
+        "claim", "encoder", "study", "other", "architecture", "compared", "condition", "against", "property",
+        "measure", "ranking", "effect", "low", "high", "unit", "threshold", "seeds", "same_sign", "per_seed", "verdict",
+        "sentence",
     ]  # fmt: skip
     assert table["same_sign"].dtype == bool
     assert table["claim"].is_monotonic_increasing

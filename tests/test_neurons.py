@@ -14,8 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from lib import neurons, probes
 from lib.encoders import activations
-from lib.neurons import rankings
-from lib.neurons.rankings import distribution, mass_at_entry, minimal_set, ordering, rank, search_score, top_per_label
+from lib.neurons import Ranked, mass_at_entry, minimal_set, ordering, rank, search_score
 from lib.probes.labels import Labels
 from lib.probes.linear import ProbeSpec
 from lib.study import params, runs, variants
@@ -96,8 +95,10 @@ def test_a_label_with_small_weights_gets_its_neurons_as_early_as_one_with_large(
 @settings(max_examples=60, deadline=None)
 @given(weight=WEIGHTS, step=st.integers(0, 7))
 def test_the_top_neurons_of_a_label_are_the_shortest_prefix(weight: np.ndarray, step: int) -> None:
-    found = top_per_label(weight, step / 7)
-    for row, top in zip(weight, found, strict=True):
+    labels = [str(i) for i in range(len(weight))]
+    found = Ranked("tag", "lca", ordering(weight), weight, labels, (1, weight.shape[1])).top(step / 7)
+    assert [*found] == labels
+    for row, top in zip(weight, found.values(), strict=True):
         if row.any():
             assert top.tolist() == prefix(row, Fraction(step, 7))
 
@@ -106,8 +107,8 @@ def test_the_top_neurons_of_a_label_are_the_shortest_prefix(weight: np.ndarray, 
 @given(layers=st.integers(1, 5), width=st.integers(1, 6), data=st.data())
 def test_the_distribution_over_layers_sums_to_the_neurons_taken(layers: int, width: int, data) -> None:
     order = np.array(data.draw(st.permutations(range(layers * width))))
-    count = data.draw(st.integers(0, layers * width))
-    found = distribution(order, count, layers)
+    count = data.draw(st.integers(1, layers * width))
+    found = Ranked("tag", "lca", order, np.ones((1, 1)), ["a"], (layers, width)).per_layer(count / (layers * width))
     assert len(found) == layers
     assert found.sum() == count
     for layer in range(layers):
@@ -200,20 +201,6 @@ def test_the_top_neurons_are_counted_per_layer(planted_run) -> None:
     }  # fmt: skip
 
 
-def test_the_table_that_is_drawn_holds_the_tests_and_the_layers(planted_run) -> None:
-    run = planted_run()
-    table, tests = neurons.table(run), neurons.ensure_tests(run)
-    assert table.columns.tolist() == ["property", "kind", "layer", "neurons", "split", "accuracy", "l1"]
-    layer = table[table["kind"] == "layer"]
-    assert layer.set_index("layer")["neurons"].to_dict() == {0: 1, 1: 1, 2: 1}
-    assert (layer["split"] == "train").all()
-    rest = table[table["kind"] != "layer"].reset_index(drop=True)
-    assert rest["layer"].isna().all()
-    shared = ["property", "neurons", "split", "accuracy", "l1"]
-    assert rest[shared].equals(tests[shared])
-    assert rest["kind"].tolist() == tests["test"].tolist()
-
-
 def test_a_second_ranking_is_tested_beside_the_first(planted_run, monkeypatch) -> None:
     """One entry in ``RANKINGS`` is all that it takes; it is given the training words and their labels."""
 
@@ -223,7 +210,7 @@ def test_a_second_ranking_is_tested_beside_the_first(planted_run, monkeypatch) -
         return np.argsort(-means.std(0), kind="stable")
 
     lca = neurons.ensure_tests(planted_run())
-    monkeypatch.setitem(rankings.RANKINGS, "means", by_means)
+    monkeypatch.setitem(neurons.RANKINGS, "means", by_means)
     run = planted_run(ranking__mass_steps=99)
     tests, layers = neurons.ensure_tests(run), neurons.ensure_layers(run)
     assert tests[tests["ranking"] == "lca"].reset_index(drop=True).equals(lca)
@@ -240,7 +227,7 @@ def test_zeroing_is_reading_only_the_neurons_that_are_kept() -> None:
     (probe,) = probes.fit_specs(data.vectors, [ProbeSpec([(ids, 3)], "all")], settings, seed=0)
     order = np.random.default_rng(0).permutation(LAYERS * WIDTH)
     kept = neurons.ablate(probe, data.vectors, {"a": order, "b": order[::-1]}, [1, 5, 20])
-    network = probes.read(data.vectors, slice(None), probe.standardiser, torch.device("cpu"))
+    network = probes.read_block(data.vectors, slice(None), probe.standardiser, torch.device("cpu"))
     network = network.transpose(0, 1).flatten(1).double()
     for name, way in (("a", order), ("b", order[::-1])):
         assert kept[name].shape == (3, 300)
@@ -297,7 +284,7 @@ def test_a_ranking_is_given_the_row_of_each_words_label(monkeypatch) -> None:
         received.extend(arguments)
         return np.arange(2)
 
-    monkeypatch.setattr(rankings, "RANKINGS", {"by number": by_number})
+    monkeypatch.setattr(neurons, "RANKINGS", {"by number": by_number})
     labels = Labels("tag", ["a", "b", "c"], {"train": np.array([2, 0, 1, 2, 0])})
     X = np.zeros((1, 5, 2))
     rank(labels, np.eye(3, 2), X, ranking_settings(min_label_words=2))

@@ -110,7 +110,7 @@ def test_the_objective_at_convergence_is_that_of_a_reference_solver(l1: float, l
     X, ids = problem(words=200, noise=3.0)
     settled = setting(epochs=1500, batch_size=200, learning_rate=3e-3, l1=l1, l2=l2, order="corpus")
     (probe,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], settled, seed=0)
-    x = probes.read(X, slice(None), probe.standardiser, torch.device("cpu")).numpy().astype(np.float64)
+    x = probes.read_block(X, slice(None), probe.standardiser, torch.device("cpu")).numpy().astype(np.float64)
     for layer in range(LAYERS):
         weight, bias = (t[layer].T.numpy().astype(np.float64) for t in (probe.weight, probe.bias))
         found = total_loss(x[layer], ids, weight, bias, l1, l2)
@@ -124,7 +124,7 @@ def test_without_penalty_the_optimum_is_that_of_scikit_learn() -> None:
     X, ids = problem(words=200, noise=3.0)
     settled = setting(epochs=1500, batch_size=200, learning_rate=3e-3, order="corpus")
     (probe,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], settled, seed=0)
-    x = probes.read(X, slice(None), probe.standardiser, torch.device("cpu")).numpy().astype(np.float64)[1]
+    x = probes.read_block(X, slice(None), probe.standardiser, torch.device("cpu")).numpy().astype(np.float64)[1]
     solved = LogisticRegression(C=np.inf, max_iter=2000, tol=1e-8).fit(x, ids)
     scores = x @ probe.weight[1].T.numpy() + probe.bias[1].T.numpy()
     chance = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
@@ -240,7 +240,9 @@ def test_labels_that_do_not_match_the_words_are_refused() -> None:
 def test_predictions_do_not_depend_on_the_block_in_which_a_word_is_read() -> None:
     X, ids = problem(words=5000, noise=2.0)
     (probe,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], setting(epochs=1), seed=0)
-    scores = probes.read(X, slice(None), probe.standardiser, torch.device("cpu")) @ probe.weight.mT + probe.bias.mT
+    scores = (
+        probes.read_block(X, slice(None), probe.standardiser, torch.device("cpu")) @ probe.weight.mT + probe.bias.mT
+    )
     assert (probe.predict(X)[0] == scores.argmax(-1).numpy()).mean() > 0.9995
 
 
@@ -277,7 +279,7 @@ def test_standardised_neurons_have_mean_0_and_deviation_1_and_constant_ones_are_
     vectors = np.random.default_rng(0).normal(size=(2, 500, 4)) * 7 + 100
     vectors[0, :, 2] = 42.0
     X = vectors.astype(np.float16)
-    block = probes.read(X, slice(None), Standardiser.of(X), torch.device("cpu"))
+    block = probes.read_block(X, slice(None), Standardiser.of(X), torch.device("cpu"))
     assert torch.equal(block[0, :, 2], torch.zeros(500))
     varied = torch.cat([block[0, :, [0, 1, 3]], block[1]], 1)
     torch.testing.assert_close(varied.mean(0), torch.zeros(7), atol=1e-4, rtol=0)
@@ -287,7 +289,7 @@ def test_standardised_neurons_have_mean_0_and_deviation_1_and_constant_ones_are_
 def test_a_raw_probe_reads_the_vectors_as_they_are() -> None:
     X, ids = problem(noise=2.0)
     (probe,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], setting(standardise=False), seed=0)
-    block = probes.read(X, slice(5, 9), probe.standardiser, torch.device("cpu"))
+    block = probes.read_block(X, slice(5, 9), probe.standardiser, torch.device("cpu"))
     assert torch.equal(block, torch.from_numpy(X[:, 5:9].astype(np.float32)))
 
 
@@ -313,7 +315,7 @@ def test_flattened_neurons_are_numbered_layer_times_width_plus_unit() -> None:
 def test_words_are_read_into_a_buffer_without_a_copy_for_the_whole_network() -> None:
     X, _ = problem()
     buffer = torch.full((20, LAYERS, WIDTH), torch.nan)
-    block = probes.read(X, np.array([7, 3, 9]), None, torch.device("cpu"), buffer)
+    block = probes.read_block(X, np.array([7, 3, 9]), None, torch.device("cpu"), buffer)
     assert torch.equal(block, torch.from_numpy(X[:, [7, 3, 9]].astype(np.float32)))
     for scope in ("each layer", "all"):
         assert probes.select(block, scope).data_ptr() == buffer.data_ptr()

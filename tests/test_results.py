@@ -9,6 +9,7 @@ import pytest
 from conftest import with_variants, write_result
 
 from lib import corpora, disk, encoders, finetune, grid, probes, results
+from lib.neurons import RANKINGS
 from lib.sources import SourceError
 from lib.study import errors, params, runs
 from lib.study.runs import Run
@@ -152,7 +153,7 @@ def test_a_task_is_learnt_when_chance_would_not_give_its_score(
     meta = {"metric": metric, "scores": {metric: score}, "majority": {"test": majority}, "updates": 1,
             "examples": {"train": 1, "test": 1000}}  # fmt: skip
     monkeypatch.setattr(runs, "manifest", lambda run, step: meta)
-    found = results.scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
+    found = results.task_scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
     assert found["learnt"].tolist() == [learnt], "1,000 test examples: three standard errors are 4.7 points, or .095"
 
 
@@ -195,9 +196,9 @@ def test_scores_are_those_of_the_parameters_asked_for(make_study, source) -> Non
     longer, shorter = (Run(make_study(finetune__epochs=n, **sizes), Variant.parse("shuffled-s1")) for n in (2.0, 1.0))
     for run, updates in ((longer, 4), (shorter, 2)):  # the same folder
         with pytest.raises(disk.StaleResult, match="is missing: run notebook 01_finetune"):
-            results.scores([run])
+            results.task_scores([run])
         finetune.load(run)
-        assert results.scores([run])["updates"].tolist() == [updates]
+        assert results.task_scores([run])["updates"].tolist() == [updates]
 
 
 def study_file(folder: Path, name: str, checkpoint: Path, text: str) -> None:
@@ -239,9 +240,9 @@ def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
     wanted = [Run(study, Variant(v)) for v in ("pretrained", "random")]
     table = results.layers(wanted)
     assert set(zip(table["study"], table["variant"], strict=True)) == {("minilm", "pretrained"), ("minilm", "random")}
-    assert results.scores(wanted).empty
-    tests = results.neuron_tests(wanted)
-    rows = results.summary(wanted, table, tests).set_index("variant")
+    assert results.task_scores(wanted).empty
+    tests, top_neurons = results.neuron_tests(wanted), results.neuron_layers(wanted)
+    rows = results.summary(wanted, table, tests, top_neurons).set_index("variant")
     every = results.accuracies(table).query("target == 'real' and word_group == 'all' and variant == 'pretrained'")
     assert rows.loc["pretrained", "best accuracy"] == every["accuracy"].max()
     assert rows.loc["pretrained", "top layer accuracy"] == every.set_index("layer")["accuracy"][2]
@@ -249,6 +250,24 @@ def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
     assert 0 < rows.loc["pretrained", "minimal set"] <= 1
     assert rows["source"].unique().tolist() == ["gold"]
     assert rows["drop, top third"].isna().all(), "nothing here is fine-tuned"
+
+
+def test_a_second_ranking_goes_through_tables_and_summary_without_mixing(make_study, monkeypatch) -> None:
+    monkeypatch.setitem(RANKINGS, "by number", lambda weight, X, y, settings: np.arange(weight.shape[1]))
+    wanted = [Run(make_study(), Variant(v)) for v in ("pretrained", "random")]
+    tables = results.layers(wanted), results.neuron_tests(wanted), results.neuron_layers(wanted)
+    for table in tables[1:]:
+        assert table.groupby(["ranking", "study", "variant"]).size().nunique() == 1
+        assert table["ranking"].unique().tolist() == ["lca", "by number"]
+    alone = [results.pick(table, ranking="lca") for table in tables[1:]]
+    pd.testing.assert_frame_equal(results.summary(wanted, *tables), results.summary(wanted, tables[0], *alone))
+    rows = results.summary(wanted, *tables, ranking="by number")
+    assert rows["ranking"].tolist() == ["by number"] * 2
+    assert rows["mean layer of top neurons"].tolist() == [0, 0], "the first neurons are those of the lowest layer"
+    with pytest.raises(ValueError, match="duplicate"):
+        results.centres_of_gravity(tables[2], "neurons")
+    with pytest.raises(ValueError, match="duplicate"):
+        results.margin(results.pick(tables[1], variant="pretrained", split="test"))
 
 
 def test_the_counts_of_a_run_give_the_accuracies_of_its_predictions(make_study) -> None:

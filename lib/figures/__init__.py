@@ -6,7 +6,7 @@ from lib.figures.lessons import (
     confusion,
     learning_curve,
     neurons_per_layer,
-    norms,
+    vector_lengths,
     words_and_control,
 )
 from lib.figures.style import (
@@ -19,8 +19,7 @@ from lib.figures.style import (
     RANDOM,
     accuracy_panel,
     colour,
-    drop_panel,
-    encoder_colour,
+    encoder_look,
     layers_axis,
     line,
     line_style,

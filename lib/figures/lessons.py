@@ -3,9 +3,7 @@
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from lib import results
 from lib.figures.style import (
     COLOURS,
     MARKERS,
@@ -18,9 +16,11 @@ from lib.figures.style import (
     lines,
     named,
     panels,
+    percent_axis,
     powers_of_ten,
     subject,
 )
+from lib.results.summary import pick
 
 
 def learning_curve(curve: pd.DataFrame, metric: str, majority: float) -> Figure:
@@ -43,16 +43,19 @@ def confusion(predictions: pd.DataFrame, labels: list[str]) -> Figure:
     if labels:
         counts = pd.crosstab(predictions["gold"], predictions["predicted"])
         counts = counts.reindex(index=range(len(labels)), columns=range(len(labels)), fill_value=0)
-        sns.heatmap(counts, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, ax=ax,
-                    xticklabels=labels, yticklabels=labels)  # fmt: skip
+        look = {"annot": True, "fmt": "d", "cmap": "Blues", "cbar": False, "square": True}
+        sns.heatmap(counts, ax=ax, xticklabels=labels, yticklabels=labels, **look)
     else:
         ax.scatter(predictions["gold"], predictions["predicted"], s=8, alpha=0.5)
     ax.set(xlabel="predicted", ylabel="gold")
     return figure
 
 
-def norms(table: pd.DataFrame) -> Figure:
-    """Length of the word vectors per layer: median and the middle 90 %. ``table`` : layer, median, low, high."""
+def vector_lengths(table: pd.DataFrame) -> Figure:
+    """Length of the word vectors per layer: median and the middle 90 %.
+
+    ``table`` : as ``activations.norms`` gives it.
+    """
     figure, (ax,) = panels(1, 5.2)
     ax.plot(table["layer"], table["median"], marker="o", color=PLAIN)
     ax.fill_between(table["layer"], table["low"], table["high"], color=PLAIN, alpha=0.2, lw=0)
@@ -68,7 +71,7 @@ def accuracy_per_layer(accuracy: pd.DataFrame, names: dict[str, str], word_group
     """
     figure, axes = panels(len(names))
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        accuracy_panel(ax, results.pick(accuracy, property=name, word_group=word_group))
+        accuracy_panel(ax, pick(accuracy, property=name, word_group=word_group))
         ax.set_title(title)
     axes[0].set_ylabel(f"accuracy, {word_group} words")
     return finish(figure)
@@ -77,30 +80,33 @@ def accuracy_per_layer(accuracy: pd.DataFrame, names: dict[str, str], word_group
 def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
     """One variant's accuracy on all, ambiguous and unseen words, and of the control task, per layer."""
     figure, axes = panels(len(names))
-    kinds = {("all", "real"): "all words", ("ambiguous", "real"): "ambiguous words", ("unseen", "real"): "unseen words",
-             ("all", "control"): "control task"}  # fmt: skip
+    labels = {
+        ("all", "real"): "all words",
+        ("ambiguous", "real"): "ambiguous words",
+        ("unseen", "real"): "unseen words",
+        ("all", "control"): "control task",
+    }
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        for i, ((word_group, target), label) in enumerate(kinds.items()):
-            here = results.pick(accuracy, property=name, word_group=word_group, target=target).sort_values("layer")
+        for i, ((word_group, target), label) in enumerate(labels.items()):
+            rows = pick(accuracy, property=name, word_group=word_group, target=target).sort_values("layer")
             look = {"color": RANDOM, "linestyle": "--"} if target == "control" else {"color": COLOURS[i]}
-            ax.plot(here["layer"], here["accuracy"] * 100, marker=MARKERS[i], markersize=5, label=label, **look)
-            ax.fill_between(here["layer"], here["low"] * 100, here["high"] * 100, color=look["color"], alpha=0.15, lw=0)
+            ax.plot(rows["layer"], rows["accuracy"] * 100, marker=MARKERS[i], markersize=5, label=label, **look)
+            ax.fill_between(rows["layer"], rows["low"] * 100, rows["high"] * 100, color=look["color"], alpha=0.15, lw=0)
         ax.set_title(title)
-        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        percent_axis(ax)
         layers_axis(ax)
     axes[0].set_ylabel("accuracy")
     return finish(figure)
 
 
-def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
-    """How many of the top neurons lie in each layer: one panel per property, bars side by side per variant."""
+def neurons_per_layer(neuron_layers: pd.DataFrame, names: dict[str, str], ranking: str = "lca") -> Figure:
+    """How many of a ranking's top neurons lie in each layer: one panel per property, bars side by side per variant."""
     figure, axes = panels(len(names))
-    mine = tests[tests["kind"] == "layer"]
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        here = mine[mine["property"] == name]
-        look = {named(variant): colour(subject(rows)) for variant, rows in lines(here).items()}
-        sns.barplot(here.assign(variant=here["variant"].map(named)), x="layer", y="neurons", hue="variant", ax=ax,
-                    hue_order=[*look], palette=look, native_scale=True, legend=ax is axes[0])  # fmt: skip
+        table = pick(neuron_layers, property=name, ranking=ranking)
+        look = {named(variant): colour(subject(rows)) for variant, rows in lines(table).items()}
+        bars = {"hue": "variant", "hue_order": [*look], "palette": look, "native_scale": True, "legend": ax is axes[0]}
+        sns.barplot(table.assign(variant=table["variant"].map(named)), x="layer", y="neurons", ax=ax, **bars)
         ax.set(title=title, ylabel="")
         layers_axis(ax)
     axes[0].set_ylabel("top neurons")
@@ -109,19 +115,24 @@ def neurons_per_layer(tests: pd.DataFrame, names: dict[str, str]) -> Figure:
     return finish(figure)
 
 
-def accuracy_by_neurons(tests: pd.DataFrame, names: dict[str, str], split: str = "test") -> Figure:
-    """Accuracy with n neurons: a probe retrained on the first n, and the all-neuron probe with all but n zeroed."""
+def accuracy_by_neurons(
+    tests: pd.DataFrame, names: dict[str, str], split: str = "test", ranking: str = "lca"
+) -> Figure:
+    """Accuracy with n neurons of a ranking: of a probe retrained on the first n, and of the all-neuron probe with all
+    but n zeroed."""
     figure, axes = panels(len(names))
-    kinds = {"retrain": ("retrained on the first n", COLOURS[0], "-", "o"),
-             "keep-top": ("all but the first n zeroed", COLOURS[2], "--", "s"),
-             "keep-random": ("all but n random ones zeroed", RANDOM, ":", "D"),
-             "keep-bottom": ("all but the last n zeroed", COLOURS[3], "-.", "v")}  # fmt: skip
+    looks = {
+        "retrain": ("retrained on the first n", COLOURS[0], "-", "o"),
+        "keep-top": ("all but the first n zeroed", COLOURS[2], "--", "s"),
+        "keep-random": ("all but n random neurons zeroed", RANDOM, ":", "D"),
+        "keep-bottom": ("all but the last n zeroed", COLOURS[3], "-.", "v"),
+    }
     for ax, (name, title) in zip(axes, names.items(), strict=True):
-        for kind, (label, shade, dashes, marker) in kinds.items():
-            here = results.pick(tests, property=name, kind=kind, split=split).sort_values("neurons")
-            ax.plot(here["neurons"], here["accuracy"] * 100, color=shade, linestyle=dashes, marker=marker, label=label)
+        for test, (label, shade, dashes, marker) in looks.items():
+            rows = pick(tests, property=name, ranking=ranking, test=test, split=split).sort_values("neurons")
+            ax.plot(rows["neurons"], rows["accuracy"] * 100, color=shade, linestyle=dashes, marker=marker, label=label)
         ax.set(title=title, xscale="log", xlabel="neurons")
         powers_of_ten(ax.xaxis)
-        ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        percent_axis(ax)
     axes[0].set_ylabel("accuracy")
     return finish(figure)

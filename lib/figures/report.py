@@ -1,4 +1,4 @@
-"""Report: what a finished study says, in the terminal and as one HTML page that needs nothing else."""
+"""Report: what a finished study says, in the terminal and as one self-contained HTML page."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from lib import disk, results
 from lib.results import claims
 from lib.study.runs import Run
 
-STYLE = """<style>
+CSS = """<style>
 main { max-width: 62rem; margin: auto; }
 img { max-width: 100%; height: auto; }
 .jp-RenderedHTMLCommon table { display: block; overflow-x: auto; max-width: 100%; margin-left: 0; }
@@ -18,12 +18,12 @@ img { max-width: 100%; height: auto; }
 
 
 def write(notebook: str | Path, page: str | Path) -> None:
-    """Write an executed notebook as HTML: prose, figures and tables, without code, and without anything to be loaded.
+    """Write an executed notebook as a self-contained HTML page: prose, figures and tables, without code.
 
     Raises
     ------
-    ValueError : no picture is in the notebook, or the page would load something (script, style, font or picture) from
-        elsewhere.
+    ValueError : there is no picture in the notebook, or the page would load something (script, style, font or picture)
+        from elsewhere.
     """
     import nbformat  # here: what make reproduce prints at its end needs neither
     from nbconvert import HTMLExporter
@@ -34,13 +34,13 @@ def write(notebook: str | Path, page: str | Path) -> None:
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-    shown = [kind for cell in book.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
-    if not any(kind.startswith("image/") for kind in shown):
+    kinds = [kind for cell in book.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
+    if not any(kind.startswith("image/") for kind in kinds):
         raise ValueError(f"{notebook}: no figure is in it; unset MPLBACKEND, if it is set, and execute it again")
     html, _ = exporter.from_notebook_node(book)
     html = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", html)
     html = re.sub(r"<script[^>]*>.*?</script>", "", html, flags=re.S)
-    html = html.replace("</head>", STYLE + "</head>", 1)
+    html = html.replace("</head>", CSS + "</head>", 1)
     if loaded := re.search(r"""(?:src=|<link[^>]*href=|@import|url\()\s*["']?(https?:)?//[^"')\s]+""", html):
         raise ValueError(f"{page}: the page would load {loaded.group()}")
     with disk.atomic_write(Path(page)) as part:
@@ -56,26 +56,24 @@ def write_page(scale: str) -> None:
 
 def headline(table: pd.DataFrame) -> str:
     """The summary of the gold properties as text, in per cent, for a terminal."""
-    unseen = ["condition", "task", "amount", "seed", "source", "entropy of top neurons", "top - random"]
-    shown = table[table["source"] == "gold"].drop(columns=[*unseen, "top layer ambiguous"])
-    numbers = shown.select_dtypes("number").columns.difference(["best layer", "mean layer of top neurons"])
-    shown[numbers] = shown[numbers] * 100
-    return shown.round(1).to_string(index=False, na_rep="")
+    hidden = ["condition", "task", "amount", "seed", "source", "ranking", "entropy of top neurons", "top - random"]
+    gold = table[table["source"] == "gold"].drop(columns=[*hidden, "top layer ambiguous"])
+    numbers = gold.select_dtypes("number").columns.difference(["best layer", "mean layer of top neurons"])
+    gold[numbers] = gold[numbers] * 100
+    return gold.round(1).to_string(index=False, na_rep="")
 
 
 def print_summary(wanted: list[Run], scale: str) -> None:
     """What ``make reproduce`` prints at its end: the time per step, the headline table, where the figures are."""
     results.complete(wanted)
-    took = results.times(wanted)
-    if len(took):
-        print("\nseconds per notebook run (computed once, in whatever session that was)")
-        print(
-            took.pivot_table(index=["study", "variant"], columns="step", values="seconds").round(0).to_string(na_rep="")
-        )
-    place = results.figures_folder(scale)
-    print(f"\nin per cent (layers apart); silver properties are in {os.path.relpath(place)}/summary.csv")
-    print(headline(results.from_csv(place / "summary.csv")))
-    judged = results.from_csv(place / "claims.csv")
+    seconds = results.times(wanted)
+    if len(seconds):
+        wide = seconds.pivot_table(index=["study", "variant"], columns="step", values="seconds").round(0)
+        print("\nseconds per notebook run (of the session that computed it)", wide.to_string(na_rep=""), sep="\n")
+    folder = results.figures_folder(scale)
+    print(f"\nin per cent (but for layers); silver properties are in {os.path.relpath(folder)}/summary.csv")
+    print(headline(results.from_csv(folder / "summary.csv")))
+    judged = results.from_csv(folder / "claims.csv")
     print("\nthe claims, judged by rule: verdicts per encoder (each comparison is in claims.csv)")
     print(claims.overview(judged).to_string(index=False))
-    print(f"\nfigures and their tables: {os.path.relpath(place)}/")
+    print(f"\nfigures and their tables: {os.path.relpath(folder)}/")

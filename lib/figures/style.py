@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 import textwrap
 import zlib
 from pathlib import Path
@@ -20,52 +19,55 @@ from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib import disk
-from lib.results.intervals import pick
+from lib.results.summary import pick
 
 TASKS = ["sentiment", "acceptability", "shuffled", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"]
 
-
 COLOURS = sns.color_palette("colorblind", 10).as_hex()
-
 
 MARKERS = "osD^vP*Xhd"
 
-
 RANDOM, PRETRAINED, PLAIN, BASELINE = "#8a8a8a", "#000000", "#4c72b0", "#b5473c"
-
 
 HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
 
-
 DIGITS = "%.4f"
 
+ENCODER_LOOKS = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert": ("#5e2ca5", "o")}
+"""``model_type`` of an encoder's config.json → its colour and marker."""
 
-FAMILIES = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert": ("#5e2ca5", "o")}
-"""Colour and marker of the encoders of an architecture."""
+OTHER_LOOKS = [("#6b4423", "D"), ("#1f98ab", "v")]
+"""The colours and markers of all other encoders."""
 
+ASIAN = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Microsoft YaHei",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+)
+"""Fonts with the letters that Matplotlib's own DejaVu Sans lacks; those that are installed are used."""
 
-OTHERS = [("#6b4423", "D"), ("#1f98ab", "v")]
-"""Those of all other encoders."""
-
-
-ASIAN = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC", "Hiragino Sans GB",
-         "Microsoft YaHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback")  # fmt: skip
-"""Fonts for names that DejaVu Sans, which comes with Matplotlib, has no letters for; those that are here are used."""
-
-
-plt.switch_backend(matplotlib.get_backend())  # before the style: a notebook's backend may bring settings of the user's
-
-
-matplotlib.rcdefaults()  # whoever draws a figure, it is the same: nothing of a matplotlibrc is left
-
-
-sns.set_theme("notebook", "ticks", rc={
-    "axes.grid": True, "grid.color": "#e6e6e6", "axes.spines.top": False, "axes.spines.right": False,
-    "figure.dpi": 100, "savefig.dpi": 150, "legend.frameon": False, "pdf.fonttype": 42,
-    "figure.constrained_layout.use": True, "font.family": ["DejaVu Sans", *(f for f in ASIAN if f in get_font_names())],
-    "text.parse_math": False,  # a name may hold $, _ and ^; what is a formula says so (``powers_of_ten``)
-})  # fmt: skip
-
+plt.switch_backend(matplotlib.get_backend())  # before the style: a notebook's backend may bring the user's settings
+matplotlib.rcdefaults()  # nothing of a matplotlibrc is left: a figure is the same for everybody
+THEME = {
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "figure.constrained_layout.use": True,
+    "font.family": ["DejaVu Sans", *(font for font in ASIAN if font in get_font_names())],
+    "text.parse_math": False,  # a name may hold $, _ and ^; formulas are marked (``powers_of_ten``)
+}
+sns.set_theme("notebook", "ticks", rc=THEME)
 
 STYLE = {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
 
@@ -73,41 +75,40 @@ STYLE = {name: value for name, value in matplotlib.rcParams.items() if name != "
 def colour(name: str) -> str:
     """The colour of a task, the same everywhere; black for ``pretrained``, grey for ``random``."""
     known = {"pretrained": PRETRAINED, "random": RANDOM}
-    return known.get(name) or COLOURS[_number(name) % len(COLOURS)]
+    return known.get(name) or COLOURS[_task_number(name) % len(COLOURS)]
 
 
-def encoder_colour(study: str) -> tuple[str, str]:
-    """Colour and marker of an encoder, the same in every figure: those of a family if the first word of its name (or
-    title) is that family, e.g. ``bert-mini``. It is a look only: no claim rests on it."""
-    name = study.lower()
-    (first,) = re.findall(r"^[a-z]*", name)
-    return FAMILIES.get(first) or OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
+def encoder_look(architecture: str, name: str) -> tuple[str, str]:
+    """Colour and marker of an encoder, the same in every figure: by its ``model_type``, or else by its name."""
+    return ENCODER_LOOKS.get(architecture) or OTHER_LOOKS[zlib.crc32(name.encode()) % len(OTHER_LOOKS)]
 
 
 def line_style(rows: pd.DataFrame) -> dict:
-    """How the line of the rows of one condition is drawn: dashed and hollow if its task was not learnt in full."""
+    """How the line of the rows of one condition is drawn: dashed and hollow if its training was reduced."""
     name = subject(rows)
-    marker = {"pretrained": "o", "random": ""}.get(name, MARKERS[(_number(name) + 1) % len(MARKERS)])
+    marker = {"pretrained": "o", "random": ""}.get(name, MARKERS[(_task_number(name) + 1) % len(MARKERS)])
     dashes = ":" if name == "random" else "-"
     look = {"color": colour(name), "linestyle": dashes, "marker": marker, "markersize": 5, "linewidth": 1.8}
     return look | HOLLOW if rows["amount"].iloc[0] else look
 
 
 def subject(rows: pd.DataFrame) -> str:
-    """What gives the rows of one condition their colour: the task, or ``pretrained`` or ``random``."""
+    """The task of the rows of one condition, or ``pretrained`` or ``random``: it decides their colour."""
     return rows["task"].iloc[0] or rows["condition"].iloc[0]
 
 
 def lines(table: pd.DataFrame, by: str = "variant") -> dict[str, pd.DataFrame]:
     """The rows of each line, which the column ``by`` names: before fine-tuning first, then the tasks, random weights
     last."""
-    rank = {"pretrained": 0, "random": 2}
-    found = [(name, rows, subject(rows)) for name, rows in table.groupby(by)]
-    found = sorted(found, key=lambda line: (rank.get(line[2], 1), _number(line[2]), line[0]))
-    return {name: rows for name, rows, _ in found}
+
+    def place(line: tuple[str, pd.DataFrame]) -> tuple[int, int, str]:
+        name = subject(line[1])
+        return {"pretrained": 0, "random": 2}.get(name, 1), _task_number(name), line[0]
+
+    return dict(sorted(table.groupby(by), key=place))
 
 
-def _number(task: str) -> int:
+def _task_number(task: str) -> int:
     return TASKS.index(task) if task in TASKS else zlib.crc32(task.encode())
 
 
@@ -121,7 +122,7 @@ def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
 
 
 def save_table(folder: Path, name: str, table: pd.DataFrame) -> None:
-    """Write a table as CSV, in four digits."""
+    """Write a table as CSV, with four decimals."""
     folder.mkdir(parents=True, exist_ok=True)
     with disk.atomic_write(folder / f"{name}.csv") as part:
         table.to_csv(part, index=False, float_format=DIGITS)
@@ -134,7 +135,7 @@ def panels(count: int, width: float = 4.2, height: float = 3.6) -> tuple[Figure,
 
 
 def line(ax: Axes, rows: pd.DataFrame, y: str, label: str, **look: str) -> None:
-    """Fractions ``y`` per layer, in per cent, as ``line_style`` with ``look`` over it says; intervals shaded."""
+    """Fractions ``y`` per layer, in per cent, with their intervals shaded; ``look`` is laid over ``line_style``."""
     rows = rows.sort_values("layer")
     drawn = line_style(rows) | look
     ax.plot(rows["layer"], rows[y] * 100, label=named(label), **drawn)
@@ -143,7 +144,7 @@ def line(ax: Axes, rows: pd.DataFrame, y: str, label: str, **look: str) -> None:
 
 
 def named(label: str) -> str:
-    """A name as the label of a line: of one that begins with an underscore, Matplotlib's legends show nothing."""
+    """A name as the label of a line: Matplotlib's legends leave out labels that begin with an underscore."""
     return f"\u200b{label}" if label.startswith("_") else label
 
 
@@ -153,15 +154,21 @@ def layers_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def percent_axis(ax: Axes, label: str = "") -> None:
+    """Per cent along the y axis."""
+    ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    ax.set_ylabel(label or ax.get_ylabel())
+
+
 def finish(figure: Figure, title: str = "", caption: str = "") -> Figure:
-    """Title above; below, a caption and one legend of all that any panel shows, in as few rows as its width allows."""
-    found: dict[str, Artist] = {}
+    """Title above; below, a caption and one legend of all lines of all panels, in as few rows as the width allows."""
+    entries: dict[str, Artist] = {}
     for ax in figure.axes:
-        found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     caption = textwrap.fill(caption, int(figure.get_figwidth() * 10.4))
     for rows in itertools.count(1):
-        columns = math.ceil(len(found) / rows)
-        legend = figure.legend(found.values(), found, loc="outside lower center", ncols=columns, title=caption)
+        columns = math.ceil(len(entries) / rows)
+        legend = figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, title=caption)
         legend.get_title().set_multialignment("center")
         if columns == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width:
             break
@@ -172,34 +179,25 @@ def finish(figure: Figure, title: str = "", caption: str = "") -> Figure:
 
 
 def accuracy_panel(ax: Axes, table: pd.DataFrame, by: str = "variant") -> None:
-    """Accuracy per layer, one line per variant or what else ``by`` names; the baselines across."""
+    """Accuracy per layer, one line per value of the column ``by``; the baselines across."""
     for name, rows in lines(pick(table, target="real"), by).items():
         line(ax, rows, "accuracy", name)
     lookup, majority = pick(table, target="lookup")["accuracy"], pick(table, target="majority")["accuracy"]
     if len(lookup):
-        ax.axhline(
-            lookup.iloc[0] * 100, color=BASELINE, linestyle="--", lw=1.2, label="most frequent tag of the word type"
-        )
+        label = "most frequent tag of the word type"
+        ax.axhline(lookup.iloc[0] * 100, color=BASELINE, linestyle="--", lw=1.2, label=label)
     if len(majority):
         value, (low, high) = majority.iloc[0] * 100, ax.get_ylim()
         if value > low - 10:
             ax.axhline(value, color=BASELINE, linestyle=":", lw=1.2)
             low = ax.get_ylim()[0]
-        ax.set_ylim(low - 0.06 * (high - low), high)  # far below it is named, not drawn: differences stay visible
+        ax.set_ylim(low - 0.06 * (high - low), high)  # a line far below is only named: differences stay visible
         ax.text(0.02, 0.02, f"majority tag: {value:.0f}%", color=BASELINE, transform=ax.transAxes, size=9)
-    ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    percent_axis(ax)
     layers_axis(ax)
 
 
 def powers_of_ten(axis: Axis) -> None:
-    """The numbers of a logarithmic axis are formulas, 10 to a power, unlike every name."""
-    for tick in (*axis.get_major_ticks(20), *axis.get_minor_ticks(200)):  # more than an axis of neurons has
+    """Draw the numbers of a logarithmic axis as formulas, 10 to a power: names are drawn as they are."""
+    for tick in (*axis.get_major_ticks(20), *axis.get_minor_ticks(200)):  # more ticks than an axis of neurons has
         tick.label1.set_parse_math(True)
-
-
-def drop_panel(ax: Axes, table: pd.DataFrame, by: str = "variant") -> None:
-    """Accuracy after minus before fine-tuning per layer, one line per variant or what else ``by`` names."""
-    ax.axhline(0, color=PRETRAINED, lw=1)
-    for name, rows in lines(table, by).items():
-        line(ax, rows.assign(change=-rows["drop"], low=-rows["high"], high=-rows["low"]), "change", name)
-    layers_axis(ax)

@@ -1,154 +1,120 @@
-"""From nothing to the three mini encoders: text, tokenizers, models, how good they are, model cards."""
+"""From nothing to the three mini encoders: text, tokenizers, models, how good they are, and their model cards."""
 
 import dataclasses
 import json
 import multiprocessing
 import os
+import platform
+import re
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import ValidationError
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedTokenizerFast
 
-from lib import disk
-from lib.pretraining import cards, quality
+from lib import disk, results
+from lib.pretraining import training
 from lib.pretraining.text import FAMILIES, Pieces, Prose, encode, registry_prose, train_tokenizer, unigram_entropy
-from lib.pretraining.training import Settings, build, export, initialise, train
+from lib.pretraining.training import Settings
+from lib.sources import SOURCES
 from lib.study import errors, loading, params, runs
-from lib.study.params import Study
-
-SIZES = {
-    "full": {},
-    "lesson": dict(
-        text=("wordnet",), sentences=60_000, depth=2, width=64, heads=2, vocabulary=2048, length=32, positions=64,
-        stages=((200, 2, 3e-3),), lr=1e-3, steps=300, warmup=30, checkpoint_every=50,
-    ),
-}  # fmt: skip
-"""What is laid over the defaults of `Settings`: nothing (the encoders of ``models/``), or a reduction for a lesson."""
-
+from lib.study.params import Corpus, Study
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 TRAIN_WORDS = 40_000
-"""What the probes that measure the encoders of ``models/`` are trained on; the studies take fewer, to be quick."""
+"""Training words of the probes that measure the encoders of ``models/``; the studies take fewer, to be quick."""
+
+MARKS = {"context": 8.0, "lookup": 8.0, "random": 10.0, "loss": 2.0}
+"""What an encoder must reach to be worth a study of context: points of accuracy (``marks``), and nats of held-out loss
+under the unigram entropy."""
+
+CARDS = {
+    "bert": (
+        "BERT",
+        "WordPiece",
+        "masked language model",
+        "Devlin et al. 2019, without next-sentence prediction",
+        "There was no next-sentence prediction, so the pooler is not trained: it is drawn at random at loading.",
+    ),
+    "roberta": (
+        "RoBERTa",
+        "byte-level BPE",
+        "masked language model, masked anew at every reading",
+        "Liu et al. 2019",
+        "Positions are counted from the padding id on, as in the original.",
+    ),
+    "xlnet": (
+        "XLNet",
+        "Unigram (as SentencePiece)",
+        "permutation language model, two streams of attention; the content stream reads the text unmasked; no memory, "
+        "no token types",
+        "Yang et al. 2019",
+        "Read without memory (`use_mems=False`); padding is on the left, `<cls>` at the end.",
+    ),
+}
+"""Family → what its card says: name, kind of tokenizer, objective, its source, limits."""
 
 
-def settings(size: str = "full", overrides: dict[str, Any] | None = None) -> Settings:
-    """The validated settings of a size.
-
-    Raises ParameterError for an unknown size or setting, or a value of a wrong kind.
-    """
-    if size not in SIZES:
-        raise errors.ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
-    known = [field.name for field in dataclasses.fields(Settings)]
-    if unknown := set(overrides or {}) - set(known):
-        name = sorted(unknown)[0]
-        raise errors.ParameterError(f"pre-training has no setting '{name}'{errors.nearest(name, known)}")
-    try:
-        return Settings(**{**SIZES[size], **(overrides or {})})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise errors.ParameterError(f"pre-training: {place} = {problem['input']!r}: {problem['msg']}") from error
+# Pre-training ----------------------------------------------------------------------------------------------------
 
 
-def folder(size: str = "full") -> Path:
-    """Where pre-training writes: ``runs/pretrain``, or ``runs/<size>/pretrain`` for a named reduction."""
-    return runs.home() / "pretrain" if size == "full" else runs.home() / size / "pretrain"
-
-
-def make(size: str = "full", overrides: dict[str, Any] | None = None, device: str = "auto") -> Path:
-    """Make the three encoders, measure how good they are, write their cards; resumes, and redoes nothing finished.
+def pretrain(size: str = "full", overrides: dict[str, Any] | None = None, device: str = "auto") -> Path:
+    """Train the three encoders, measure how good they are, write their cards; resumes, and redoes nothing finished.
 
     Returns
     -------
-    The folder: ``<family>-mini`` (weights, tokenizer, card, ``log.csv``), ``quality.csv``, and the working files.
+    The folder, ``runs/pretrain`` (or ``runs/<size>/pretrain`` for a reduction): ``<family>-mini`` (weights, tokenizer,
+    card, ``log.csv``), ``quality.csv``, and the working files.
 
     Raises
     ------
     ParameterError : unknown settings, or a folder that holds a run of other settings or text.
     """
-    common, root = settings(size, overrides), folder(size)
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    common = training.settings(size, overrides)
+    folder = runs.home() / ("pretrain" if size == "full" else f"{size}/pretrain")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     prose = registry_prose(common.text, common.sentences)
     state = {"settings": dataclasses.asdict(common), "text": {"sha256": prose.sha256, "counts": prose.counts}}
     state = json.loads(json.dumps(state))
-    with disk.lock(root):
-        if disk.read_json(root / "state.json") not in (None, state):
-            raise errors.ParameterError(f"{root} holds a pre-training of other settings or text: move or delete it")
-        root.mkdir(exist_ok=True)
-        with disk.atomic_write(root / "state.json") as part:
+    with disk.lock(folder):
+        if disk.read_json(folder / "state.json") not in (None, state):
+            raise errors.ParameterError(f"{folder} holds a pre-training of other settings or text: move or delete it")
+        folder.mkdir(exist_ok=True)
+        with disk.atomic_write(folder / "state.json") as part:
             part.write_text(json.dumps(state, indent=1), encoding="utf-8")
-        pretrain_all(prose, common, root, place)
-        studies = {family: study_of(root, family, size) for family in FAMILIES}
-        measured = {family: quality.table(s).assign(study=f"{family}-mini") for family, s in studies.items()}
-        pd.concat(measured.values()).round(4).to_csv(root / "quality.csv", index=False)
+        pretrain_all(prose, common, folder, device)
+        tables = []
         for family in FAMILIES:
-            mine = dataclasses.replace(common, family=family)
-            describe(root, mine, state["text"], studies[family], measured[family])
-    return root
+            study = study_of(folder, family, size)
+            accuracy = probe_accuracy(study)
+            tables.append(accuracy.assign(study=f"{family}-mini"))
+            describe(folder, dataclasses.replace(common, family=family), state["text"], study.corpus, accuracy)
+        pd.concat(tables).round(4).to_csv(folder / "quality.csv", index=False)
+    return folder
 
 
-def study_of(root: Path, family: str, size: str) -> Study:
-    """The study that an encoder in `root` is measured by: that of its shipped sister, in a folder of its own."""
-    given: dict[str, Any] = {"encoder": {"checkpoint": str(root / f"{family}-mini")}, "properties": ["pos"]}
-    if size == "full":
-        given["corpus"] = {"train_words": TRAIN_WORDS}
-    return loading.load(f"{family}-mini", size, given).model_copy(update={"name": f"pretrain/{family}"})
+def make_and_compare(size: str, settings: dict[str, Any], device: str) -> None:
+    """For Make: ``pretrain`` the encoders, and print whether each is the shipped one."""
+    folder = pretrain(size, settings, device)
+    for name in (f"{family}-mini" for family in FAMILIES):
+        own, shipped = folder / name / "model.safetensors", params.ROOT / "models" / name / "model.safetensors"
+        same = shipped.exists() and disk.file_digest(own) == disk.file_digest(shipped)
+        print(f"{own.parent}: {'the same weights as' if same else 'other weights than'} models/{name}")
 
 
-def describe(root: Path, mine: Settings, text: dict[str, Any], study: Study, accuracy: pd.DataFrame) -> None:
-    """Write the card and the loss curve beside the weights."""
-    place, work = root / f"{mine.family}-mini", root / mine.family
-    state = torch.load(work / "last.pt", map_location="cpu", weights_only=True)
-    pieces = np.load(work / "pieces.npz")
-    entropy = unigram_entropy(pieces["held_out_ids"], mine.vocabulary)
-    pd.DataFrame(state["log"]).assign(entropy=entropy).to_csv(place / "log.csv", index=False)
-    card = cards.card(mine, place, text, len(pieces["train_ids"]), state["log"], entropy, study.corpus, accuracy)
-    (place / "README.md").write_text(card, encoding="utf-8")
-
-
-def prepared(prose: Prose, mine: Settings, place: Path) -> tuple[PreTrainedTokenizerFast, Pieces, Pieces]:
-    """The tokenizer of a family and its pieces of the training and held-out text; made once and kept in `place`."""
-    file = place / "pieces.npz"
-    if not file.exists():
-        if mine.tokenizers == "shipped":
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(params.ROOT / "models" / f"{mine.family}-mini")
-        else:
-            tokenizer = train_tokenizer(mine.family, prose.train, mine.vocabulary)
-        tokenizer.save_pretrained(place)
-        parts = {"train": prose.train, "held_out": prose.held_out}
-        found = {name: encode(tokenizer, part, mine.length, mine.positions) for name, part in parts.items()}
-        with disk.atomic_write(file) as part, part.open("wb") as stream:
-            np.savez(stream, **{f"{n}_{k}": a for n, p in found.items() for k, a in dataclasses.asdict(p).items()})
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(place, model_max_length=mine.positions)
-    data = np.load(file)
-    train_text, held_out = (Pieces(data[f"{name}_ids"], data[f"{name}_starts"]) for name in ("train", "held_out"))
-    return tokenizer, train_text, held_out
-
-
-def pretrain_one(prose: Prose, mine: Settings, root: Path, device: str = "cpu") -> str:
-    """Make one encoder in ``root/<family>-mini``, resuming what is there; returns the SHA-256 of its weights."""
-    torch.set_num_threads(1)
-    place = root / mine.family
-    place.mkdir(parents=True, exist_ok=True)
-    tokenizer, text, held_out = prepared(prose, mine, place)
-    model = build(mine, tokenizer)
-    if not (place / "last.pt").exists():
-        initialise(model, mine, text.ids)
-    train(model, tokenizer, text, held_out, mine, place, device)
-    return export(model, tokenizer, root / f"{mine.family}-mini")
-
-
-def pretrain_all(prose: Prose, common: Settings, root: Path, device: str = "cpu", jobs: int | None = None) -> None:
-    """Make the three encoders, `jobs` (the number of cores) at a time, one process with one thread each."""
+def pretrain_all(prose: Prose, common: Settings, folder: Path, device: str = "cpu", jobs: int | None = None) -> None:
+    """Train the three encoders, ``jobs`` (the number of cores) at a time, one process with one thread each."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs or os.cpu_count() or 1, 3), context, initializer=_end_with_parent) as pool:
         longest_first = [dataclasses.replace(common, family=family) for family in ("xlnet", "bert", "roberta")]
-        for result in [pool.submit(pretrain_one, prose, each, root, device) for each in longest_first]:
+        for result in [pool.submit(pretrain_one, prose, each, folder, device) for each in longest_first]:
             result.result()
 
 
@@ -164,10 +130,183 @@ def _end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def make_and_compare(size: str, settings: dict[str, Any], device: str) -> None:
-    """For Make: ``make`` the encoders, and print whether each is the shipped one."""
-    root = make(size, settings, device)
-    for family in FAMILIES:
-        ours, shipped = (place / f"{family}-mini" / "model.safetensors" for place in (root, params.ROOT / "models"))
-        same = shipped.exists() and disk.file_digest(ours) == disk.file_digest(shipped)
-        print(f"{ours.parent}: {'the same weights as' if same else 'other weights than'} models/{family}-mini")
+def pretrain_one(prose: Prose, settings: Settings, folder: Path, device: str = "cpu") -> str:
+    """Train one encoder into ``<folder>/<family>-mini``, or go on training; returns the SHA-256 of its weights."""
+    torch.set_num_threads(1)
+    work = folder / settings.family
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer, text, held_out = prepared(prose, settings, work)
+    model = training.build(settings, tokenizer)
+    if not (work / "last.pt").exists():
+        training.initialise(model, settings, text.ids)
+    training.train(model, tokenizer, text, held_out, settings, work, device)
+    return training.export(model, tokenizer, folder / f"{settings.family}-mini")
+
+
+def prepared(prose: Prose, settings: Settings, work: Path) -> tuple[PreTrainedTokenizerFast, Pieces, Pieces]:
+    """The tokenizer of a family, and its pieces of the training and held-out text; computed once, kept in ``work``."""
+    file = work / "pieces.npz"
+    if not file.exists():
+        if settings.tokenizers == "shipped":
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(params.ROOT / "models" / f"{settings.family}-mini")
+        else:
+            tokenizer = train_tokenizer(settings.family, prose.train, settings.vocabulary)
+        tokenizer.save_pretrained(work)
+        arrays = {}
+        for name, sentences in (("train", prose.train), ("held_out", prose.held_out)):
+            pieces = encode(tokenizer, sentences, settings.length, settings.positions)
+            arrays |= {f"{name}_ids": pieces.ids, f"{name}_starts": pieces.starts}
+        with disk.atomic_write(file) as part, part.open("wb") as stream:
+            np.savez(stream, **arrays)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(work, model_max_length=settings.positions)
+    data = np.load(file)
+    text = Pieces(data["train_ids"], data["train_starts"])
+    return tokenizer, text, Pieces(data["held_out_ids"], data["held_out_starts"])
+
+
+# How good an encoder is ------------------------------------------------------------------------------------------
+
+
+def study_of(folder: Path, family: str, size: str) -> Study:
+    """The study that measures an encoder in ``folder``: that of its shipped sister, under a name of its own."""
+    overrides: dict[str, Any] = {"encoder": {"checkpoint": str(folder / f"{family}-mini")}, "properties": ["pos"]}
+    if size == "full":
+        overrides["corpus"] = {"train_words": TRAIN_WORDS}
+    return loading.load(f"{family}-mini", size, overrides).model_copy(update={"name": f"pretrain/{family}"})
+
+
+def probe_accuracy(study: Study) -> pd.DataFrame:
+    """Test accuracy of the probes on every layer of an encoder and of its random twin; deletes their activations.
+
+    Returns
+    -------
+    As ``results.accuracies`` gives it, of the variants pretrained and random: target real, and lookup at layer -1.
+    """
+    twins = [Run(study, Variant(start)) for start in ("pretrained", "random")]
+    accuracy = results.accuracies(results.layers(twins))
+    for run in twins:
+        disk.remove(run.result("extract"))
+    return accuracy[accuracy["target"].isin(["real", "lookup"])]
+
+
+def marks(accuracy: pd.DataFrame) -> dict[str, float]:
+    """What decides whether an encoder is good enough, in points; ``accuracy`` as ``probe_accuracy`` gives it.
+
+    ``context`` : best layer minus embedding layer, on ambiguous words. ``lookup`` : best layer minus look-up, on them.
+    ``random`` : best layer minus the random encoder's best layer, on all words.
+    """
+    points = 100 * accuracy.set_index(["variant", "word_group", "layer"])["accuracy"].sort_index()
+    ambiguous = points["pretrained", "ambiguous"]
+    best = {key: points[key].drop(-1).max() for key in (("pretrained", "all"), ("random", "all"))}
+    return {
+        "context": ambiguous.drop(-1).max() - ambiguous[0],
+        "lookup": ambiguous.drop(-1).max() - ambiguous[-1],
+        "random": best["pretrained", "all"] - best["random", "all"],
+    }
+
+
+# The model card --------------------------------------------------------------------------------------------------
+
+
+def describe(folder: Path, settings: Settings, text: dict[str, Any], corpus: Corpus, accuracy: pd.DataFrame) -> None:
+    """Write card and loss curve beside the weights of an encoder.
+
+    Parameters
+    ----------
+    text : ``counts`` per source and ``sha256`` of the text (``text.Prose``).
+    corpus : what the probes were trained and tested on.
+    accuracy : as ``probe_accuracy`` gives it.
+    """
+    encoder, work = folder / f"{settings.family}-mini", folder / settings.family
+    log = torch.load(work / "last.pt", map_location="cpu", weights_only=True)["log"]
+    pieces = np.load(work / "pieces.npz")
+    entropy = unigram_entropy(pieces["held_out_ids"])
+    pd.DataFrame(log).assign(entropy=entropy).to_csv(encoder / "log.csv", index=False)
+    name, tokenizer, objective, source, limits = CARDS[settings.family]
+    weights, end, length = encoder / "model.safetensors", log[-1], len(pieces["train_ids"])
+    size = sum(p.numel() for p in AutoModel.from_pretrained(encoder).parameters())
+    hours = f"; {end['processor_seconds'] / 3600:.1f} hours of one core" if end["processor_seconds"] else ""
+    facts = {
+        "architecture": f"{name}: {settings.depth} layers of width {settings.width}, {settings.heads} heads, "
+        f"{settings.vocabulary:,} pieces, {size / 1e6:.1f} M parameters; cased",
+        "tokenizer": f"{tokenizer}, trained on the same text",
+        "objective": f"{objective} ({source})",
+        "text": f"{sum(c['kept'] for c in text['counts'].values()):,} sentences of English, see below; "
+        f"{length / 1e6:.2f} M pieces, each read {end['pieces'] / length:.1f} times",
+        "pieces read": f"{end['pieces'] / 1e6:.1f} M in {end['step']:,.0f} steps of "
+        f"{settings.batch * settings.length:,}",
+        "held-out loss": f"{end['held_out']:.2f} nats; the unigram entropy of those pieces is {entropy:.2f}",
+        "made on": f"{machine()}{hours}",
+        "made by": "`make pretrain` (settings: `lib/pretraining/training.py`). With the shipped tokenizers, "
+        '`SETTINGS=\'{"tokenizers": "shipped"}\'`, it is equal bit for bit on the same machine',
+        "weights": f"`model.safetensors`, float16, {weights.stat().st_size / 1e6:.2f} MB, SHA-256 "
+        f"`{disk.file_digest(weights)}`",
+    }
+    template = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
+    card = template.format(
+        family=settings.family,
+        name=name,
+        masked=f"{settings.masking:.0%}",
+        train_words=f"{corpus.train_words:,}",
+        test_words=f"{corpus.test_words:,}",
+        pipeline="text-generation" if settings.family == "xlnet" else "fill-mask",
+        facts="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
+        marks=_mark_rows({**marks(accuracy), "loss": entropy - end["held_out"]}),
+        layers=_layer_rows(accuracy),
+        sources=_source_rows(text["counts"]),
+        text_sha=text["sha256"],
+        recipe=_recipe(settings),
+        positions=settings.positions,
+        limits=limits,
+    )
+    (encoder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _mark_rows(reached: dict[str, float]) -> str:
+    meaning = {
+        "context": "best layer above the embedding layer, ambiguous words (points)",
+        "lookup": "best layer above a look-up of word types, ambiguous words (points)",
+        "random": "best layer above the random encoder's best, all words (points)",
+        "loss": "held-out loss under the unigram entropy (nats)",
+    }
+    return "\n".join(f"| {meaning[name]} | {reached[name]:+.1f} | {least:+.0f} |" for name, least in MARKS.items())
+
+
+def _layer_rows(accuracy: pd.DataFrame) -> str:
+    wide = accuracy.pivot_table(index="layer", columns=["variant", "word_group"], values="accuracy")
+    columns = [("pretrained", "all"), ("pretrained", "ambiguous"), ("pretrained", "unseen"), ("random", "all")]
+    names = {-1: "look-up", 0: "0 (embeddings)"}
+    rows = []
+    for layer, values in (100 * wide[columns]).iterrows():
+        cells = [f"{v:.1f}" for v in values[: 3 if layer < 0 else 4]] + [""] * (layer < 0)
+        rows.append(" | ".join(["", names.get(layer, str(layer)), *cells, ""]).strip())
+    return "\n".join(rows)
+
+
+def _source_rows(counts: dict[str, dict[str, int]]) -> str:
+    return "\n".join(
+        f"| {name} ({SOURCES[name].package} {SOURCES[name].version}) | {c['read']:,} | {c['refused']:,} | "
+        f"{c['repeated']:,} | {c['studied']:,} | {c['kept']:,} | {c['words']:,} | {SOURCES[name].licence} |"
+        for name, c in counts.items()
+    )
+
+
+def _recipe(settings: Settings) -> str:
+    stages = "; ".join(
+        f"up to step {until:,} attention reaches {reach} pieces, peak learning rate {lr:g}"
+        for until, reach, lr in settings.stages
+    )
+    fewer = settings.batch * settings.length // settings.positions
+    return (
+        f"{settings.batch} windows of {settings.length} pieces a step, every fourth step {fewer} of "
+        f"{settings.positions}; {stages}; then all of the window, {settings.lr:g}. AdamW, weight decay "
+        f"{settings.weight_decay:g}, warm-up {settings.warmup} steps, constant, linear decay over the last "
+        f"{settings.decay:.0%} of the steps. No dropout."
+    )
+
+
+def machine() -> str:
+    """The processor or GPU and the version of PyTorch."""
+    chip = re.search(r"model name\s*:\s*(.+)", training.cpu_info())
+    name = chip[1] if chip else platform.machine()
+    return f"{torch.cuda.get_device_name() if torch.cuda.is_available() else name}, PyTorch {version('torch')}"

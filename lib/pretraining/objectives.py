@@ -1,6 +1,4 @@
-"""The objectives: what each family reads and predicts. Masked pieces (BERT, RoBERTa); pieces in any order (XLNet)."""
-
-from __future__ import annotations
+"""Objectives: what each family reads and predicts. Masked pieces (BERT, RoBERTa); pieces in any order (XLNet)."""
 
 from dataclasses import dataclass
 
@@ -18,20 +16,28 @@ encoders.quiet()
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's windows and what is to be predicted in them."""
+    """One step's windows and what is to be predicted in them.
+
+    ``ids`` : int64 [batch, length], the pieces that the model reads (XLNet: the text itself; BERT, RoBERTa: partly
+    masked). ``targets`` : int64 [batch, predicted], positions to predict; for XLNet in the order of prediction.
+    ``labels`` : int64 [batch, predicted], the pieces at those positions.
+    """
 
     ids: Tensor
-    """int64 [batch, length]: the pieces the model reads (XLNet: the text itself; BERT, RoBERTa: partly masked)."""
     targets: Tensor
-    """int64 [batch, predicted]: positions to predict; for XLNet in the order of prediction."""
     labels: Tensor
-    """int64 [batch, predicted]: the pieces at those positions."""
 
 
 def draw(
-    text: Pieces, tokenizer: PreTrainedTokenizerFast, family: str, masking: float, windows: np.ndarray, length: int,
-    rng: torch.Generator, noise: bool = True,
-) -> Batch:  # fmt: skip
+    text: Pieces,
+    tokenizer: PreTrainedTokenizerFast,
+    family: str,
+    masking: float,
+    windows: np.ndarray,
+    length: int,
+    rng: torch.Generator,
+    noise: bool = True,
+) -> Batch:
     """Cut windows out of the text and choose what is to be predicted.
 
     A window starts with a sentence; BERT's and RoBERTa's get the classification token in front, XLNet's at the end.
@@ -46,12 +52,11 @@ def draw(
     """
     pieces = torch.from_numpy(text.ids[windows[:, None] + np.arange(length - 1)].astype(np.int64))
     cls = torch.full((len(pieces), 1), tokenizer.cls_token_id)
-    xlnet = family == "xlnet"
-    ids = torch.cat([pieces, cls] if xlnet else [cls, pieces], 1)
+    ids = torch.cat([pieces, cls] if family == "xlnet" else [cls, pieces], 1)
     chance = torch.rand(ids.shape, generator=rng).masked_fill(ids == tokenizer.cls_token_id, 2)
     targets = chance.argsort(1)[:, : round(masking * length)]
     labels = ids.gather(1, targets)
-    if not xlnet:
+    if family != "xlnet":
         dice = torch.rand(targets.shape, generator=rng)
         other = torch.randint(len(tokenizer), targets.shape, generator=rng)
         shown = torch.full_like(labels, tokenizer.mask_token_id)
@@ -75,7 +80,7 @@ def logits(model: PreTrainedModel, batch: Batch, reach: int | None = None) -> Te
 
 
 def too_far(positions: Tensor, length: int, reach: int) -> Tensor:
-    """Which of `length` pieces are more than `reach` from each position: bool [..., positions, length]."""
+    """Which of ``length`` pieces are more than ``reach`` from each position: bool [..., positions, length]."""
     return (positions[..., None] - torch.arange(length, device=positions.device)).abs() > reach
 
 
@@ -133,38 +138,32 @@ def two_streams(model: XLNetLMHeadModel, ids: Tensor, targets: Tensor, reach: in
 
 
 def window(tokenizer: PreTrainedTokenizerFast, sentence: str) -> Pieces:
-    """One sentence as a text of its own, to `draw` from: its one window starts at 0."""
+    """One sentence as a text of its own, to ``draw`` from: its only window starts at 0."""
     ids = [*tokenizer(sentence, add_special_tokens=False)["input_ids"], tokenizer.sep_token_id]
     return Pieces(np.asarray(ids, dtype=np.int32), np.zeros(1, dtype=np.int64))
 
 
-def shown(batch: Batch, tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
+def window_table(batch: Batch, tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
     """The first window of a batch as its model meets it, for display.
 
     Returns
     -------
-    Rows ``reads`` (the pieces that the model is given), ``predicts`` (the piece wanted, where one is) and ``order`` (of
-    the predictions); one column per position.
+    Rows ``reads`` (the model's input), ``predicts`` (its targets) and ``order`` (of the predictions); one column per
+    position.
     """
-    places, labels = batch.targets[0].tolist(), tokenizer.convert_ids_to_tokens(batch.labels[0].tolist())
+    positions, labels = batch.targets[0].tolist(), tokenizer.convert_ids_to_tokens(batch.labels[0].tolist())
     table = pd.DataFrame("", index=["reads", "predicts", "order"], columns=range(batch.ids.shape[1]))
     table.loc["reads"] = tokenizer.convert_ids_to_tokens(batch.ids[0].tolist())
-    for number, (place, label) in enumerate(zip(places, labels, strict=True), 1):
-        table.loc["predicts", place], table.loc["order", place] = label, str(number)
+    table.loc["predicts", positions] = labels
+    table.loc["order", positions] = [str(number) for number in range(1, len(positions) + 1)]
     return table
 
 
 @torch.no_grad()
 def guesses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sentence: str, count: int = 3) -> pd.DataFrame:
-    """What a model with its language head puts into the gap of a sentence.
+    """The ``count`` most probable pieces for the gap of a sentence: columns piece, probability.
 
-    Parameters
-    ----------
-    sentence : with the tokenizer's mask token where one piece is missing.
-
-    Returns
-    -------
-    The `count` most probable pieces: columns piece, probability.
+    ``model`` : with its language head. ``sentence`` : with the tokenizer's mask token where one piece is missing.
     """
     ids = torch.tensor(tokenizer(sentence)["input_ids"])[None]
     (gap,) = (ids[0] == tokenizer.mask_token_id).nonzero()[:, 0]
@@ -172,17 +171,3 @@ def guesses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sentence
     best = scores.topk(count)
     pieces = [tokenizer.decode([i]).strip() for i in best.indices.tolist()]
     return pd.DataFrame({"piece": pieces, "probability": best.values.tolist()})
-
-
-@torch.no_grad()
-def piece_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sentence: str) -> tuple[Tensor, Tensor]:
-    """Each piece of a sentence predicted from all the others: its id and its negative log-probability, in nats."""
-    ids = torch.tensor(tokenizer(sentence)["input_ids"])
-    places = [i for i, piece in enumerate(ids.tolist()) if piece not in tokenizer.all_special_ids]
-    rows = ids.repeat(len(places), 1)
-    targets = torch.tensor(places)[:, None]
-    if not isinstance(model, XLNetLMHeadModel):
-        rows = rows.scatter(1, targets, tokenizer.mask_token_id)
-    labels = ids[places][:, None]
-    scores = logits(model.eval(), Batch(rows, targets, labels))[:, 0].float()
-    return labels[:, 0], torch.nn.functional.cross_entropy(scores, labels[:, 0], reduction="none")

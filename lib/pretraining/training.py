@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import hashlib
+import dataclasses
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,8 +27,10 @@ from transformers import (
     XLNetLMHeadModel,
 )
 
+from lib import disk
 from lib.pretraining.objectives import Batch, draw, logits
 from lib.pretraining.text import FAMILIES, READERS, Pieces, cooccurrence_embeddings
+from lib.study.errors import ParameterError, nearest
 from lib.study.params import Count, Fraction, Penalty, Positive
 
 
@@ -38,7 +40,7 @@ class Settings:
 
     family: Literal["bert", "roberta", "xlnet"] = "bert"
     text: tuple[str, ...] = tuple(READERS)
-    """Sources of the text (``lib.prose``)."""
+    """Sources of the text (``text.READERS``)."""
     sentences: Count | None = None
     """At most this many sentences of each source."""
     tokenizers: Literal["new", "shipped"] = "new"
@@ -57,14 +59,14 @@ class Settings:
     masking: Fraction = 0.2
     """Part of the pieces that is predicted."""
     stages: tuple[tuple[Count, Count, Positive], ...] = ((2000, 2, 1e-3), (2750, 4, 5e-4), (3250, 8, 5e-4))
-    """(step, reach, learning rate) before that step: how far attention reaches, and the peak learning rate of Adam.
-    Near neighbours first: with all of the window in sight from the start, nothing is learned from it for 8 M pieces."""
+    """(step, reach, learning rate): until that step, how far attention reaches, and the peak learning rate of Adam.
+    Attention starts with near neighbours: with the full window from step 0, nothing is learned for 8 M pieces."""
     steps: Count = 30_000
     warmup: Count = 300
     decay: Fraction = 0.2
     """Part of the steps, at the end, in which the learning rate falls to zero. Before, it is constant."""
     lr: Positive = 5e-4
-    """Peak learning rate after the stages, where attention reaches everywhere."""
+    """Peak learning rate after the stages, when attention reaches everywhere."""
     weight_decay: Penalty = 0.01
     """Of the weight matrices."""
     embedding_std: Positive = 0.05
@@ -86,37 +88,76 @@ class Settings:
         return peak * min((step + 1) / self.warmup, 1.0, falling)
 
 
+SIZES = {
+    "full": {},
+    "lesson": {
+        "text": ("wordnet",),
+        "sentences": 60_000,
+        "depth": 2,
+        "width": 64,
+        "heads": 2,
+        "vocabulary": 2048,
+        "length": 32,
+        "positions": 64,
+        "stages": ((200, 2, 3e-3),),
+        "lr": 1e-3,
+        "steps": 300,
+        "warmup": 30,
+        "checkpoint_every": 50,
+    },
+}
+"""Overrides of the defaults of ``Settings``: none (the encoders of ``models/``), or a reduction for a lesson."""
+
+
+def settings(size: str = "full", overrides: dict[str, Any] | None = None) -> Settings:
+    """The validated settings of a size.
+
+    Raises ParameterError for an unknown size or setting, or a value of a wrong kind.
+    """
+    if size not in SIZES:
+        raise ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
+    known = [field.name for field in dataclasses.fields(Settings)]
+    for name in sorted(set(overrides or {}) - set(known)):
+        raise ParameterError(f"pre-training has no setting '{name}'{nearest(name, known)}")
+    try:
+        return Settings(**{**SIZES[size], **(overrides or {})})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise ParameterError(f"pre-training: {field} = {problem['input']!r}: {problem['msg']}") from error
+
+
 def build(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """Make the untrained model of a family, with the library's own initialisation and no dropout."""
+    """The untrained model of a family, with the library's own initialisation and no dropout."""
     torch.manual_seed(settings.seed)
-    ids = dict(
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.cls_token_id,
-        eos_token_id=tokenizer.sep_token_id,
-        vocab_size=settings.vocabulary,
-    )
+    ids = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "vocab_size": settings.vocabulary,
+    }
     if settings.family == "xlnet":
-        return XLNetLMHeadModel(
-            XLNetConfig(
-                **ids, d_model=settings.width, n_layer=settings.depth, n_head=settings.heads,
-                d_inner=4 * settings.width, dropout=0.0, use_mems_train=False, use_mems_eval=False,
-            )
-        )  # fmt: skip
-    common = dict(
-        hidden_size=settings.width, num_hidden_layers=settings.depth, num_attention_heads=settings.heads,
-        intermediate_size=4 * settings.width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        attn_implementation="eager",
-    )  # fmt: skip
+        size = {"d_model": settings.width, "n_layer": settings.depth, "n_head": settings.heads}
+        no_memory = {"use_mems_train": False, "use_mems_eval": False}
+        return XLNetLMHeadModel(XLNetConfig(**ids, **size, **no_memory, d_inner=4 * settings.width, dropout=0.0))
+    common = {
+        **ids,
+        "hidden_size": settings.width,
+        "num_hidden_layers": settings.depth,
+        "num_attention_heads": settings.heads,
+        "intermediate_size": 4 * settings.width,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "attn_implementation": "eager",
+    }
     if settings.family == "bert":
-        return BertForMaskedLM(BertConfig(**ids, **common, max_position_embeddings=settings.positions))
-    offset = tokenizer.pad_token_id + 1
-    return RobertaForMaskedLM(
-        RobertaConfig(**ids, **common, max_position_embeddings=settings.positions + offset, type_vocab_size=1)
-    )
+        return BertForMaskedLM(BertConfig(**common, max_position_embeddings=settings.positions))
+    positions = settings.positions + tokenizer.pad_token_id + 1  # RoBERTa counts them from the padding id on
+    return RobertaForMaskedLM(RobertaConfig(**common, max_position_embeddings=positions, type_vocab_size=1))
 
 
 def initialise(model: PreTrainedModel, settings: Settings, ids: np.ndarray) -> None:
-    """Start from what counting gives: neighbours, positions, frequencies; everything else stays as `build` made it.
+    """Start from what counting gives: neighbours, positions, frequencies; all else stays as ``build`` initialised it.
 
     The (tied) word table holds co-occurrence embeddings, the position table (BERT, RoBERTa) sinusoids, which XLNet
     has by design, and the output bias the logarithm of the frequencies.
@@ -146,36 +187,38 @@ def draw_step(text: Pieces, tokenizer: PreTrainedTokenizerFast, settings: Settin
 
 
 def wants_bfloat16(settings: Settings, device: torch.device) -> bool:
-    """Decide the precision of forward and backward pass; the weights that are updated are always float32."""
-    if settings.precision != "auto":
-        return settings.precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and "avx512_bf16" in cpu_info()
+    """Whether forward and backward pass are in bfloat16; the weights that are updated are always float32."""
+    fast = {
+        "cuda": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "cpu": torch.backends.mkldnn.is_available() and "avx512_bf16" in cpu_info(),
+    }
+    return settings.precision == "bfloat16" or (settings.precision == "auto" and fast.get(device.type, False))
 
 
 def cpu_info() -> str:
-    """What the processor is and can do, where the system tells (Linux); elsewhere nothing is assumed."""
+    """What the processor is and can do, where the system tells it (Linux); empty elsewhere."""
     info = Path("/proc/cpuinfo")
     return info.read_text(encoding="utf-8") if info.exists() else ""
 
 
 def loss_of(model: PreTrainedModel, batch: Batch, reach: int | None) -> Tensor:
     """Mean cross-entropy of the pieces to be predicted, in nats."""
-    scores = logits(model, Batch(*(t.to(model.device) for t in (batch.ids, batch.targets, batch.labels))), reach)
-    return F.cross_entropy(scores.flatten(0, 1).float(), batch.labels.flatten().to(model.device))
+    batch = Batch(*(tensor.to(model.device) for tensor in (batch.ids, batch.targets, batch.labels)))
+    return F.cross_entropy(logits(model, batch, reach).flatten(0, 1).float(), batch.labels.flatten())
 
 
 @torch.no_grad()
 def held_out_loss(
-    model: PreTrainedModel, text: Pieces, tokenizer: PreTrainedTokenizerFast, settings: Settings,
-    reach: int | None = None, windows: int = 512,
-) -> float:  # fmt: skip
+    model: PreTrainedModel,
+    text: Pieces,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: Settings,
+    reach: int | None = None,
+    windows: int = 512,
+) -> float:
     """Mean cross-entropy, in nats, of masked (XLNet: last) pieces in fixed windows of held-out text."""
-    rng = torch.Generator().manual_seed(settings.seed)
-    starts = text.starts[:windows]
+    rng, starts, losses = torch.Generator().manual_seed(settings.seed), text.starts[:windows], []
     parts = np.array_split(starts, max(1, len(starts) // 32))
-    losses = []
     for part in parts:
         batch = draw(text, tokenizer, settings.family, settings.masking, part, settings.length, rng, noise=False)
         losses.append(loss_of(model, batch, reach).item())
@@ -183,18 +226,23 @@ def held_out_loss(
 
 
 def train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: Pieces, held_out: Pieces, settings: Settings,
-    folder: Path, device: str = "cpu", stop_at: int | None = None,
-) -> list[dict[str, float]]:  # fmt: skip
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    text: Pieces,
+    held_out: Pieces,
+    settings: Settings,
+    folder: Path,
+    device: str = "cpu",
+    stop_at: int | None = None,
+) -> list[dict[str, float]]:
     """Train, or go on training, and return the log.
 
-    A resumed run equals an uninterrupted one, bit for bit on the same machine and thread count. The checkpoint
-    (``last.pt``) is replaced atomically.
+    A resumed run equals an uninterrupted one, bit for bit on the same machine and thread count.
 
     Parameters
     ----------
-    model : as made by `build` and `initialise`; overwritten by the checkpoint where there is one.
-    folder : where the checkpoints and the log (``log.jsonl``) are.
+    model : from ``build`` and ``initialise``; overwritten by the checkpoint if there is one.
+    folder : where the checkpoint (``last.pt``) and the log (``log.jsonl``) are.
     stop_at : stop after this step, with a checkpoint.
 
     Returns
@@ -207,21 +255,23 @@ def train(
     low = wants_bfloat16(settings, model.device)
     work = copy.deepcopy(model).to(torch.bfloat16) if low else model
     masters, workers = list(model.parameters()), list(work.parameters())
-    adam = torch.optim.AdamW(
-        [dict(params=[p for p in masters if p.ndim > 1], weight_decay=settings.weight_decay),
-         dict(params=[p for p in masters if p.ndim == 1], weight_decay=0.0)],
-        settings.lr, (0.9, 0.98), fused=True,
-    )  # fmt: skip
-    done, log, seconds, processor = 0, [], 0.0, 0.0
+    groups = [
+        {"params": [p for p in masters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in masters if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups, settings.lr, (0.9, 0.98), fused=True)
+    log: list[dict[str, float]] = []
     if (folder / "last.pt").exists():
         state = torch.load(folder / "last.pt", map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         adam.load_state_dict(state["adam"])
-        done, log, seconds, processor = state["step"], state["log"], state["seconds"], state["processor_seconds"]
-    began, busy = time.monotonic() - seconds, time.process_time() - processor
+        log = state["log"]
+    last = log[-1] if log else {"step": 0, "seconds": 0, "processor_seconds": 0}
+    done, began = int(last["step"]), time.monotonic() - last["seconds"]
+    busy = time.process_time() - last["processor_seconds"]
     losses, end = [], min(settings.steps, stop_at or settings.steps)
-    bar = tqdm(total=settings.steps, initial=done, unit="step", desc=f"{settings.family}-mini",
-               position=FAMILIES.index(settings.family), mininterval=5)  # fmt: skip
+    where = {"position": FAMILIES.index(settings.family), "mininterval": 5}
+    bar = tqdm(total=settings.steps, initial=done, unit="step", desc=f"{settings.family}-mini", **where)
     for step in range(done + 1, end + 1):
         if low:
             with torch.no_grad():
@@ -240,28 +290,22 @@ def train(
         losses.append(loss.detach())
         bar.update()
         if step % settings.checkpoint_every == 0 or step == end:
-            row = dict(
-                step=step, pieces=step * settings.batch * settings.length, seconds=round(time.monotonic() - began, 1),
-                processor_seconds=round(time.process_time() - busy, 1),
-                loss=float(torch.stack(losses).mean()),
-                held_out=held_out_loss(model.eval(), held_out, tokenizer, settings, reach),
-            )  # fmt: skip
+            row = {
+                "step": step,
+                "pieces": step * settings.batch * settings.length,
+                "seconds": round(time.monotonic() - began, 1),
+                "processor_seconds": round(time.process_time() - busy, 1),
+                "loss": float(torch.stack(losses).mean()),
+                "held_out": held_out_loss(model.eval(), held_out, tokenizer, settings, reach),
+            }
             model.train()
             log, losses = [*log, row], []
             bar.set_postfix(loss=f"{row['loss']:.3f}", held_out=f"{row['held_out']:.3f}")
-            times = {k: row[k] for k in ("seconds", "processor_seconds")}
-            state = dict(model=model.state_dict(), adam=adam.state_dict(), step=step, log=log, **times)
-            save(state, folder / "last.pt")
+            with disk.atomic_write(folder / "last.pt") as part:
+                torch.save({"model": model.state_dict(), "adam": adam.state_dict(), "log": log}, part)
             (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in log), encoding="utf-8")
     bar.close()
     return log
-
-
-def save(state: dict[str, Any], file: Path) -> None:
-    """Write a checkpoint whole or not at all."""
-    part = file.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, file)
 
 
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> str:
@@ -272,4 +316,4 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: P
     halves = {t.data_ptr(): t.half() for t in model.state_dict().values()}  # the tied table once
     model.save_pretrained(folder, state_dict={name: halves[t.data_ptr()] for name, t in model.state_dict().items()})
     tokenizer.save_pretrained(folder)
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return disk.file_digest(folder / "model.safetensors")

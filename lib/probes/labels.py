@@ -1,4 +1,4 @@
-"""Labels: what probes learn, control tasks, groups of words, and what is right without any encoder."""
+"""Labels: what probes learn, control tasks, groups of words, and baselines without any encoder."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import pandas as pd
 from lib.study.params import Study
 
 WORDS = ("all", "ambiguous", "unseen")
-"""Which words an accuracy is over: all; those whose type has several labels in training; those not in training."""
+"""Groups of words that have an accuracy: all; words whose type has several labels in training; unseen types."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def label_set(words: dict[str, pd.DataFrame], name: str) -> Labels:
 
 def control(words: dict[str, pd.DataFrame], real: Labels, seed: int) -> Labels:
     """The control task of a property (Hewitt & Liang 2019): each word type gets one label, drawn from the training
-    distribution of the real ones; a probe can only learn it by heart."""
+    distribution of the real labels; a probe can only learn it by heart."""
     rng = np.random.default_rng(seed)
     share = np.bincount(real.ids["train"], minlength=len(real.names)) / len(real.ids["train"])
     types = pd.Index(sorted(set().union(*(t["word"] for t in words.values()))), dtype=object)
@@ -66,27 +66,27 @@ def word_groups(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dic
 
 def baselines(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[str, np.ndarray]:
     """Predictions without any encoder: [words] label numbers of ``majority`` (the most frequent training label) and
-    ``lookup`` (the most frequent one of the word type; the majority for unseen types)."""
+    ``lookup`` (the most frequent label of the word type; the majority label for unseen types)."""
     pairs = pd.DataFrame({"word": _types(words["train"]), "label": real.ids["train"]}).value_counts()
     ranked = pairs.reset_index().sort_values(["count", "label"], ascending=[False, True], kind="stable")
     known = ranked.drop_duplicates("word").set_index("word")["label"]
     top = int(np.bincount(real.ids["train"]).argmax())
-    found = known.reindex(_types(words[split])).fillna(top).to_numpy(int)
-    return {"majority": np.full(len(found), top), "lookup": found}
+    lookup = known.reindex(_types(words[split])).fillna(top).to_numpy(int)
+    return {"majority": np.full(len(lookup), top), "lookup": lookup}
 
 
 def _types(words: pd.DataFrame) -> np.ndarray:
-    """The type of each word: [words] objects. Strings of NumPy's would all be as wide as the longest of them."""
+    """The type of each word: [words] objects. Strings of NumPy would all be as wide as the longest."""
     return words["word"].to_numpy(object)
 
 
 def label_sets(study: Study, words: dict[str, pd.DataFrame]) -> list[Labels]:
-    """The label sets of a study's properties, real ones first, then the control task of each."""
+    """The label sets of a study's properties, the real sets first, then the control task of each."""
     real = [label_set(words, name) for name in study.properties]
     return real + [control(words, r, study.seed) for r in real]
 
 
 def text_ids(words: pd.DataFrame) -> pd.Categorical:
-    """What is resampled by the bootstrap: the text of each word, or its sentence where texts are unknown."""
+    """The units that the bootstrap resamples: the text of each word, or its sentence where texts are unknown."""
     known = words["text" if words["text"].nunique() > 1 else "sentence"]
     return pd.Categorical(known.astype(str))

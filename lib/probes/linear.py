@@ -1,28 +1,31 @@
-"""Linear probes on plain arrays: elastic-net classifiers, all layers and all label sets in one batched product.
+"""Linear probes on plain arrays: elastic-net classifiers. ``fit(X, y)`` needs neither a study nor a run.
 
-Scores are [groups, labels, words]. A group is a layer, or one set of neurons of the whole network; the labels of every
-property and of its control task lie side by side. A step is two batched products, forward and gradient, in closed form:
-no autograd. Layer probes and all-neuron probe read views of one buffer. This was the fastest layout that we timed.
+All layers and all label sets are trained in one batched product. Scores are [groups, labels, words]: a group is a
+layer, or one set of neurons of the network; the labels of all properties and control tasks lie side by side. A step is
+two batched products, forward and gradient, in closed form, without autograd. Layer probes and the all-neuron probe read
+views of one buffer. This was the fastest layout that we timed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
+from lib.study import loading, params
 from lib.study.params import ProbeSettings
 
 BLOCK = 8192
-"""Words read at once where order does not matter; bounds the memory."""
+"""How many words are read at once where their order does not matter; it bounds the memory."""
 
 Scope = Literal["each layer", "all"] | torch.Tensor
-"""What a probe reads: each layer by itself (one group per layer), all neurons, or those of these numbers (one group).
-A neuron's number is ``layer · width + unit``."""
+"""What a probe reads: each layer by itself (one group per layer), all neurons, or the neurons of these numbers (one
+group). A neuron's number is ``layer · width + unit``."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,15 @@ class Standardiser:
         return cls(mean, deviation)
 
 
-def read(
+def read_block(
     X: np.ndarray,
     rows: slice | np.ndarray,
     standardiser: Standardiser | None,
     device: torch.device,
     into: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Words of ``X`` [layers, words, width]: [layers, n, width] float32 on ``device``, standardised if asked for.
+    """Some words of ``X`` [layers, words, width]: [layers, n, width] float32 on ``device``, standardised if there is a
+    ``standardiser``.
 
     The memory is laid out [n, layers, width], so that all neurons of a word lie side by side (``select``). ``into`` :
     [at least n, layers, width], a buffer to fill; without it, a new one.
@@ -66,20 +70,20 @@ def read(
     layers, words, width = block.shape
     out = (torch.empty(words, layers, width, device=device) if into is None else into[:words]).transpose(0, 1)
     out.copy_(block)
-    return (
-        out if standardiser is None else out.sub_(standardiser.mean.to(device)).div_(standardiser.deviation.to(device))
-    )
+    if standardiser:
+        out.sub_(standardiser.mean.to(device)).div_(standardiser.deviation.to(device))
+    return out
 
 
 def blocks(
     X: np.ndarray, standardiser: Standardiser | None, device: torch.device, size: int = 2048
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """All words in order, some at a time: their numbers and ``read``, each block in the memory of the one before."""
+    """All words in order, some at a time: their numbers and ``read_block``; a block overwrites the last."""
     layers, words, width = X.shape
     buffer = torch.empty(min(size, words), layers, width, device=device)
     for start in range(0, words, size):
         rows = slice(start, min(start + size, words))
-        yield rows, read(X, rows, standardiser, device, buffer)
+        yield rows, read_block(X, rows, standardiser, device, buffer)
 
 
 def batches(words: int, size: int, order: str, epochs: int, seed: int) -> Iterator[np.ndarray | slice]:
@@ -141,7 +145,7 @@ class Probe:
 
 def select(block: torch.Tensor, scope: Scope) -> torch.Tensor:
     """What a probe of this scope reads of a block [layers, n, width]: [groups, n, features]."""
-    network = block.transpose(0, 1).flatten(1)  # no copy: ``read`` has them in this order
+    network = block.transpose(0, 1).flatten(1)  # no copy: ``read_block`` has them in this order
     if isinstance(scope, torch.Tensor):
         return network.index_select(1, scope)[None]  # in two dimensions: twice as fast as in three
     return block if scope == "each layer" else network[None]
@@ -176,7 +180,7 @@ def fit_specs(
             raise ValueError(f"{int((ids >= 0).sum())} labels do not match the {words} words")
     stacked, sets = torch.stack(targets), [len(spec.targets) for spec in specs]
     penalties = [
-        [own if given is None else given for given, own in ((s.l1, settings.l1), (s.l2, settings.l2))] for s in specs
+        (settings.l1 if spec.l1 is None else spec.l1, settings.l2 if spec.l2 is None else spec.l2) for spec in specs
     ]
     standardiser = Standardiser.of(X) if settings.standardise else None
     probes = [initial_probe(X.shape, spec, standardiser, device) for spec in specs]
@@ -186,7 +190,7 @@ def fit_specs(
     buffer = torch.empty(settings.batch_size, layers, width, device=device)
     torch.empty(1 << 22)  # glibc from now on keeps 16 MB that are freed, instead of giving them back at every step
     for rows in tqdm(order, total=steps, desc=title, unit="step", leave=False):
-        block = read(X, rows, standardiser, device, buffer)
+        block = read_block(X, rows, standardiser, device, buffer)
         labels, gradients = stacked[:, rows].to(device).split(sets), []
         for probe, ids, (l1, l2) in zip(probes, labels, penalties, strict=True):
             weight, bias = gradient(probe, select(block, probe.scope), ids)
@@ -242,3 +246,72 @@ def penalise(gradient: torch.Tensor, probe: Probe, l1: float, l2: float) -> None
         for part in probe.parts:
             norms[:, part] = norms[:, part].sum(1, keepdim=True)
         gradient.addcmul_(probe.weight, norms.sqrt_().clamp_min_(1e-12).reciprocal_(), value=l2)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A probe of your own labels, as ``fit`` returns it.
+
+    ``labels`` : in the order of the rows of ``weight``. ``grouped`` : whether the data have groups.
+    """
+
+    probe: Probe
+    labels: pd.Index
+    grouped: bool
+
+    @property
+    def weight(self) -> np.ndarray:
+        """[labels, features], with groups before them if the data have any: as ``neurons.ordering`` takes it."""
+        return self._own(self.probe.weight.cpu().numpy())
+
+    @property
+    def bias(self) -> np.ndarray:
+        """[labels], or [groups, labels]."""
+        return self._own(self.probe.bias[..., 0].cpu().numpy())
+
+    def predict(self, X: np.ndarray | torch.Tensor) -> np.ndarray:
+        """The predicted label of each word: [words], or [groups, words]."""
+        return self.labels.to_numpy()[self._predict(X)]
+
+    def accuracy(self, X: np.ndarray | torch.Tensor, y: Iterable[Hashable]) -> Any:
+        """The share of right predictions: a number, or one per group. A label never seen in training is an error."""
+        return (self._predict(X) == self.labels.get_indexer(_index(y))).mean(-1)
+
+    def _predict(self, X: np.ndarray | torch.Tensor) -> np.ndarray:
+        return self._own(self.probe.predict(_grouped(X))[0])
+
+    def _own(self, values: np.ndarray) -> np.ndarray:
+        return values if self.grouped else values[0]
+
+
+def fit(
+    X: np.ndarray | torch.Tensor,
+    y: Iterable[Hashable],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    **settings: Any,
+) -> Classifier:
+    """Train a probe on your own vectors and labels.
+
+    Parameters
+    ----------
+    X : [words, features], or [groups, words, features] for one probe per group, e.g. per layer; of any float type, in
+        memory or mapped (it is read batch by batch).
+    y : [words] labels of any hashable type.
+    settings : fields of ``params.ProbeSettings``; those left out are as in ``params/base.yaml``.
+    """
+    labels = _index(y)
+    names = labels.unique()
+    base = loading.read_yaml(params.ROOT / "params" / "base.yaml")["probe"]
+    spec = ProbeSpec([(names.get_indexer(labels), len(names))])
+    (probe,) = fit_specs(_grouped(X), [spec], ProbeSettings(**(base | settings)), seed, device)
+    return Classifier(probe, names, np.ndim(X) == 3)
+
+
+def _grouped(X: np.ndarray | torch.Tensor) -> np.ndarray:
+    X = np.asarray(X)
+    return X if X.ndim == 3 else X[None]
+
+
+def _index(y: Iterable[Hashable]) -> pd.Index:
+    return pd.Index(y if hasattr(y, "__array__") else list(y), tupleize_cols=False)

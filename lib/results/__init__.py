@@ -1,23 +1,21 @@
 """Results: tidy tables over many runs, intervals, claims and their verification."""
 
-from lib.results.intervals import (
+from lib.results.summary import (
     CELL,
     NAMED,
     VARIANT,
     accuracies,
+    centre_of_gravity,
+    centres_of_gravity,
     counts_by_text,
     drops,
+    entropy,
+    margin,
     pick,
     resampled,
     selectivity,
-)
-from lib.results.summary import (
-    centre_of_gravity,
-    centres_of_gravity,
-    entropy,
-    margin,
-    scores,
     summary,
+    task_scores,
     top_third,
     train_missing,
 )
@@ -27,6 +25,7 @@ from lib.results.tables import (
     from_csv,
     layers,
     load,
+    neuron_layers,
     neuron_tests,
     recorded_runs,
     times,

@@ -1,7 +1,7 @@
-"""Claim: the paper's claims (C1-C3) and the control (C4) as differences between runs, each with a verdict by one rule.
+"""Claims: the paper's claims (C1-C3) and the control (C4) as differences between runs, each judged by one rule.
 
-All is about gold properties, all words of the test split. Accuracies are in points (per cent). A fine-tuned run that
-did not learn its task (``results.scores``) says nothing about it: it is left out, and the sentence of a row names it.
+They are about gold properties and all words of the test split. Accuracies are in points (per cent). A fine-tuned run
+that did not learn its task (``results.task_scores``) tells nothing: it is left out, and the sentence of a row names it.
 """
 
 from collections.abc import Iterator
@@ -12,48 +12,42 @@ import numpy as np
 import pandas as pd
 
 from lib import encoders, results
-from lib.results.intervals import pick
-from lib.results.summary import centre_of_gravity, top_third
+from lib.results.summary import centre_of_gravity, pick, top_third
 from lib.study.runs import Run
 from lib.study.variants import SHARES
 
 FORGET, KEEP = ("sst2", "qnli", "mnli"), ("stsb", "rte", "mrpc")
 """The GLUE tasks after which, the paper says, the higher layers forget or keep the properties."""
 
-
 BERT, OTHERS = "bert", ("roberta", "xlnet")
-"""The architectures that the paper compares, as ``model_type`` of config.json names them; no other counts as one."""
-
+"""The architectures that the paper compares, as ``model_type`` of config.json names them."""
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = "reproduced", "not reproduced", "undecided", "not testable here"
-
 
 ORDER = [REPRODUCED, NOT_REPRODUCED, UNDECIDED]
 """The verdicts on what could be tested."""
 
-
 MIN_SEEDS = 3
-"""Seeds from which a measure without an interval is decided."""
-
+"""Without an interval, this many seeds are needed for a verdict."""
 
 MIN_EFFECT = {"points": 1.0, "layers": 0.25, "nats": 0.05}
 """The smallest differences that matter: in accuracy, in layers, in entropy (exp(0.05): 5 % more layers in even use)."""
 
+RUN = ["study", "condition", "seed", "property"]
+"""The columns that identify a value."""
 
 ABLATION_MARGIN, NONE = "top - random", np.array([np.nan])
 
 
-RUN = ["study", "condition", "seed", "property"]
-"""What names a value."""
-
-
 @dataclass(frozen=True)
 class Measure:
-    """A number of a run, its unit, and what it takes to compare it."""
+    """A number of a run. ``needs`` : the sentence that says what a comparison of it takes. ``on_neurons`` : whether it
+    depends on a ranking."""
 
     name: str
     unit: str
     needs: str
+    on_neurons: bool = False
 
 
 DROP = Measure(
@@ -61,57 +55,41 @@ DROP = Measure(
     "points",
     "not testable without two fully trained tasks, the pretrained run and at least three layers",
 )
-
-
 KINDS = replace(
     DROP,
     needs=f"not testable without a learnt task among {', '.join(FORGET)} and one among {', '.join(KEEP)}, the "
     "pretrained run and at least three layers",
 )
-
-
 AMOUNTS = replace(
     DROP,
     needs="not testable without a task trained both in full and with fewer updates or examples, the pretrained run and "
     "at least three layers",
 )
-
-
 CENTRE_OF_GRAVITY = Measure(
     "centre of gravity over the layers",
     "layers",
     "not testable without a fully trained task, the runs pretrained and random, and a layer above random weights",
 )
-
-
 MEAN_LAYER = Measure(
     "mean layer of the top neurons",
     "layers",
     "not testable without a fully trained task, and ranked neurons of it and of the pretrained run",
+    on_neurons=True,
 )
-
-
 LAYER_ENTROPY = replace(MEAN_LAYER, name="entropy of the top neurons", unit="nats")
-
-
 DEPTH = Measure(
     "first layer from which all drop",
     "layers",
     "not testable without exactly one BERT, a RoBERTa or XLNet of as many layers, a task that both were fully trained "
     "on, and the runs pretrained and random of both",
 )
-
-
 GRAVITY_SHIFT = replace(DEPTH, name="shift of the centre of gravity")
-
-
-UNLEARNT = "not testable: in no seed did every compared run learn its task"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A measure's mean over ``conditions`` of a study minus its mean over those ``against`` them, of the same study or
-    of an ``other``.
+    """A measure's mean over ``conditions`` of a study minus its mean over the conditions ``against`` them, of the same
+    study or of an ``other``.
 
     ``expected`` : the sign that the claim expects (0: either one). Without conditions nothing can be compared, in this
     study or, without one, in any.
@@ -127,37 +105,37 @@ class Comparison:
 
     @property
     def after(self) -> list[tuple[str, str]]:
-        """Study and condition of what the rest is subtracted from."""
+        """Study and condition of each minuend."""
         return [(self.study, condition) for condition in self.conditions]
 
     @property
     def before(self) -> list[tuple[str, str]]:
-        """Study and condition of what is subtracted."""
+        """Study and condition of each subtrahend."""
         return [(self.other or self.study, condition) for condition in self.against]
 
     def label(self, between: str = " vs ") -> str:
         """What is compared: ``a vs b``, ``forget (a) vs keep (b)``; of two encoders, the task."""
-        sides = [", ".join(self.conditions), ", ".join(self.against)]
+        left, right = ", ".join(self.conditions), ", ".join(self.against)
         if self.other or not self.conditions:
-            return sides[0]
-        if self.measure == KINDS:
-            sides = [f"forget ({sides[0]})", f"keep ({sides[1]})"]
-        return between.join(sides)
+            return left
+        return between.join([f"forget ({left})", f"keep ({right})"] if self.measure == KINDS else [left, right])
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the claims are about.
+    """What the claims are judged by.
 
     ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
-    ``layers`` : study → number of its layers. ``finetuned`` : as ``results.scores`` gives it. ``values`` : (measure,
-    study, condition, seed, property) → [1 + resamples], the estimate first, or [1].
+    ``layers`` : study → number of its layers. ``finetuned`` : as ``results.task_scores`` gives it. ``ranking`` : the
+    ranking of the neurons. ``values`` : (measure, study, condition, seed, property) → [1 + resamples], the estimate
+    first, or [1].
     """
 
     titles: dict[str, str]
     architectures: dict[str, str]
     layers: dict[str, int]
     finetuned: pd.DataFrame
+    ranking: str
     values: dict[tuple[str, str, str, int, str], np.ndarray]
 
     def tasks(self, study: str) -> list[str]:
@@ -165,24 +143,27 @@ class Evidence:
         return list(pick(self.finetuned, study=study, amount="")["task"].unique())
 
     def seeds(self, runs: list[tuple[str, str]]) -> list[int]:
-        """The seeds of which each of ``runs`` (study, condition), if it is fine-tuned, has one that learnt its task."""
-        tuned = [(study, condition) for study, condition in runs if condition != "pretrained"]
-        learnt = [set(pick(self.finetuned, study=s, condition=c, learnt=True)["seed"]) for s, c in tuned]
+        """The seeds in which every fine-tuned one of ``runs`` (study, condition) learnt its task."""
+        learnt = [
+            set(pick(self.finetuned, study=study, condition=condition, learnt=True)["seed"])
+            for study, condition in runs
+            if condition != "pretrained"
+        ]
         return sorted(set.intersection(*learnt)) if learnt else []
 
     def value(self, measure: str, run: tuple[str, str], seed: int, name: str) -> np.ndarray:
         """A measure of a study's condition in a seed, [1 + resamples] or [1]; NaN if it has none."""
         return self.values.get((measure, *run, -1 if run[1] == "pretrained" else seed, name), NONE)
 
-    def effect(self, asked: Comparison, seed: int, name: str) -> np.ndarray:
-        """The difference that is asked for in one seed, [1 + resamples] or [1]."""
-        after = [self.value(asked.measure.name, run, seed, name) for run in asked.after]
-        before = [self.value(asked.measure.name, run, seed, name) for run in asked.before]
+    def effect(self, comparison: Comparison, seed: int, name: str) -> np.ndarray:
+        """The difference in one seed, [1 + resamples] or [1]."""
+        after = [self.value(comparison.measure.name, run, seed, name) for run in comparison.after]
+        before = [self.value(comparison.measure.name, run, seed, name) for run in comparison.before]
         return sum(after) / len(after) - sum(before) / len(before)
 
-    def encoder(self, asked: Comparison, between: str = " vs ") -> str:
-        """The title of the encoder that a comparison is about, or those of two; of all if none is named."""
-        studies = filter(None, [asked.study, asked.other]) if asked.study else self.titles
+    def encoder(self, comparison: Comparison, between: str = " vs ") -> str:
+        """The title of the encoder that a comparison is about, or those of two; of all if it names none."""
+        studies = filter(None, [comparison.study, comparison.other]) if comparison.study else self.titles
         return between.join(self.titles[study] for study in studies)
 
 
@@ -203,11 +184,11 @@ def c1_tasks(evidence: Evidence) -> Iterator[Comparison]:
 
 def c2_lower(evidence: Evidence) -> Iterator[Comparison]:
     """After minus before fine-tuning: centre of gravity of the accuracy above the random encoder's; mean layer and
-    entropy of the top neurons, undecided where keeping these is no better than keeping random ones."""
+    entropy of the top neurons, undecided where they do no better than random neurons."""
     for study in evidence.titles:
-        measures = (CENTRE_OF_GRAVITY, MEAN_LAYER, LAYER_ENTROPY)
-        asked = [Comparison("C2", m, study, (t,), ("pretrained",), -1) for m in measures for t in evidence.tasks(study)]
-        yield from asked or [Comparison("C2", CENTRE_OF_GRAVITY, study)]
+        pairs = product((CENTRE_OF_GRAVITY, MEAN_LAYER, LAYER_ENTROPY), evidence.tasks(study))
+        shifts = [Comparison("C2", measure, study, (task,), ("pretrained",), -1) for measure, task in pairs]
+        yield from shifts or [Comparison("C2", CENTRE_OF_GRAVITY, study)]
 
 
 def c3_architectures(evidence: Evidence) -> Iterator[Comparison]:
@@ -215,15 +196,15 @@ def c3_architectures(evidence: Evidence) -> Iterator[Comparison]:
     positions vary together: such a difference is an observation, not the effect of one of them."""
     berts = [study for study in evidence.titles if evidence.architectures[study] == BERT]
     others = [study for study in evidence.titles if evidence.architectures[study] in OTHERS]
-    pairs = list(product(berts, others)) if len(berts) == 1 else []
-    for bert, other in pairs:
-        tasks = dict.fromkeys(evidence.tasks(bert) + evidence.tasks(other))
-        alike = evidence.layers.get(bert) == evidence.layers.get(other)
-        both = [(measure, (task,)) for measure in (DEPTH, GRAVITY_SHIFT) for task in tasks if alike]
-        asked = [Comparison("C3", measure, bert, task, task, 1, other) for measure, task in both]
-        yield from asked or [Comparison("C3", DEPTH, bert, other=other)]
-    if not pairs:
+    if len(berts) != 1 or not others:
         yield Comparison("C3", DEPTH)
+        return
+    for bert, other in product(berts, others):
+        alike = evidence.layers.get(bert) == evidence.layers.get(other)
+        tasks = dict.fromkeys(evidence.tasks(bert) + evidence.tasks(other)) if alike else {}
+        pairs = product((DEPTH, GRAVITY_SHIFT), tasks)
+        deeper = [Comparison("C3", measure, bert, (task,), (task,), 1, other) for measure, task in pairs]
+        yield from deeper or [Comparison("C3", DEPTH, bert, other=other)]
 
 
 def c4_amounts(evidence: Evidence) -> Iterator[Comparison]:
@@ -231,8 +212,9 @@ def c4_amounts(evidence: Evidence) -> Iterator[Comparison]:
     for study in evidence.titles:
         tuned = pick(evidence.finetuned, study=study).drop_duplicates("condition")
         fewer = tuned[(tuned["amount"] != "") & tuned["task"].isin(evidence.tasks(study))]
-        asked = [Comparison("C4", AMOUNTS, study, (r.task,), (r.condition,), 1) for r in fewer.itertuples()]
-        yield from asked or [Comparison("C4", AMOUNTS, study)]
+        pairs = zip(fewer["task"], fewer["condition"], strict=True)
+        more = [Comparison("C4", AMOUNTS, study, (task,), (less,), 1) for task, less in pairs]
+        yield from more or [Comparison("C4", AMOUNTS, study)]
 
 
 CLAIMS = [c1_tasks, c2_lower, c3_architectures, c4_amounts]
@@ -241,8 +223,10 @@ CLAIMS = [c1_tasks, c2_lower, c3_architectures, c4_amounts]
 # Judging ---------------------------------------------------------------------------------------------------------
 
 
-def judge(runs: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """``judge_tables`` on runs and their tables (``results.layers``, ``results.neuron_tests``).
+def judge(
+    runs: list[Run], counts: pd.DataFrame, tests: pd.DataFrame, neuron_layers: pd.DataFrame, ranking: str = "lca"
+) -> pd.DataFrame:
+    """``judge_tables`` on runs and their tables (``results.layers``, ``neuron_tests`` and ``neuron_layers``).
 
     Raises ValueError if the studies do not share one corpus.
     """
@@ -252,23 +236,30 @@ def judge(runs: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.Data
     unlike = len(set(titles.values())) == len(titles)
     titles = {name: title if unlike else f"{title} ({name})" for name, title in titles.items()}
     architectures = {run.study.name: encoders.architecture(run.study) for run in runs}
-    return judge_tables(titles, architectures, results.scores(runs), counts, tests)
+    return judge_tables(titles, architectures, results.task_scores(runs), counts, tests, neuron_layers, ranking)
 
 
 def judge_tables(
-    titles: dict[str, str], architectures: dict[str, str], scores: pd.DataFrame, counts: pd.DataFrame,
+    titles: dict[str, str],
+    architectures: dict[str, str],
+    scores: pd.DataFrame,
+    counts: pd.DataFrame,
     tests: pd.DataFrame,
-) -> pd.DataFrame:  # fmt: skip
+    neuron_layers: pd.DataFrame,
+    ranking: str = "lca",
+) -> pd.DataFrame:
     """The verdict on every comparison of ``CLAIMS`` (method, section 1), or what it lacks.
 
     ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
-    ``scores``, ``counts``, ``tests`` : as ``results`` makes them.
+    ``scores``, ``counts``, ``tests``, ``neuron_layers`` : as ``results`` gives them. ``ranking`` : the ranking whose
+    neurons are judged.
 
     Returns
     -------
     One row per comparison and property. ``effect`` : mean over the ``seeds`` that all compared runs have
     (``per_seed``: each of them, as text); ``low``, ``high`` : its paired 95 % bootstrap interval over texts (NaN: there
-    is none); all in ``unit``. ``encoder``, ``compared``, ``sentence`` : for display.
+    is none); all in ``unit``. ``ranking`` : empty where the measure is not about neurons. ``encoder``, ``compared``,
+    ``sentence`` : for display.
 
     Raises
     ------
@@ -278,8 +269,10 @@ def judge_tables(
     if gold.groupby("study")["text"].agg(frozenset).nunique() > 1:
         raise ValueError("the studies were not probed on the same test texts: judge each alone")
     layers = gold.groupby("study")["layer"].nunique().to_dict()
-    evidence = Evidence(titles, architectures, layers, scores, _of_layers(gold) | _of_neurons(tests))
-    return pd.DataFrame([row for claim in CLAIMS for asked in claim(evidence) for row in _rows(evidence, asked)])
+    values = _of_layers(gold) | _of_neurons(pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking))
+    evidence = Evidence(titles, architectures, layers, scores, ranking, values)
+    comparisons = [comparison for claim in CLAIMS for comparison in claim(evidence)]
+    return pd.DataFrame([row for comparison in comparisons for row in _rows(evidence, comparison)])
 
 
 def verdict(per_seed: np.ndarray, low: float, high: float, threshold: float, expected: int) -> str:
@@ -288,17 +281,16 @@ def verdict(per_seed: np.ndarray, low: float, high: float, threshold: float, exp
     ``reproduced`` : the interval lies beyond the threshold in the ``expected`` direction (1, -1; 0: in either one), and
     every seed has that sign. ``not reproduced`` : it and every seed lie within the thresholds, or it lies beyond them
     in the other direction with that sign in every seed. ``undecided`` : all else. Without an interval (NaN) the range
-    of the seeds takes its place, if they are ``MIN_SEEDS``.
+    of the seeds takes its place, if there are ``MIN_SEEDS``.
 
     ``per_seed`` : the effect in each seed, [seeds]. ``low``, ``high`` : the interval of their mean.
     """
-    hoped = {expected} if expected else {1, -1}
     if np.isnan([low, high]).any():
         if len(per_seed) < MIN_SEEDS:
             return UNDECIDED
         low, high = per_seed.min(), per_seed.max()
     beyond = {s for s in (1, -1) if min(s * low, s * high) > threshold and (s * per_seed > 0).all()}
-    if beyond & hoped:
+    if beyond & ({expected} if expected else {1, -1}):
         return REPRODUCED
     within = max(-low, high) <= threshold and (np.abs(per_seed) <= threshold).all()
     return NOT_REPRODUCED if beyond or within else UNDECIDED
@@ -310,25 +302,25 @@ def depth(drop: np.ndarray) -> np.ndarray:
 
 
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim and measure, one column per encoder or pair: each verdict with the comparisons that came to it
-    and their effects. What could not be tested is named only where nothing could."""
-    what = judged["condition"].where(judged["against"] == "pretrained", judged["compared"])
+    """One row per claim and measure, one column per encoder or pair: each verdict with the comparisons behind it and
+    their effects. What could not be tested is named only where nothing could."""
+    compared = judged["condition"].where(judged["against"] == "pretrained", judged["compared"])
     measure = judged["measure"] + " (" + judged["unit"] + ")"
-    named, keys = judged.assign(compared=what, measure=measure), ["claim", "measure", "encoder"]
-    cells = [(*key, _cell(rows)) for key, rows in named.groupby(keys, sort=False)]
+    keys, rows = ["claim", "measure", "encoder"], judged.assign(compared=compared, measure=measure)
+    cells = [(*key, _cell(group)) for key, group in rows.groupby(keys, sort=False)]
     table = pd.DataFrame(cells, columns=[*keys, "verdicts"])
     wide = table.pivot_table("verdicts", keys[:2], "encoder", aggfunc="first", fill_value="", sort=False)
     return wide[judged["encoder"].unique()].rename_axis(columns=None).reset_index()
 
 
 def _cell(judged: pd.DataFrame) -> str:
-    """The verdicts of a claim on one encoder, each with what came to it and the effects."""
-    testable, said = judged[judged["verdict"] != NOT_TESTABLE], {}
+    """The verdicts of a claim on one encoder, each with the comparisons behind it and their effects."""
+    testable, effects = judged[judged["verdict"] != NOT_TESTABLE], {}
     several = testable["property"].nunique() > 1
     for row in testable.itertuples():
         name = f"{row.compared} {row.property}" if several else row.compared
-        said.setdefault(row.verdict, []).append(f"{name} {row.effect:+.2f}")
-    return "; ".join(f"{v} ({', '.join(said[v])})" for v in ORDER if v in said) or NOT_TESTABLE
+        effects.setdefault(row.verdict, []).append(f"{name} {row.effect:+.2f}")
+    return "; ".join(f"{v} ({', '.join(effects[v])})" for v in ORDER if v in effects) or NOT_TESTABLE
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -345,8 +337,8 @@ def _of_layers(counts: pd.DataFrame) -> dict:
     points = 100 * np.column_stack([correct.sum(1) / total.sum(1), results.resampled(correct, total, seed=0)])
     accuracy = {key: points[rows.sort_values("layer").index] for key, rows in cells.groupby(RUN)}
     values = {}
-    for run, after in accuracy.items():
-        study, _, _, name = run
+    for (study, condition, seed, name), after in accuracy.items():
+        run = study, condition, seed, name
         before = accuracy.get((study, "pretrained", -1, name))
         random = accuracy.get((study, "random", -1, name))
         if before is not None:
@@ -358,69 +350,86 @@ def _of_layers(counts: pd.DataFrame) -> dict:
     return values
 
 
-def _of_neurons(tests: pd.DataFrame) -> dict:
+def _of_neurons(tests: pd.DataFrame, neuron_layers: pd.DataFrame) -> dict:
     """The measures on ranked neurons, as ``Evidence.values``."""
-    order, kept = pick(tests, source="gold", kind="layer"), pick(tests, source="gold", split="test")
+    layers, tests = pick(neuron_layers, source="gold"), pick(tests, source="gold", split="test")
     measured = {
-        MEAN_LAYER.name: results.centres_of_gravity(order, "neurons", RUN),
-        LAYER_ENTROPY.name: results.entropy(order, "neurons", RUN),
-        ABLATION_MARGIN: {run: results.margin(rows) for run, rows in kept.groupby(RUN)},
+        MEAN_LAYER.name: results.centres_of_gravity(layers, "neurons", RUN),
+        LAYER_ENTROPY.name: results.entropy(layers, "neurons", RUN),
+        ABLATION_MARGIN: {run: results.margin(rows) for run, rows in tests.groupby(RUN)},
     }
     return {(name, *run): np.array([value]) for name, of in measured.items() for run, value in of.items()}
 
 
-def _rows(evidence: Evidence, asked: Comparison) -> list[dict]:
-    """One row per property; or one on what is lacking."""
-    runs = asked.after + asked.before
+def _rows(evidence: Evidence, comparison: Comparison) -> list[dict]:
+    """One row per property; or one row that says what is lacking."""
+    runs, measure = comparison.after + comparison.before, comparison.measure.name
     seeds, studies = evidence.seeds(runs), {study for study, _ in runs}
-    names = {key[-1] for key in evidence.values if key[0] == asked.measure.name and key[1] in studies}
-    return [_row(evidence, asked, name, seeds) for name in (sorted(names) if seeds and names else [""])]
+    names = {key[-1] for key in evidence.values if key[0] == measure and key[1] in studies}
+    return [_row(evidence, comparison, name, seeds) for name in (sorted(names) if seeds and names else [""])]
 
 
-def _row(evidence: Evidence, asked: Comparison, name: str, seeds: list[int]) -> dict:
-    threshold = MIN_EFFECT[asked.measure.unit]
-    draws = [evidence.effect(asked, seed, name) for seed in seeds] or [NONE]
+def _row(evidence: Evidence, comparison: Comparison, name: str, seeds: list[int]) -> dict:
+    measure, threshold = comparison.measure, MIN_EFFECT[comparison.measure.unit]
+    draws = [evidence.effect(comparison, seed, name) for seed in seeds] or [NONE]
     effect, per_seed = sum(draws) / len(draws), np.array([draw[0] for draw in draws])
     low, high, doubtful, outcome = np.nan, np.nan, [], NOT_TESTABLE
     if np.isfinite(effect[0]):
         low, high = np.nanquantile(effect[1:], [0.025, 0.975]) if len(effect) > 1 else (np.nan, np.nan)
-        doubtful = _doubtful(evidence, asked, name, seeds)
-        outcome = UNDECIDED if doubtful else verdict(per_seed, low, high, threshold, asked.expected)
+        doubtful = _doubtful(evidence, comparison, name, seeds)
+        outcome = UNDECIDED if doubtful else verdict(per_seed, low, high, threshold, comparison.expected)
     row = {
-        "claim": asked.claim, "encoder": evidence.encoder(asked), "study": asked.study, "other": asked.other,
-        "compared": asked.label(), "condition": ", ".join(asked.conditions), "against": ", ".join(asked.against),
-        "property": name, "measure": asked.measure.name, "effect": effect[0], "low": low, "high": high,
-        "unit": asked.measure.unit, "threshold": threshold, "seeds": len(seeds),
+        "claim": comparison.claim,
+        "encoder": evidence.encoder(comparison),
+        "study": comparison.study,
+        "other": comparison.other,
+        "architecture": evidence.architectures.get(comparison.study, ""),
+        "compared": comparison.label(),
+        "condition": ", ".join(comparison.conditions),
+        "against": ", ".join(comparison.against),
+        "property": name,
+        "measure": measure.name,
+        "ranking": evidence.ranking if measure.on_neurons else "",
+        "effect": effect[0],
+        "low": low,
+        "high": high,
+        "unit": measure.unit,
+        "threshold": threshold,
+        "seeds": len(seeds),
         "same_sign": abs(np.sign(per_seed).sum()) == len(per_seed),
-        "per_seed": " ".join(f"{effect:+.3f}" for effect in per_seed[: len(seeds)]), "verdict": outcome,
-    }  # fmt: skip
-    return row | {"sentence": _sentence(evidence, asked, row, doubtful)}
+        "per_seed": " ".join(f"{value:+.3f}" for value in per_seed[: len(seeds)]),
+        "verdict": outcome,
+    }
+    return row | {"sentence": _sentence(evidence, comparison, row, doubtful)}
 
 
-def _doubtful(evidence: Evidence, asked: Comparison, name: str, seeds: list[int]) -> list[str]:
-    """The conditions whose top neurons do no better than random ones, so that it says nothing where they lie."""
-    runs = asked.after + asked.before if asked.measure in (MEAN_LAYER, LAYER_ENTROPY) else []
-    margins = [[evidence.value(ABLATION_MARGIN, run, seed, name)[0] for seed in seeds] for run in runs]
-    return [condition for (_, condition), each in zip(runs, margins, strict=True) if not np.greater(each, 0).all()]
+def _doubtful(evidence: Evidence, comparison: Comparison, name: str, seeds: list[int]) -> list[str]:
+    """The conditions whose top neurons do no better than random ones, so that their layers mean nothing."""
+    runs = comparison.after + comparison.before if comparison.measure.on_neurons else []
+    margins = {run: [evidence.value(ABLATION_MARGIN, run, seed, name)[0] for seed in seeds] for run in runs}
+    return [condition for (_, condition), values in margins.items() if not np.greater(values, 0).all()]
 
 
-def _sentence(evidence: Evidence, asked: Comparison, row: dict, doubtful: list[str]) -> str:
+def _sentence(evidence: Evidence, comparison: Comparison, row: dict, doubtful: list[str]) -> str:
     """A row in words: what was compared, what came out and of which runs, or what is lacking."""
-    what = [row["measure"].capitalize(), evidence.encoder(asked, " minus "), asked.label(" minus "), row["property"]]
-    interval = f"95 % interval {row['low']:+.2f} to {row['high']:+.2f}"
-    if np.isnan(row["low"]):
-        interval = f"no interval: {MIN_SEEDS} seeds decide"
-    hope = {1: "more than ", -1: "less than -", 0: "beyond ±"}[asked.expected]
-    found = (f"{row['effect']:+.2f} {row['unit']} ({interval}; per seed {row['per_seed']}); "
-             f"the claim expects {hope}{row['threshold']:g}")  # fmt: skip
+    encoder, label = evidence.encoder(comparison, " minus "), comparison.label(" minus ")
     if row["verdict"] == NOT_TESTABLE:
-        found = UNLEARNT if asked.conditions and not row["seeds"] else asked.measure.needs
-    tuned = [pick(evidence.finetuned, study=s, condition=c).itertuples() for s, c in asked.after + asked.before]
-    runs = [run for side in tuned for run in side]
+        unlearnt = "not testable: in no seed did every compared run learn its task"
+        found = unlearnt if comparison.conditions and not row["seeds"] else comparison.measure.needs
+    else:
+        interval = f"95 % interval {row['low']:+.2f} to {row['high']:+.2f}"
+        if np.isnan(row["low"]):
+            interval = f"no interval: {MIN_SEEDS} seeds decide"
+        hope = {1: "more than ", -1: "less than -", 0: "beyond ±"}[comparison.expected]
+        found = f"{row['effect']:+.2f} {row['unit']} ({interval}; per seed {row['per_seed']}); "
+        found += f"the claim expects {hope}{row['threshold']:g}"
+    sides = [pick(evidence.finetuned, study=s, condition=c) for s, c in comparison.after + comparison.before]
+    runs = [run for side in sides for run in side.itertuples()]
     remarks = {
         "updates": dict.fromkeys(f"{run.condition} {run.updates}" for run in runs),
         "left out, task not learnt": [f"{evidence.titles[run.study]} {run.variant}" for run in runs if not run.learnt],
         "neurons no better than random": doubtful,
     }
-    said = [found, *(f"{about}: {', '.join(names)}" for about, names in remarks.items() if names)]
-    return f"{', '.join(filter(None, what))}: {'; '.join(said)}."
+    parts = [found, *(f"{about}: {', '.join(names)}" for about, names in remarks.items() if names)]
+    what = filter(None, [row["measure"].capitalize(), encoder, label, row["property"]])
+    return f"{', '.join(what)}: {'; '.join(parts)}."

@@ -1,21 +1,107 @@
-"""Summary: what is concluded from the tables of several runs, in a row per run and property."""
+"""Summary: accuracies and drops with 95 % bootstrap intervals over texts, and the headline table of several runs."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 
 from lib import neurons
-from lib.results.intervals import NAMED, VARIANT, accuracies, drops, pick
 from lib.study import runs
 from lib.study.runs import Run
+from lib.study.variants import Variant
+
+RESAMPLES = 1000
+"""Bootstrap resamples of an interval; 95 % of them lie inside."""
+
+VARIANT = list(Variant().columns())
+"""The columns that describe a variant."""
+
+CELL = ["study", *VARIANT, "property", "source", "target", "word_group", "layer"]
+"""The columns that identify an accuracy."""
+
+NAMED = ["study", "variant", "property"]
+"""The columns that identify a variant's property."""
 
 LEARNT_STANDARD_ERRORS = 3
 """A task counts as learnt if the score is more than this many standard errors above the majority baseline. With two,
 some untrained runs would pass by chance."""
 
 
-def scores(wanted: Iterable[Run]) -> pd.DataFrame:
+def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    return table[np.logical_and.reduce([table[column] == value for column, value in where.items()])]
+
+
+# Accuracies ------------------------------------------------------------------------------------------------------
+
+
+def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
+    """Accuracy of every probe with the 95 % bootstrap interval over texts.
+
+    Parameters
+    ----------
+    counts : as ``results.layers`` gives them.
+
+    Returns
+    -------
+    One row per study, variant, property, target (real, control, majority, lookup), word group and layer:
+    ``accuracy``, ``low``, ``high``, ``n`` (words).
+    """
+    cells, correct, total = counts_by_text(counts, split)
+    draws, accuracy = resampled(correct, total, seed), correct.sum(1) / total.sum(1)
+    return cells.assign(accuracy=accuracy, **_interval(draws), n=total.sum(1))
+
+
+def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
+    """What fine-tuning cost: accuracy of the pre-trained encoder minus that of each variant, layer by layer.
+
+    The interval is paired: both encoders are judged on the same resampled texts.
+
+    Returns
+    -------
+    One row per fine-tuned variant, property, word group and layer: ``drop``, ``low``, ``high`` (fractions, not points).
+    """
+    cells, correct, total = counts_by_text(pick(counts, target="real"), split)
+    draws, accuracy = resampled(correct, total, seed), correct.sum(1) / total.sum(1)
+    cells = cells.drop(columns="target").assign(row=range(len(cells)))
+    before = pick(cells, condition="pretrained").drop(columns=VARIANT)
+    pairs = cells[cells["task"] != ""].merge(before, on=list(before.columns.drop("row")), suffixes=("", "_before"))
+    after, before = pairs.pop("row"), pairs.pop("row_before")
+    return pairs.assign(drop=accuracy[before] - accuracy[after], **_interval(draws[before] - draws[after]))
+
+
+def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy minus that of the control task, over all words: one row per study, variant, property and layer."""
+    probes = accuracy[(accuracy["word_group"] == "all") & (accuracy["layer"] >= 0)]
+    wide = probes.pivot_table(index=[*NAMED, "layer"], columns="target", values="accuracy")
+    return (wide["real"] - wide["control"]).rename("selectivity").reset_index()
+
+
+def counts_by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Cells and their correct and total counts per text: table [cells], [cells, texts], [cells, texts]."""
+    rows = pick(counts, split=split)
+    wide = rows.pivot_table(index=CELL, columns="text", values=["correct", "total"], fill_value=0, observed=True)
+    return wide.index.to_frame(index=False), wide["correct"].to_numpy(float), wide["total"].to_numpy(float)
+
+
+def resampled(correct: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
+    """Accuracies on texts drawn with replacement, the same draws for every cell: [cells, RESAMPLES]."""
+    texts = correct.shape[1]
+    weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)
+    drawn = total @ weight
+    return (correct @ weight) / np.where(drawn > 0, drawn, np.nan)
+
+
+def _interval(draws: np.ndarray) -> dict[str, np.ndarray]:
+    low, high = np.nanquantile(draws, [0.025, 0.975], axis=1).reshape(2, len(draws))  # there may be no cells
+    return {"low": low, "high": high}
+
+
+# Conclusions -----------------------------------------------------------------------------------------------------
+
+
+def task_scores(wanted: Iterable[Run]) -> pd.DataFrame:
     """How well each fine-tuned run does its task: one row per run.
 
     ``majority`` : the score of the best constant answer. ``learnt`` : whether the score is more than
@@ -28,15 +114,13 @@ def scores(wanted: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in (run for run in wanted if run.variant.task):
         meta = runs.manifest(run, "finetune")
-        score, floor, tested = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]["test"]
-        error = np.sqrt((floor * (1 - floor) if meta["metric"] == "accuracy" else 1) / tested)
-        rows.append(
-            {"study": run.study.name, **run.variant.columns(), "metric": meta["metric"], "score": score,
-             "majority": floor, "learnt": bool(score > floor + LEARNT_STANDARD_ERRORS * error),
-             "updates": meta["updates"], "train": meta["examples"]["train"], "test": tested}
-        )  # fmt: skip
-    numbers = ["metric", "score", "majority", "learnt", "updates", "train", "test"]
-    return pd.DataFrame(rows, columns=["study", *VARIANT, *numbers])
+        score, majority, examples = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]
+        variance = majority * (1 - majority) if meta["metric"] == "accuracy" else 1
+        learnt = bool(score > majority + LEARNT_STANDARD_ERRORS * np.sqrt(variance / examples["test"]))
+        numbers = [meta["metric"], score, majority, learnt, meta["updates"], examples["train"], examples["test"]]
+        rows.append([run.study.name, *run.variant.columns().values(), *numbers])
+    columns = ["study", *VARIANT, "metric", "score", "majority", "learnt", "updates", "train", "test"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def train_missing(wanted: Iterable[Run]) -> None:
@@ -61,32 +145,36 @@ def centre_of_gravity(per_layer: np.ndarray) -> np.ndarray:
 
 
 def centres_of_gravity(per_layer: pd.DataFrame, value: str, by: Sequence[str] = NAMED) -> pd.Series:
-    """``centre_of_gravity`` of a column: per study, variant and property, or ``by`` other columns."""
-    wide = per_layer.pivot_table(index="layer", columns=by, values=value, fill_value=0, observed=True)
+    """``centre_of_gravity`` of a column: per study, variant and property, or ``by`` other columns.
+
+    Raises ValueError if a layer has several values: those of two rankings must not be mixed.
+    """
+    wide = per_layer.pivot(index="layer", columns=by, values=value).fillna(0)
     return pd.Series(centre_of_gravity(wide.to_numpy(float)), wide.columns, name="centre")
 
 
 def entropy(per_layer: pd.DataFrame, value: str, by: Sequence[str] = NAMED) -> pd.Series:
-    """Entropy (nats) of a column's distribution over layers, ln(layers) if even: per study, variant and property, or
-    ``by`` other columns."""
-    share = per_layer.assign(p=per_layer[value] / per_layer.groupby(by)[value].transform("sum"))
-    return share.assign(h=-share["p"] * np.log(share["p"].where(share["p"] > 0, 1))).groupby(by)["h"].sum()
+    """Entropy (nats) of a column's distribution over layers, ln(layers) if even; per what, and raises, as
+    ``centres_of_gravity``."""
+    wide = per_layer.pivot(index="layer", columns=by, values=value).fillna(0)
+    return (wide / wide.sum()).apply(entr).sum()
 
 
 def margin(tests: pd.DataFrame) -> float:
     """Accuracy with all but the top tenth of the neurons zeroed minus that with all but a random tenth.
 
-    ``tests`` : ``neuron_tests`` of one run, property and split.
+    ``tests`` : ``neuron_tests`` of one run, property, ranking and split.
     """
-    kept = tests[tests["kind"].isin(["keep-top", "keep-random"])].pivot_table(
-        index="neurons", columns="kind", values="accuracy"
-    )
+    kept = tests[tests["test"].isin(["keep-top", "keep-random"])]
+    kept = kept.pivot(index="neurons", columns="test", values="accuracy")
     near = (kept.index - kept.index.max() / 10).to_series().abs().argmin()
     return float(kept["keep-top"].iloc[near] - kept["keep-random"].iloc[near])
 
 
-def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """The headline table: one row per study, variant and property.
+def summary(
+    wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame, neuron_layers: pd.DataFrame, ranking: str = "lca"
+) -> pd.DataFrame:
+    """The headline table: one row per study, variant and property; the neurons are those of one ``ranking``.
 
     ``task score`` and ``majority`` of the fine-tuning task; accuracy of the ``best layer``, of the ``top layer`` and on
     its ambiguous words; ``drop`` averaged over the top third of the layers (none for a run that did not learn its
@@ -95,20 +183,20 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
     ``minimal set``, the smallest share tried that keeps all but the smallest delta of the dev accuracy.
     """
     accuracy, drop = pick(accuracies(counts), target="real"), drops(counts)
-    score = scores(wanted).set_index(["study", "variant"])
-    top_neurons = pick(tests, kind="layer")
-    mean_layer, spread = centres_of_gravity(top_neurons, "neurons"), entropy(top_neurons, "neurons")
+    score = task_scores(wanted).set_index(["study", "variant"])
+    tests, neuron_layers = pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking)
+    mean_layer, spread = centres_of_gravity(neuron_layers, "neurons"), entropy(neuron_layers, "neurons")
     rows = []
     for run in wanted:
         study, variant = run.study.name, run.variant.name
         for name in run.study.properties:
             where = {"study": study, "variant": variant, "property": name}
-            every = pick(accuracy, **where, word_group="all").set_index("layer")["accuracy"]
-            last = int(every.index.max())
-            unclear = pick(accuracy, **where, word_group="ambiguous", layer=last)["accuracy"]
+            per_layer = pick(accuracy, **where, word_group="all").set_index("layer")["accuracy"]
+            top = int(per_layer.index.max())
+            ambiguous = pick(accuracy, **where, word_group="ambiguous", layer=top)["accuracy"]
             learnt = score["learnt"].get((study, variant), False)
             lost = pick(drop, **where, word_group="all").sort_values("layer")[["drop"]].to_numpy()
-            retrained = pick(tests, **where, kind="retrain", split="dev").set_index("neurons")["accuracy"]
+            retrained = pick(tests, **where, test="retrain", split="dev").set_index("neurons")["accuracy"]
             fewest = neurons.minimal_set(retrained.to_dict(), min(run.study.ranking.deltas))
             rows.append(
                 {
@@ -116,12 +204,13 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
                     **run.variant.columns(),
                     "property": name,
                     "source": "gold" if name in run.study.corpus.gold else "silver",
+                    "ranking": ranking,
                     "task score": score["score"].get((study, variant)),
                     "majority": score["majority"].get((study, variant)),
-                    "best layer": int(every.idxmax()),
-                    "best accuracy": every.max(),
-                    "top layer accuracy": every[last],
-                    "top layer ambiguous": unclear.iloc[0] if len(unclear) else np.nan,
+                    "best layer": int(per_layer.idxmax()),
+                    "best accuracy": per_layer.max(),
+                    "top layer accuracy": per_layer[top],
+                    "top layer ambiguous": ambiguous.iloc[0] if len(ambiguous) else np.nan,
                     "drop, top third": top_third(lost)[0] if learnt else np.nan,
                     "mean layer of top neurons": mean_layer[study, variant, name],
                     "entropy of top neurons": spread[study, variant, name],

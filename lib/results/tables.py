@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib import disk, neurons, probes
-from lib.results.intervals import VARIANT
+from lib.results.summary import VARIANT
 from lib.study import params, provenance, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
@@ -70,9 +70,13 @@ def layers(wanted: Iterable[Run]) -> pd.DataFrame:
 
 
 def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:
-    """What the neurons of several runs can do (``neurons.table``), with ``study``, ``source`` and the columns of the
-    variant."""
-    return pd.concat([_named(neurons.table(run), run) for run in wanted])
+    """What the neurons of several runs can do (``neurons.ensure_tests``), with the columns that ``layers`` adds."""
+    return pd.concat([_named(neurons.ensure_tests(run), run) for run in wanted])
+
+
+def neuron_layers(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Where the top neurons of several runs lie (``neurons.ensure_layers``), with the columns that ``layers`` adds."""
+    return pd.concat([_named(neurons.ensure_layers(run), run) for run in wanted])
 
 
 def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -82,7 +86,7 @@ def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
 
 def from_csv(path: Path) -> pd.DataFrame:
     """A table as ``figures.save_table`` wrote it: what is empty in its columns of text stays so, and is no number."""
-    text = [*VARIANT[:-1], "other", "against", "per_seed"]
+    text = [*VARIANT[:-1], "other", "architecture", "against", "per_seed", "ranking"]
     return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from lib import corpora, disk, encoders, notebook, results
 from lib.results import claims
-from lib.results.intervals import pick
+from lib.results.summary import pick
 from lib.study import inputs, loading, params, runs
 from lib.study.errors import ParameterError
 from lib.study.runs import Run
@@ -235,5 +235,6 @@ def draw_recorded(scale: str) -> bool:
 
 def _tables(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Accuracies, summary and judged claims of these runs."""
-    counts, tests = results.layers(wanted), results.neuron_tests(wanted)
-    return results.accuracies(counts), results.summary(wanted, counts, tests), claims.judge(wanted, counts, tests)
+    counts = results.layers(wanted)
+    tables = counts, results.neuron_tests(wanted), results.neuron_layers(wanted)
+    return results.accuracies(counts), results.summary(wanted, *tables), claims.judge(wanted, *tables)

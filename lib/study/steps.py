@@ -69,10 +69,10 @@ STEPS = {
              tables=("curve.csv", "predictions.csv")),
         Step("extract", "02_extract", ("encoders/checkpoints", "encoders/alignment", "encoders/activations"),
              ("finetune",), _extraction, lasts=False, stores=lambda run: [run.activations(split) for split in SPLITS]),
-        Step("layers", "03_probe_layers", ("probes/labels", "probes/linear", "probes/classifier", "probes/layers"),
+        Step("layers", "03_probe_layers", ("probes/labels", "probes/linear", "probes/layers"),
              ("extract",), lambda run: [run.study.probe, run.study.seed],
              tables=("counts.parquet",), beside=("random",)),
-        Step("neurons", "04_rank_neurons", ("probes/labels", "probes/linear", "neurons/rankings", "neurons/ablation"),
+        Step("neurons", "04_rank_neurons", ("probes/labels", "probes/linear", "neurons"),
              ("extract",), lambda run: [run.study.probe, run.study.ranking, run.study.seed],
              tables=("tests.parquet", "layers.parquet")),
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 HERE, BENCH = Path(__file__).parent, ROOT / "runs" / "bench"
 WORDS = {"train_words": 50_000, "dev_words": 3_000, "test_words": 13_000}
 PROBE = {"epochs": 10, "batch_size": 512, "learning_rate": 1e-3, "l1": 1e-5, "l2": 1e-5}
