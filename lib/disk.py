@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from lib.study import errors, params
+from lib.study import params
 
 
 class StaleResult(RuntimeError):
@@ -36,7 +36,7 @@ def file_digest(path: str | Path) -> str:
     full = params.ROOT / path
     with _whose():
         if not full.is_file():
-            raise errors.ParameterError(f"there is no file {full}")
+            raise params.ParameterError(f"there is no file {full}")
         return _digest_of(full, full.stat().st_size, full.stat().st_mtime_ns)
 
 

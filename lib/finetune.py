@@ -27,7 +27,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from lib import disk, encoders, surroundings, tasks
 from lib.study import runs
-from lib.study.errors import ParameterError
+from lib.study.params import ParameterError
 from lib.study.runs import Run
 from lib.tasks import Task
 

@@ -12,7 +12,7 @@ from lib.corpora import CorpusError
 from lib.encoders import EncoderError, activations
 from lib.sources import SourceError
 from lib.study import files, inputs, loading, params, runs
-from lib.study.errors import ParameterError, nearest
+from lib.study.params import ParameterError, nearest
 from lib.study.runs import Run
 from lib.study.steps import STEPS, Step
 from lib.study.variants import Variant
@@ -47,13 +47,10 @@ def selected(
 def check(wanted: Iterable[Run]) -> None:
     """Raise ParameterError for a task or a source that is not known, with the nearest name."""
     for run in wanted:
-        source = run.study.corpus.source
         if run.variant.task:
             tasks.task(run.study, run.variant.task)
-        if source and source not in sources.SOURCES:
-            raise ParameterError(
-                f"corpus.source: there is no source '{source}'{nearest(source, list(sources.SOURCES))}"
-            )
+        for source in run.study.corpus.sources(run.study.properties) - set(sources.SOURCES):
+            raise ParameterError(f"corpus.source: there is no source '{source}'{nearest(source, sources.SOURCES)}")
 
 
 def fetch(wanted: list[Run]) -> None:
@@ -85,9 +82,8 @@ def _from_snippets(run: Run) -> bool:
 def _sources(run: Run) -> set[str]:
     """The named sources that a run needs."""
     study = run.study
-    named = {study.corpus.source, study.encoder.checkpoint} & set(sources.SOURCES)
-    supersenses = study.corpus.format == "brown" and "supersense" in study.properties
-    return named | ({"wordnet"} if supersenses else set()) | ({"movie-snippets"} if _from_snippets(run) else set())
+    named = {study.encoder.checkpoint} & set(sources.SOURCES)
+    return named | study.corpus.sources(study.properties) | ({"movie-snippets"} if _from_snippets(run) else set())
 
 
 def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:

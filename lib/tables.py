@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.study.errors import shown
+from lib.study.params import shown
 
 csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's own 131,072 characters
 

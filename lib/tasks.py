@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lib import sources, tables
-from lib.study import errors, params
+from lib.study import params
 from lib.study.params import Study
 from lib.study.variants import Variant
 from lib.tables import Table, TableError
@@ -81,12 +81,12 @@ def task(study: Study, name: str) -> Task:
     known = REGISTRY | GLUE
     if own := study.task_data.own.get(name):
         if name in known:
-            raise errors.ParameterError(f"task_data.own: '{name}' is a task of this package; give yours another name")
+            raise params.ParameterError(f"task_data.own: '{name}' is a task of this package; give yours another name")
         columns = (own.text, own.text_pair) if own.text_pair else (own.text,)
         return Task(columns, tuple(own.labels or ()), "accuracy" if own.labels else "pearson", "test")
     if name not in known:
-        raise errors.ParameterError(
-            f"there is no task '{name}'{errors.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
+        raise params.ParameterError(
+            f"there is no task '{name}'{params.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
         )
     return known[name]
 

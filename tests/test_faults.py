@@ -30,12 +30,11 @@ from test_sources import FILES, tar, zipped
 from transformers import PreTrainedTokenizerBase
 
 from lib import corpora, disk, encoders, finetune, grid, neurons, sources
-from lib.corpora.sentences import CorpusError
+from lib.corpora.corpus import CorpusError
 from lib.encoders import activations
 from lib.sources import SourceError, unpack
 from lib.study import loading, params, runs
-from lib.study.errors import ParameterError
-from lib.study.params import ROOT
+from lib.study.params import ROOT, ParameterError
 from lib.study.runs import Run
 from lib.study.variants import Variant
 

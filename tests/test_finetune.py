@@ -13,7 +13,7 @@ from safetensors.torch import load
 
 from lib import disk, encoders, finetune, tasks
 from lib.encoders import checkpoints
-from lib.study import errors
+from lib.study import params
 from lib.study.runs import Run
 from lib.study.variants import Variant
 
@@ -188,13 +188,13 @@ def test_a_regression_is_scored_by_correlation(run_of) -> None:
 
 @pytest.mark.parametrize("variant", ["pretrained", "random"])
 def test_a_variant_without_a_task_is_refused(make_study, variant: str) -> None:
-    with pytest.raises(errors.ParameterError, match=f"'{variant}' is not fine-tuned"):
+    with pytest.raises(params.ParameterError, match=f"'{variant}' is not fine-tuned"):
         finetune.load(Run(make_study(), Variant(variant)))
 
 
 def test_an_unknown_task_is_refused_before_anything_is_trained(make_study, monkeypatch) -> None:
     monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained"))
-    with pytest.raises(errors.ParameterError, match="there is no task 'sentimant'"):
+    with pytest.raises(params.ParameterError, match="there is no task 'sentimant'"):
         finetune.load(Run(make_study(), Variant.parse("sentimant-s1")))
 
 
@@ -231,7 +231,7 @@ def test_the_warm_up_changes_the_weights(run_of) -> None:
 
 def test_another_gpu_than_the_first_is_refused_for_fine_tuning(run_of, monkeypatch) -> None:
     monkeypatch.setattr(encoders, "device", lambda study: torch.device("cuda:1"))
-    with pytest.raises(errors.ParameterError, match="with cuda:1, set CUDA_VISIBLE_DEVICES=1"):
+    with pytest.raises(params.ParameterError, match="with cuda:1, set CUDA_VISIBLE_DEVICES=1"):
         finetune.load(run_of(examples(20, 0), examples(4, 1)))
 
 

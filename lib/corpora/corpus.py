@@ -5,44 +5,53 @@ split), ``position`` (of the word in its sentence), ``word``, and one column per
 are *gold*; labels that a rule computed from gold tags or from word types are *silver*.
 """
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lib import disk
-from lib.corpora.brown import _brown_splits
-from lib.corpora.columns import _file_splits
-from lib.corpora.sentences import SPLITS, CorpusError, Sentence, plain_quotes
-from lib.corpora.silver import chunks, supersenses
 from lib.study import inputs, runs
-from lib.study.params import RankingSettings, Study
+from lib.study.params import Corpus, RankingSettings, Study
+
+SPLITS = ("train", "dev", "test")
 
 MANY = 0.25
-"""Share of duplicate sentences from which their number is said."""
+"""Share of duplicate sentences from which their number is printed."""
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used; the message says what, where (file:line) and what to do."""
+
+
+class Sentence(NamedTuple):
+    text: str
+    words: list[str]
+    labels: dict[str, list[str]]
 
 
 def load(study: Study) -> dict[str, pd.DataFrame]:
-    """The three splits of a study's corpus; made once per set of parameters and kept in ``runs/corpora``.
+    """The three splits of a study's corpus; read once per set of parameters and kept in ``runs/corpora``.
 
     Duplicate sentences within a split are dropped, directional quotes become plain ones, and each split is cut after
-    the sentence that reaches the number of words asked for.
+    the sentence that reaches its number of words.
 
     Raises
     ------
     CorpusError : a malformed line (file:line), an empty corpus or split.
     """
+    corpus = study.corpus
     key = inputs.corpus_digest(study)
-    folder = runs.home() / "corpora" / f"{study.corpus.name}-{key}"
+    folder = runs.home() / "corpora" / f"{corpus.name}-{key}"
     with disk.lock(folder):
         if disk.read_meta(folder).get("key") != key:
-            tables = {split: _table(s, study.properties) for split, s in _splits(study).items()}
+            tables = {split: _table(s, study.properties) for split, s in _splits(corpus, study).items()}
             with disk.being_made(folder) as part:
                 part.mkdir()
                 for split, table in tables.items():
-                    pq.write_table(pa.Table.from_pandas(table, preserve_index=False), part / f"{split}.parquet")
+                    table.to_parquet(part / f"{split}.parquet", index=False)
                 disk.write_meta(part, {"key": key})
     return {split: pd.read_parquet(folder / f"{split}.parquet") for split in SPLITS}
 
@@ -79,48 +88,43 @@ def _lacking(labels: dict[str, pd.Series], settings: RankingSettings) -> Iterato
             yield f"no label in the {split} split that occurs in the training words: there is nothing to test"
 
 
-def gold(study: Study, name: str) -> bool:
-    """Whether people assigned the labels of this property."""
-    return name in study.corpus.gold
-
-
 def label_name(study: Study, name: str) -> str:
     """The property as figures and tables name it: silver labels are marked wherever they are shown."""
-    return name if gold(study, name) else f"{name} (silver)"
+    return name if study.is_gold(name) else f"{name} (silver)"
 
 
-def _splits(study: Study) -> dict[str, list[Sentence]]:
-    corpus = study.corpus
-    splits = _brown_splits(study) if corpus.format == "brown" else _file_splits(corpus)
-    out = {}
-    for split in SPLITS:
-        seen: set[tuple[str, ...]] = set()
-        kept, dropped, words, limit = [], 0, 0, getattr(corpus, f"{split}_words")
-        for sentence in splits[split]:
-            plain = sentence._replace(words=[plain_quotes(w) for w in sentence.words])
-            form = tuple(plain.words)
-            if words < limit and form not in seen:
-                seen.add(form)
-                kept.append(plain)
-                words += len(form)
-            elif words < limit:
-                dropped += 1
-        if not kept:
-            raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
-        if dropped > MANY * (read := len(kept) + dropped):
-            print(f"corpus '{corpus.name}', {split}: {dropped} of {read} sentences repeat another one and are dropped")
-        out[split] = kept
-    if corpus.format == "brown":
-        for name, label in (("chunk", chunks), ("supersense", supersenses)):
-            if name in study.properties:
-                for split in SPLITS:
-                    labelled = label([list(zip(s.words, s.labels["pos"], strict=True)) for s in out[split]])
-                    for sentence, labels in zip(out[split], labelled, strict=True):
-                        sentence.labels[name] = labels
-    return out
+def plain_quotes(word: str) -> str:
+    """Directional quotes as plain ones: the encoders saw plain text."""
+    return {"``": '"', "''": '"', "“": '"', "”": '"', "‘": "'", "’": "'", "`": "'"}.get(word, word)
 
 
-def _table(sentences: list[Sentence], properties: list[str]) -> pd.DataFrame:
+def _splits(corpus: Corpus, study: Study) -> dict[str, list[Sentence]]:
+    reader = importlib.import_module(f"lib.corpora.{corpus.format}")
+    read = reader.read(corpus, study.properties, study.seed)
+    return {split: _cut(corpus, split, read[split]) for split in SPLITS}
+
+
+def _cut(corpus: Corpus, split: str, sentences: Iterable[Sentence]) -> list[Sentence]:
+    """The different ones of the first sentences of a split, up to its number of words."""
+    kept: dict[tuple[str, ...], Sentence] = {}
+    words = repeated = 0
+    for sentence in sentences:
+        form = tuple(plain_quotes(word) for word in sentence.words)
+        if words >= getattr(corpus, f"{split}_words"):
+            break
+        if form in kept:
+            repeated += 1
+            continue
+        kept[form] = sentence._replace(words=[*form])
+        words += len(form)
+    if not kept:
+        raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
+    if repeated > MANY * (read := len(kept) + repeated):
+        print(f"corpus '{corpus.name}', {split}: {repeated} of {read} sentences repeat another one and are dropped")
+    return [*kept.values()]
+
+
+def _table(sentences: list[Sentence], properties: Sequence[str]) -> pd.DataFrame:
     lengths = np.array([len(s.words) for s in sentences])
     table = pd.DataFrame(
         {

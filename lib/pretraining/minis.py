@@ -19,7 +19,7 @@ from lib import disk
 from lib.pretraining import cards, quality
 from lib.pretraining.text import FAMILIES, Pieces, Prose, encode, registry_prose, train_tokenizer, unigram_entropy
 from lib.pretraining.training import Settings, build, export, initialise, train
-from lib.study import errors, loading, params, runs
+from lib.study import loading, params, runs
 from lib.study.params import Study
 
 SIZES = {
@@ -42,17 +42,17 @@ def settings(size: str = "full", overrides: dict[str, Any] | None = None) -> Set
     Raises ParameterError for an unknown size or setting, or a value of a wrong kind.
     """
     if size not in SIZES:
-        raise errors.ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
+        raise params.ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
     known = [field.name for field in dataclasses.fields(Settings)]
     if unknown := set(overrides or {}) - set(known):
         name = sorted(unknown)[0]
-        raise errors.ParameterError(f"pre-training has no setting '{name}'{errors.nearest(name, known)}")
+        raise params.ParameterError(f"pre-training has no setting '{name}'{params.nearest(name, known)}")
     try:
         return Settings(**{**SIZES[size], **(overrides or {})})
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
-        raise errors.ParameterError(f"pre-training: {place} = {problem['input']!r}: {problem['msg']}") from error
+        raise params.ParameterError(f"pre-training: {place} = {problem['input']!r}: {problem['msg']}") from error
 
 
 def folder(size: str = "full") -> Path:
@@ -78,7 +78,7 @@ def make(size: str = "full", overrides: dict[str, Any] | None = None, device: st
     state = json.loads(json.dumps(state))
     with disk.lock(root):
         if disk.read_meta(root).get("state", state) != state:
-            raise errors.ParameterError(f"{root} holds a pre-training of other settings or text: move or delete it")
+            raise params.ParameterError(f"{root} holds a pre-training of other settings or text: move or delete it")
         root.mkdir(exist_ok=True)
         disk.write_meta(root, {"state": state})
         pretrain_all(prose, common, root, place)

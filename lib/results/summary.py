@@ -118,7 +118,7 @@ def summary(wanted: list[Run], counts: pd.DataFrame, tests: pd.DataFrame) -> pd.
                     "study": study,
                     **run.variant.columns(),
                     "property": name,
-                    "source": "gold" if name in run.study.corpus.gold else "silver",
+                    "source": "gold" if run.study.is_gold(name) else "silver",
                     "task score": score["score"].get((study, variant)),
                     "majority": score["majority"].get((study, variant)),
                     "best layer": int(every.idxmax()),

@@ -12,7 +12,7 @@ from lib import corpora, disk, encoders, results
 from lib.results import claims
 from lib.results.intervals import pick
 from lib.study import inputs, loading, params
-from lib.study.errors import ParameterError
+from lib.study.params import ParameterError
 from lib.study.runs import Run
 
 REASONS = {

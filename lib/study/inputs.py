@@ -88,11 +88,11 @@ def examples_of(study: Study, task: str) -> list[Any]:
     return [[p.name, disk.file_digest(p)] for p in files] or [data.glue, data.glue_revision]
 
 
-CORPUS_CODE = tuple(f"corpora/{name}" for name in ("sentences", "brown", "columns", "silver", "corpus"))
+CORPUS_CODE = tuple(f"corpora/{module}" for module in ("corpus", *params.FORMATS))
 
 
 def corpus_digest(study: Study) -> str:
     """Digest of all that the sentences and labels of a study's corpus depend on."""
     files = {split: disk.file_digest(name) for split, name in study.corpus.files.items()}
-    used = [pins().get(study.corpus.source or ""), pins()["wordnet"] if "supersense" in study.properties else None]
+    used = [pins().get(source) for source in sorted(study.corpus.sources(study.properties))]
     return digest(code_key("corpus", CORPUS_CODE), study.corpus, study.properties, study.seed, files, used)

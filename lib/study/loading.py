@@ -8,8 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from lib.study import files, params
-from lib.study.errors import ParameterError, nearest, shown
-from lib.study.params import OwnTask, Study
+from lib.study.params import OwnTask, ParameterError, Study, nearest, shown
 
 
 class _Loader(yaml.SafeLoader):
@@ -125,7 +124,7 @@ def _fields(path: tuple) -> list[str]:
 
 def _explain(error: ValidationError, study: str, data: dict) -> str:
     lines = [f"study '{study}' cannot be used:"]
-    for item in error.errors():
+    for item in (e for e in error.errors() if e["type"] != "default_factory_not_called"):
         place = ".".join(str(p) for p in item["loc"] if p != "[key]") or "study"
         reason = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":

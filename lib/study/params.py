@@ -4,9 +4,12 @@ Nothing is computed before every value has been checked: a misspelt key is refus
 of the wrong type or range with its place in the file.
 """
 
+import difflib
 import json
+import reprlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -31,6 +34,46 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class ParameterError(ValueError):
+    """A parameter file or an override that cannot be used; the message says what, where and what to do."""
+
+
+def nearest(name: str, known: Iterable[Any]) -> str:
+    """``; did you mean '…'?`` with the nearest known name, or nothing."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, cut where it is long: a few aliases of YAML can stand for billions of words."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 200
+    try:
+        return short.repr(value)[:1000]
+    except ValueError:  # Python refuses to write out an integer of thousands of digits
+        return "a huge number"
+
+
+class Format(NamedTuple):
+    """A format of corpora. The function ``read`` of the module with its name in ``lib/corpora`` reads it.
+
+    ``needs`` : the parameters of a corpus that it cannot do without. ``properties`` : what it can give; none: what the
+    corpus's ``columns`` name. ``gold`` : those whose labels people assigned, unless the corpus says so itself.
+    ``sources`` : property → the named source that its labels come from, beside the source of the corpus.
+    """
+
+    needs: tuple[str, ...]
+    properties: tuple[str, ...] = ()
+    gold: tuple[str, ...] = ()
+    sources: Mapping[str, str] = {}
+
+
+FORMATS = {
+    "brown": Format(("source",), ("pos", "chunk", "supersense"), ("pos",), {"supersense": "wordnet"}),
+    "columns": Format(("files", "columns")),
+}
+
+
 class Encoder(Section):
     checkpoint: str
     """A named source (``lib.sources``), a folder, or a model hub id."""
@@ -50,7 +93,7 @@ class Encoder(Section):
 
 class Corpus(Section):
     name: str = Field(pattern=r"^[a-z0-9_]+$")
-    format: Literal["brown", "columns"]
+    format: Literal[*FORMATS]
     source: str | None = None
     """brown: the named source. columns: not used."""
     files: dict[Literal["train", "dev", "test"], str] = {}
@@ -58,7 +101,7 @@ class Corpus(Section):
     columns: dict[str, int] = {}
     """columns: which column (from 0) is the word and which is each property, e.g. ``{word: 0, pos: 1}``."""
     separator: Literal["whitespace", "tab"] = "whitespace"
-    gold: list[str] = []
+    gold: list[str] = Field(default_factory=lambda known: [*FORMATS[known["format"]].gold])
     """The properties whose labels people assigned; every other property is marked silver wherever it is shown."""
     train_words: Count
     dev_words: Count
@@ -66,16 +109,28 @@ class Corpus(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "Corpus":
-        if self.format == "columns":
-            if not {"train", "test"} <= set(self.files):
-                raise ValueError("format 'columns' needs files: {train: ..., test: ...} (dev is optional)")
-            if "word" not in self.columns or len(self.columns) < 2:
-                raise ValueError("format 'columns' needs columns: {word: 0, <property>: 1, ...}")
-            if taken := {"text", "sentence", "position"} & set(self.columns):
-                raise ValueError(f"{sorted(taken)[0]!r} cannot be a property: it names where a word stands")
-        elif not self.source:
-            raise ValueError(f"format '{self.format}' needs the name of a source")
+        complete = {
+            "source": (self.source, "the name of a source"),
+            "files": ({"train", "test"} <= set(self.files), "files: {train: ..., test: ...} (dev is optional)"),
+            "columns": ("word" in self.columns and self.columns.keys() - {"word"},
+                        "columns: {word: 0, <property>: 1, ...}"),
+        }  # fmt: skip
+        for holds, need in (complete[name] for name in FORMATS[self.format].needs):
+            if not holds:
+                raise ValueError(f"format '{self.format}' needs {need}")
+        if taken := {"text", "sentence", "position"} & set(self.properties):
+            raise ValueError(f"{sorted(taken)[0]!r} cannot be a property: it names where a word stands")
         return self
+
+    @property
+    def properties(self) -> list[str]:
+        """The properties that it can give."""
+        return [*FORMATS[self.format].properties] or [name for name in self.columns if name != "word"]
+
+    def sources(self, properties: Iterable[str]) -> set[str]:
+        """The named sources that it and these properties of it come from."""
+        labels = FORMATS[self.format].sources
+        return {self.source, *(labels.get(name) for name in properties)} - {None}
 
 
 class OwnTask(Section):
@@ -187,18 +242,16 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _known_properties(self) -> "Study":
-        known = {"brown": ["pos", "chunk", "supersense"]}.get(self.corpus.format) or [
-            c for c in self.corpus.columns if c != "word"
-        ]
-        for name in self.properties:
-            if name not in known:
-                raise ValueError(f"property '{name}' is not in corpus '{self.corpus.name}' (it has {', '.join(known)})")
-        for name in self.corpus.gold:
-            if name not in known:
-                raise ValueError(
-                    f"corpus.gold: '{name}' is not in corpus '{self.corpus.name}' (it has {', '.join(known)})"
-                )
+        known = ", ".join(self.corpus.properties)
+        for names, what in ((self.properties, "property"), (self.corpus.gold, "corpus.gold:")):
+            for name in names:
+                if name not in self.corpus.properties:
+                    raise ValueError(f"{what} '{name}' is not in corpus '{self.corpus.name}' (it has {known})")
         return self
+
+    def is_gold(self, name: str) -> bool:
+        """Whether people assigned the labels of a property."""
+        return name in self.corpus.gold
 
     def table(self) -> pd.DataFrame:
         """The resolved parameters, one row each, for display."""

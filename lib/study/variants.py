@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lib.study.errors import ParameterError
+from lib.study.params import ParameterError
 
 SHARES = {"half": 0.5, "quarter": 0.25}
 """Shares of the updates that a name can ask for."""
