@@ -11,7 +11,7 @@ from lib import corpora, disk, encoders, results, sources, tasks
 from lib.corpora import CorpusError
 from lib.encoders import EncoderError, activations
 from lib.sources import SourceError
-from lib.study import files, inputs, loading, params, runs
+from lib.study import inputs, loading, params, runs
 from lib.study.params import ParameterError, nearest
 from lib.study.runs import Run
 from lib.study.steps import STEPS, Step
@@ -34,10 +34,10 @@ def selected(
 
     Raises ParameterError for what cannot be used (see ``loading.load``), and if there is no such study.
     """
-    if not studies and (problems := [*files.problems(scale)]):
+    if not studies and (problems := [*loading.problems(scale)]):
         raise ParameterError("\n".join(problems))
     found = []
-    for name in studies or [n for n, (its_scale, _) in files.studies().items() if its_scale == scale]:
+    for name in studies or [n for n, (its_scale, _) in loading.studies().items() if its_scale == scale]:
         study = loading.load(name, "full", overrides)
         tuned = [Variant.parse(task, seed) for task in conditions or study.tasks for seed in seeds]
         found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]
@@ -49,7 +49,7 @@ def check(wanted: Iterable[Run]) -> None:
     for run in wanted:
         if run.variant.task:
             tasks.task(run.study, run.variant.task)
-        for source in run.study.corpus.sources(run.study.properties) - set(sources.SOURCES):
+        for source in run.study.sources - set(sources.SOURCES):
             raise ParameterError(f"corpus.source: there is no source '{source}'{nearest(source, sources.SOURCES)}")
 
 
@@ -83,7 +83,7 @@ def _sources(run: Run) -> set[str]:
     """The named sources that a run needs."""
     study = run.study
     named = {study.encoder.checkpoint} & set(sources.SOURCES)
-    return named | study.corpus.sources(study.properties) | ({"movie-snippets"} if _from_snippets(run) else set())
+    return named | study.sources | ({"movie-snippets"} if _from_snippets(run) else set())
 
 
 def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import KINDS, build_encoder, labelled_sentences, write_columns
+from conftest import KINDS, build_encoder, forget, labelled_sentences, write_columns
 
-from lib import corpora, disk, encoders
+from lib import corpora, disk, encoders, neurons, results
 from lib.encoders import activations
+from lib.results import verify
+from lib.study import params
 from lib.study.runs import Run
 from lib.study.variants import Variant
 
@@ -116,6 +118,63 @@ def test_a_sentence_longer_than_the_encoder_allows_loses_no_word(awkward) -> Non
     vectors = store.vectors[2, long.index].astype(np.float32)
     assert (np.abs(vectors).sum(1) > 0).all()
     assert disk.read_meta(Run(awkward, PRETRAINED).activations("test"))["windows"] > 13
+
+
+# Several corpora -------------------------------------------------------------------------------------------------
+
+
+def short_or_long(count: int, seed: int) -> list[list[tuple[str, str]]]:
+    """Sentences whose words are labelled by their length."""
+    return [[(w, "long" if len(w) > 4 else "short") for w, _ in s] for s in labelled_sentences(count, seed)]
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> dict:
+    """A smaller corpus with the property ``length``, as parameters."""
+    amounts = {"train": (40, 4), "dev": (10, 5), "test": (12, 6)}
+    files = {
+        split: str(write_columns(tmp_path / "second" / f"{split}.txt", short_or_long(n, seed)))
+        for split, (n, seed) in amounts.items()
+    }
+    return {"name": "second", "format": "columns", "files": files, "columns": {"word": 0, "length": 1}}
+
+
+def test_properties_of_two_corpora_give_in_one_study_what_each_gives_alone(make_study, second, monkeypatch) -> None:
+    both = Run(make_study(properties=["tag", "length"], corpora={"length": second}), PRETRAINED)
+    alone = {"tag": make_study(), "length": make_study(corpus=second, properties=["length"])}
+    loaded: list[params.Study] = []
+    real = encoders.pretrained
+    monkeypatch.setattr(encoders, "pretrained", lambda study: loaded.append(study) or real(study))
+    stores = {name: activations.load(both, name) for name in ("own", "second")}
+    assert len(loaded) == 1, "the encoder is loaded once for all corpora"
+    sizes = {(n, split): len(s.words) for n, splits in stores.items() for split, s in splits.items()}
+    assert sizes == {(n, s): len(t) for n in stores for s, t in corpora.load(both.study, n).items()}
+    assert sizes["own", "train"] > sizes["second", "train"]
+    layers, tests = results.layers([both]), results.neuron_tests([both])
+    assert layers.groupby("property")["source"].unique().map(list).to_dict() == {"tag": ["gold"], "length": ["silver"]}
+    ranks = neurons.ensure_rankings(both)
+    shutil.rmtree(both.folder)
+    for name, study in alone.items():
+        run = Run(study, PRETRAINED)
+        shutil.rmtree(run.folder, ignore_errors=True)
+        own = results.layers([run]), results.neuron_tests([run])
+        accuracies = results.accuracies(layers), results.accuracies(own[0])
+        for table, expected_rows in ((layers, own[0]), (tests, own[1]), accuracies):
+            rows = results.pick(table, property=name).reset_index(drop=True)
+            pd.testing.assert_frame_equal(rows, expected_rows.reset_index(drop=True), check_exact=True)
+        assert np.array_equal(ranks[name].order, neurons.ensure_rankings(run)[name].order)
+        best = results.pick(accuracies[1], word_group="all").groupby("target")["accuracy"].max()
+        assert best["real"] > best["majority"]
+
+
+def test_a_study_of_several_corpora_depends_on_the_files_of_each(make_study, second) -> None:
+    study = make_study(properties=["tag", "length"], corpora={"length": second})
+    before = Run(study, PRETRAINED).key("extract")
+    write_columns(Path(second["files"]["test"]), short_or_long(5, 9))
+    forget()
+    assert Run(study, PRETRAINED).key("extract") != before
+    found = verify.exact([Run(study, PRETRAINED)])
+    assert {"minilm: own: test: tag: labels", "minilm: second: test: length: labels"} < set(found)
 
 
 # The store's life ------------------------------------------------------------------------------------------------

@@ -474,7 +474,7 @@ def brown(brown_texts, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[st
 
     def splits(size: str = "full", **overrides) -> dict[str, list[corpora.Sentence]]:
         study = loading.load("minilm", size, {"properties": ["pos"], **overrides})
-        return _splits(study.corpus, study)
+        return _splits(study.corpus, study.properties, study.seed)
 
     return splits
 

@@ -160,7 +160,7 @@ def planted_run(make_study, monkeypatch: pytest.MonkeyPatch):
             data, ids = planted(words, seed)
             data.words["tag"] = [f"L{i}" for i in ids]
             stores[split] = data
-        monkeypatch.setattr(activations, "load", lambda run: stores)
+        monkeypatch.setattr(activations, "load", lambda run, corpus=None: stores)
         given = {"ranking__sizes": [0.125, 0.5, 1.0], "ranking__top": 0.125, **overrides}
         return runs.Run(make_study(**given), variants.Variant("pretrained"))
 

@@ -32,8 +32,10 @@ class Sentence(NamedTuple):
     labels: dict[str, list[str]]
 
 
-def load(study: Study) -> dict[str, pd.DataFrame]:
+def load(study: Study, name: str | None = None) -> dict[str, pd.DataFrame]:
     """The three splits of a study's corpus; read once per set of parameters and kept in ``runs/corpora``.
+
+    ``name`` : of the corpus, where the study has several; by default that of the first property.
 
     Duplicate sentences within a split are dropped, directional quotes become plain ones, and each split is cut after
     the sentence that reaches its number of words.
@@ -42,12 +44,13 @@ def load(study: Study) -> dict[str, pd.DataFrame]:
     ------
     CorpusError : a malformed line (file:line), an empty corpus or split.
     """
-    corpus = study.corpus
-    key = inputs.corpus_digest(study)
-    folder = runs.home() / "corpora" / f"{corpus.name}-{key}"
+    name = name or next(iter(study.corpora_in_use))
+    (corpus, properties), key = study.corpora_in_use[name], inputs.corpus_digest(study, name)
+    folder = runs.home() / "corpora" / f"{name}-{key}"
     with disk.lock(folder):
         if disk.read_meta(folder).get("key") != key:
-            tables = {split: _table(s, study.properties) for split, s in _splits(corpus, study).items()}
+            splits = _splits(corpus, properties, study.seed)
+            tables = {split: _table(sentences, properties) for split, sentences in splits.items()}
             with disk.being_made(folder) as part:
                 part.mkdir()
                 for split, table in tables.items():
@@ -57,19 +60,19 @@ def load(study: Study) -> dict[str, pd.DataFrame]:
 
 
 def check(study: Study) -> None:
-    """Whether a study's probes and rankings can be made from its corpus, as far as the corpus tells.
+    """Whether a study's probes and rankings can be made from its corpora, as far as these tell.
 
     Raises
     ------
     CorpusError : as ``load``; or one list of the properties with fewer than two labels in the training words, with none
         frequent enough to be ranked, or with a dev or test split of other labels only.
     """
-    splits = load(study)
-    problems = [
-        f"corpus '{study.corpus.name}': property '{name}' has {lacking}"
-        for name in study.properties
-        for lacking in _lacking({split: t[name].astype(str) for split, t in splits.items()}, study.ranking)
-    ]
+    problems = []
+    for corpus, (_, properties) in study.corpora_in_use.items():
+        splits = load(study, corpus)
+        for name in properties:
+            labels = {split: table[name].astype(str) for split, table in splits.items()}
+            problems += [f"corpus '{corpus}': property '{name}' has {p}" for p in _lacking(labels, study.ranking)]
     if problems:
         raise CorpusError("\n".join(problems))
 
@@ -98,10 +101,9 @@ def plain_quotes(word: str) -> str:
     return {"``": '"', "''": '"', "“": '"', "”": '"', "‘": "'", "’": "'", "`": "'"}.get(word, word)
 
 
-def _splits(corpus: Corpus, study: Study) -> dict[str, list[Sentence]]:
-    reader = importlib.import_module(f"lib.corpora.{corpus.format}")
-    read = reader.read(corpus, study.properties, study.seed)
-    return {split: _cut(corpus, split, read[split]) for split in SPLITS}
+def _splits(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, list[Sentence]]:
+    splits = importlib.import_module(f"lib.corpora.{corpus.format}").read(corpus, properties, seed)
+    return {split: _cut(corpus, split, splits[split]) for split in SPLITS}
 
 
 def _cut(corpus: Corpus, split: str, sentences: Iterable[Sentence]) -> list[Sentence]:

@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
 
@@ -52,8 +50,10 @@ class Activations:
         return self.vectors.shape[2]
 
 
-def load(run: Run) -> dict[str, Activations]:
-    """The stores of a run's three splits, extracted now where they are missing, unfinished or of other parameters.
+def load(run: Run, corpus: str | None = None) -> dict[str, Activations]:
+    """The stores of the three splits of a corpus; by default that of the run's first property.
+
+    Stores of the run's corpora that are missing, unfinished or of other parameters are extracted now, all in one go.
 
     Raises
     ------
@@ -61,17 +61,20 @@ def load(run: Run) -> dict[str, Activations]:
     FloatingPointError : the encoder gave a value that is not finite.
     """
     key = run.key("extract")
-    folders = {split: run.activations(split) for split in corpora.SPLITS}
     with disk.lock(run.folder / "activations"):
-        todo = [split for split, folder in folders.items() if not _whole(folder, key)]
-        if todo:
-            _fill(run, {split: folders[split] for split in todo}, key)
-    return {split: read(folder) for split, folder in folders.items()}
+        if missing := [place for place in _places(run) if not _whole(run.activations(*place), key)]:
+            _fill(run, missing, key)
+    return {split: read(run.activations(split, corpus)) for split in corpora.SPLITS}
 
 
 def are_current(run: Run) -> bool:
     """Whether the stores of a run are there, complete and of its parameters."""
-    return all(_whole(run.activations(split), run.key("extract")) for split in corpora.SPLITS)
+    return all(_whole(run.activations(*place), run.key("extract")) for place in _places(run))
+
+
+def _places(run: Run) -> list[tuple[str, str]]:
+    """Split and corpus of each store of a run."""
+    return [(split, corpus) for corpus in run.study.corpora_in_use for split in corpora.SPLITS]
 
 
 def read(folder: Path) -> Activations:
@@ -226,37 +229,33 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.suffix in (".npy", ".parquet")}
 
 
-def _fill(run: Run, folders: dict[str, Path], key: str) -> None:
-    study = run.study
-    place = encoders.device(study)
-    tables = corpora.load(study)
-    tok, model = encoders.tokenizer(study), encoder(run).to(place)
+def _fill(run: Run, missing: list[tuple[str, str]], key: str) -> None:
+    """Write the stores of these splits and corpora: the encoder is loaded once for all of them."""
+    study, device = run.study, encoders.device(run.study)
+    tables = {(split, corpus): corpora.load(study, corpus)[split] for split, corpus in missing}
+    tok, model = encoders.tokenizer(study), encoder(run).to(device)
     layers, width = encoders.layers_of(model, tok("a word")["input_ids"])
-    disk.need_space(run.folder, sum(2.0 * layers * width * len(tables[split]) for split in folders))
-    longest = encoders.limit(study, tok, model)
-    for split, folder in folders.items():
-        table = tables[split]
-        sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]
-        alignments = encoders.align(tok, sentences, longest)
+    disk.need_space(run.folder, sum(2.0 * layers * width * len(table) for table in tables.values()))
+    for (split, corpus), table in tables.items():
+        sentences = [words.tolist() for _, words in table.groupby("sentence", sort=False)["word"]]
+        alignments = encoders.align(tok, sentences, encoders.limit(study, tok, model))
         kept, dropped = _kept(table, alignments)
-        with disk.being_made(folder) as part:
+        shape = (layers, len(kept), width)
+        with disk.being_made(run.activations(split, corpus)) as part:
             part.mkdir()
-            array = np.lib.format.open_memmap(
-                part / "activations.npy", mode="w+", dtype=np.float16, shape=(layers, len(kept), width)
-            )
+            array = np.lib.format.open_memmap(part / "activations.npy", mode="w+", dtype=np.float16, shape=shape)
             disk.reserve(part / "activations.npy")
             options = (tok.pad_token_id or 0, study.encoder.batch_pieces, study.encoder.pooling, f"extract {split}")
             for rows, vectors in extract(model, alignments, *options):
-                _check_finite(vectors, f"{run.study.name}, {run.variant.name}, {split}")
+                _check_finite(vectors, f"{study.name}, {run.variant.name}, {split}")
                 array[:, rows] = vectors
             array.flush()
             del array
-            pq.write_table(pa.Table.from_pandas(kept, preserve_index=False), part / "words.parquet")
+            kept.to_parquet(part / "words.parquet", index=False)
             disk.write_meta(part, {
-                "key": key, "encoder": study.encoder.checkpoint, "variant": run.variant.name,
-                "shape": [layers, len(kept), width], "dtype": "float16", "dropped": dropped,
-                "windows": sum(len(a.windows) for a in alignments), "sentences": len(sentences),
-                "bytes": _sizes(part),
+                "key": key, "encoder": study.encoder.checkpoint, "variant": run.variant.name, "shape": shape,
+                "dtype": "float16", "dropped": dropped, "windows": sum(len(a.windows) for a in alignments),
+                "sentences": len(sentences), "bytes": _sizes(part),
             })  # fmt: skip
     del model
     gc.collect()

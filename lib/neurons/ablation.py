@@ -62,15 +62,23 @@ def ensure_layers(run: Run) -> pd.DataFrame:
 def table(run: Run) -> pd.DataFrame:
     """LCA's rows of ``ensure_layers`` and ``ensure_tests`` in one table: ``kind`` is "layer" or the test."""
     tests = ensure_tests(run).rename(columns={"test": "kind"})
-    layers = ensure_layers(run).assign(kind="layer", split="train", l1=tests["l1"].iloc[0])
+    layers = ensure_layers(run).assign(kind="layer", split="train")
+    layers["l1"] = layers["property"].map(tests.groupby("property")["l1"].first())
     both = pd.concat([layers, tests]).query("ranking == 'lca'")
     return both[["property", "kind", "layer", "neurons", "split", "accuracy", "l1"]].reset_index(drop=True)
 
 
 def _rank_and_test(run: Run) -> pd.DataFrame:
-    study, stores = run.study, activations.load(run)
+    """The tests of all corpora of the run, one after another; saves the rankings."""
+    tested = [_rank_and_test_corpus(run, corpus) for corpus in run.study.corpora_in_use]
+    _save(run, [ranked for _, ranks in tested for ranked in ranks])
+    return pd.concat([tests for tests, _ in tested], ignore_index=True)
+
+
+def _rank_and_test_corpus(run: Run, corpus: str) -> tuple[pd.DataFrame, list[Ranked]]:
+    study, stores = run.study, activations.load(run, corpus)
     words = {split: store.words for split, store in stores.items()}
-    sets = [probes.label_set(words, name) for name in study.properties]
+    sets = [probes.label_set(words, name) for name in study.corpora_in_use[corpus][1]]
     probe, l1 = _all_neuron_probe(stores, sets, run)
     cases = [
         (labels, own, ranked)
@@ -93,8 +101,8 @@ def _rank_and_test(run: Run) -> pd.DataFrame:
                 for test, by_size in predicted.items()
                 for n, found in zip(sizes, by_size, strict=True)
             ]
-    _save(run, [ranked for *_, ranked in cases])
-    return pd.DataFrame(rows, columns=["property", "ranking", "test", "neurons", "split", "accuracy", "l1"])
+    columns = ["property", "ranking", "test", "neurons", "split", "accuracy", "l1"]
+    return pd.DataFrame(rows, columns=columns), [ranked for *_, ranked in cases]
 
 
 def _save(run: Run, ranks: list[Ranked]) -> None:

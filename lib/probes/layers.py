@@ -20,10 +20,15 @@ def ensure_layer_counts(run: Run) -> pd.DataFrame:
 
 
 def _layer_counts(run: Run) -> pd.DataFrame:
-    study = run.study
-    stores = activations.load(run)
+    """The counts of all corpora of the run, one after another."""
+    tables = [table for corpus in run.study.corpora_in_use for table in _counts_of_corpus(run, corpus)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:
+    study, stores = run.study, activations.load(run, corpus)
     words = {split: store.words for split, store in stores.items()}
-    sets = label_sets(study, words)
+    sets = label_sets(words, study.corpora_in_use[corpus][1], study.seed)
     spec, device = ProbeSpec([s.target for s in sets]), encoders.device(study)
     (probe,) = fit_specs(stores["train"].vectors, [spec], study.probe, study.seed, device, "layer probes")
     rows = []
@@ -38,7 +43,7 @@ def _layer_counts(run: Run) -> pd.DataFrame:
             if not labelled.control:
                 for kind, guess in baselines(words, labelled, split).items():
                     rows += _counts(labelled, kind, -1, split, groups, texts, guess)
-    return pd.concat(rows, ignore_index=True)
+    return rows
 
 
 def _counts(

@@ -91,8 +91,9 @@ def examples_of(study: Study, task: str) -> list[Any]:
 CORPUS_CODE = tuple(f"corpora/{module}" for module in ("corpus", *params.FORMATS))
 
 
-def corpus_digest(study: Study) -> str:
-    """Digest of all that the sentences and labels of a study's corpus depend on."""
-    files = {split: disk.file_digest(name) for split, name in study.corpus.files.items()}
-    used = [pins().get(source) for source in sorted(study.corpus.sources(study.properties))]
-    return digest(code_key("corpus", CORPUS_CODE), study.corpus, study.properties, study.seed, files, used)
+def corpus_digest(study: Study, name: str) -> str:
+    """Digest of all that the sentences and labels of one of a study's corpora depend on."""
+    corpus, properties = study.corpora_in_use[name]
+    files = {split: disk.file_digest(file) for split, file in corpus.files.items()}
+    used = [pins().get(source) for source in sorted(corpus.sources(properties))]
+    return digest(code_key("corpus", CORPUS_CODE), corpus, properties, study.seed, files, used)

@@ -228,7 +228,10 @@ class Study(Section):
     scale: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str
     encoder: Encoder
-    corpus: Corpus
+    corpus: Corpus | None = None
+    """The corpus of all properties that have none of their own."""
+    corpora: dict[str, Corpus] = {}
+    """Property → its own corpus, laid over ``corpus`` (see ``loading.merge``)."""
     properties: list[str] = Field(min_length=1)
     tasks: list[Annotated[str, Field(pattern=r"^[a-z0-9_]+(-(half|quarter|\d+k?))?$")]]
     """What is fine-tuned on, with an amount where it is not all (``sst2-1k``); seeds are the Makefile's."""
@@ -241,17 +244,47 @@ class Study(Section):
     threads: Count
 
     @model_validator(mode="after")
-    def _known_properties(self) -> "Study":
-        known = ", ".join(self.corpus.properties)
-        for names, what in ((self.properties, "property"), (self.corpus.gold, "corpus.gold:")):
-            for name in names:
-                if name not in self.corpus.properties:
-                    raise ValueError(f"{what} '{name}' is not in corpus '{self.corpus.name}' (it has {known})")
+    def _corpora_fit(self) -> "Study":
+        own = {name: (f"corpora.{name}", corpus) for name, corpus in self.corpora.items()}
+        used = {name: own.get(name, ("corpus", self.corpus)) for name in self.properties}
+        first: dict[str, tuple[str, Corpus]] = {}
+        for name, (place, corpus) in (used | own).items():
+            if corpus is None:
+                raise ValueError(f"property '{name}' has no corpus: give corpus, or corpora.{name}")
+            for listed, what in (([name], "property"), (corpus.gold, f"{place}.gold:")):
+                if unknown := [p for p in listed if p not in corpus.properties]:
+                    known = f"(it has {', '.join(corpus.properties)})"
+                    raise ValueError(f"{what} '{unknown[0]}' is not in corpus '{corpus.name}' {known}")
+            if name in used and corpus != first.setdefault(corpus.name, (place, corpus))[1]:
+                raise ValueError(
+                    f"{first[corpus.name][0]} and {place} differ, but both are named '{corpus.name}': give one of "
+                    "them another name, or make them equal"
+                )
         return self
+
+    def corpus_of(self, name: str) -> Corpus:
+        """The corpus of a property."""
+        corpus = self.corpora.get(name, self.corpus)
+        assert corpus
+        return corpus
+
+    @property
+    def corpora_in_use(self) -> dict[str, tuple[Corpus, list[str]]]:
+        """Name of each corpus → the corpus and the study's properties that it labels."""
+        out: dict[str, tuple[Corpus, list[str]]] = {}
+        for name in self.properties:
+            corpus = self.corpus_of(name)
+            out.setdefault(corpus.name, (corpus, []))[1].append(name)
+        return out
+
+    @property
+    def sources(self) -> set[str]:
+        """The named sources that its corpora come from."""
+        return set().union(*(corpus.sources(properties) for corpus, properties in self.corpora_in_use.values()))
 
     def is_gold(self, name: str) -> bool:
         """Whether people assigned the labels of a property."""
-        return name in self.corpus.gold
+        return name in self.corpus_of(name).gold
 
     def table(self) -> pd.DataFrame:
         """The resolved parameters, one row each, for display."""

@@ -45,8 +45,9 @@ class Run:
     def ranking(self) -> Path:
         return self.folder / "ranking.npz"
 
-    def activations(self, split: str) -> Path:
-        return self.folder / "activations" / self.study.corpus.name / split
+    def activations(self, split: str, corpus: str | None = None) -> Path:
+        """The store of a split of a corpus; by default that of the first property."""
+        return self.folder / "activations" / (corpus or next(iter(self.study.corpora_in_use))) / split
 
     def notebook(self, step: str) -> Path:
         """The executed notebook of a step."""

@@ -49,7 +49,8 @@ def _training(run: Run) -> list[Any]:
 def _extraction(run: Run) -> list[Any]:
     study = run.study
     source = [] if run.variant.task else [inputs.checkpoint_digest(study), run.variant.name, study.seed]
-    return [source, inputs.corpus_digest(study), study.encoder.pooling, study.encoder.max_pieces, study.properties]
+    corpora = [inputs.corpus_digest(study, name) for name in study.corpora_in_use]
+    return [source, corpora, study.encoder.pooling, study.encoder.max_pieces, study.properties]
 
 
 STEPS = {
