@@ -140,7 +140,7 @@ def _train(run: Run, key: str) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     disk.need_space(run.model.parent, 4.0 * parameters * (2 * 3 + 1))  # two checkpoints of weights and Adam's moments
     encoded = data.map(_encode, batched=True, remove_columns=_texts(data), fn_kwargs={
-        "tok": tok, "longest": min(settings.max_pieces, encoders.limit(study, tok, model)),
+        "tok": tok, "longest": min(settings.max_subwords, encoders.max_length(study, tok, model)),
     })  # fmt: skip
     by_length = np.argsort(encoded["test"]["length"][:], kind="stable")  # little padding
     encoded |= {"dev": encoded["dev"].sort("length"), "test": encoded["test"].select(by_length)}

@@ -35,7 +35,7 @@ def expected(study, tok, model, words: list[str]) -> np.ndarray:
 @pytest.mark.parametrize("pooling", ["last", "first", "average"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_store_equals_a_forward_pass_per_sentence_in_corpus_order(make_study, kind: str, pooling: str) -> None:
-    study = make_study(kind, encoder__pooling=pooling, encoder__batch_pieces=100)
+    study = make_study(kind, encoder__pooling=pooling, encoder__batch_subwords=100)
     tables = corpora.load(study)
     stores = activations.load(Run(study, PRETRAINED))
     tok, model = encoders.tokenizer(study), encoders.pretrained(study)
@@ -76,7 +76,7 @@ def test_the_layers_differ_and_the_variants_differ(make_study) -> None:
 def test_the_size_of_a_batch_does_not_matter(make_study) -> None:
     stores = []
     for pieces in (1, 10_000):
-        run = Run(make_study(encoder__batch_pieces=pieces), PRETRAINED)
+        run = Run(make_study(encoder__batch_subwords=pieces), PRETRAINED)
         stores.append(np.array(activations.load(run)["test"].vectors, np.float32))
         shutil.rmtree(run.folder)
     np.testing.assert_allclose(stores[0], stores[1], rtol=2e-3, atol=4e-3)
@@ -91,7 +91,7 @@ def awkward(make_study, tmp_path: Path):
     files = {s: tmp_path / f"{s}.txt" for s in ("train", "dev", "test")}
     for i, file in enumerate(files.values()):
         write_columns(file, [*labelled_sentences(10, i), odd, long, giant])
-    return make_study("plain", files={s: str(f) for s, f in files.items()}, encoder__max_pieces=20)
+    return make_study("plain", files={s: str(f) for s, f in files.items()}, encoder__max_subwords=20)
 
 
 def test_words_without_a_vector_are_listed_and_their_neighbours_keep_their_rows(awkward) -> None:
@@ -304,7 +304,7 @@ def test_memory_does_not_grow_with_the_corpus(make_study, tmp_path: Path, monkey
                 file, [[(str(w), "A" if i % 2 else "B") for i, w in enumerate(rng.choice(words, 20))] for _ in range(n)]
             )
         study = make_study(
-            files={s: str(f) for s, f in files.items()}, encoder__checkpoint=str(folder), encoder__batch_pieces=512,
+            files={s: str(f) for s, f in files.items()}, encoder__checkpoint=str(folder), encoder__batch_subwords=512,
             corpus__train_words=10**6,
         )  # fmt: skip
         run = Run(study, PRETRAINED)

@@ -82,7 +82,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_place(key, value) -> None
         ("finetune.epochs", 0.0), ("finetune.batch_size", -8), ("seed", -1), ("seed", 2**32), ("threads", 0),
         ("ranking.top", 1.5), ("ranking.deltas", [0.01, 2.0]), ("ranking.l1", []), ("corpus.train_words", 0),
         ("encoder.pooling", "middle"), ("probe.order", "random"), ("device", "gpu"), ("device", "cuda:x"),
-        ("scale", "Mini Scale"), ("properties", []), ("tasks", ["SST-2"]), ("encoder.max_pieces", 0),
+        ("scale", "Mini Scale"), ("properties", []), ("tasks", ["SST-2"]), ("encoder.max_subwords", 0),
         ("task_data.train_examples", 0),
     ],
 )  # fmt: skip

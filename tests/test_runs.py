@@ -83,7 +83,7 @@ def keys(make_study, tmp_path: Path):
         ({"finetune__learning_rate": 0.5}, "finetune extract layers neurons"),
         ({"task_data__train_examples": 7}, "finetune extract layers neurons"),
         ({"corpus__test_words": 17}, "extract layers neurons"), ({"corpus__gold": []}, "extract layers neurons"),
-        ({"encoder__max_pieces": 32}, "finetune extract layers neurons"),
+        ({"encoder__max_subwords": 32}, "finetune extract layers neurons"),
         ({"seed": 7}, "finetune extract layers neurons"), ({"kind": "plain"}, "finetune extract layers neurons"),
         ({"device": "cuda:1"}, ""), ({"threads": 2}, ""), ({"title": "other"}, ""),
         ({"task_data__glue": "elsewhere"}, ""),

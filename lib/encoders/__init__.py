@@ -1,6 +1,6 @@
 """Encoders: checkpoints, the alignment of words and sub-words, and the store of word vectors."""
 
-from lib.encoders.alignment import align, pieces
+from lib.encoders.alignment import align, show_subwords
 from lib.encoders.checkpoints import (
     EncoderError,
     architecture,
@@ -12,7 +12,7 @@ from lib.encoders.checkpoints import (
     finetuned,
     head,
     layers_of,
-    limit,
+    max_length,
     pretrained,
     quiet,
     randomised,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import embedding_bag
 from tqdm.auto import tqdm
 
 from lib import corpora, disk, encoders
@@ -111,7 +112,7 @@ def extract(
     model: PreTrainedModel,
     alignments: list[Alignment],
     pad_id: int,
-    batch_pieces: int | None = None,
+    batch_subwords: int | None = None,
     pooling: str = "last",
     title: str = "extraction",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -123,7 +124,7 @@ def extract(
     Parameters
     ----------
     alignments : one per sentence (``encoders.align``).
-    batch_pieces : sub-words per forward pass, padding included; default as in ``params.Encoder``.
+    batch_subwords : sub-words per forward pass, padding included; default as in ``params.Encoder``.
     pooling : ``last``, ``first`` or ``average`` sub-word of the word.
 
     Yields
@@ -131,12 +132,12 @@ def extract(
     rows : [n] numbers of the represented words, counted over all sentences in corpus order.
     vectors : [layers, n, width] float32.
     """
-    batch_pieces = batch_pieces or (512 if model.device.type == "cpu" else 16_384)
+    batch_subwords = batch_subwords or (512 if model.device.type == "cpu" else 16_384)
     at = _first_rows(alignments)
     windows = [(at[i], w) for i, a in enumerate(alignments) for w in a.windows]
     windows.sort(key=lambda pair: -len(pair[1].ids))
     total = sum(len(w.ids) for _, w in windows)
-    with torch.inference_mode(), tqdm(total=total, desc=title, unit="piece", unit_scale=True, leave=False) as bar:
+    with torch.inference_mode(), tqdm(total=total, desc=title, unit="sub-word", unit_scale=True, leave=False) as bar:
         start = number = 0
         padded = not reads_padding(model, [w for _, w in windows], pad_id)
         while start < len(windows):
@@ -144,7 +145,7 @@ def extract(
                 _trim()
             number += 1
             longest = len(windows[start][1].ids)
-            batch = windows[start : start + max(1, batch_pieces // longest)]
+            batch = windows[start : start + max(1, batch_subwords // longest)]
             batch = batch if padded else [(r, w) for r, w in batch if len(w.ids) == longest]
             start += len(batch)
             rows = np.concatenate([first[w.words] for first, w in batch])
@@ -193,30 +194,17 @@ def _forward(model: PreTrainedModel, windows: list[Window], pad_id: int, pooling
     for i, window in enumerate(windows):
         ids[i, : len(window.ids)] = torch.from_numpy(window.ids)
         mask[i, : len(window.ids)] = 1
-    place = model.device
-    options = {"use_mems": False} if model.config.model_type == "xlnet" else {}
-    hidden = model(ids.to(place), attention_mask=mask.to(place), output_hidden_states=True, **options).hidden_states
-    spans = np.concatenate([w.spans + i * length for i, w in enumerate(windows)])  # positions in the flattened batch
-    first, last = (torch.from_numpy(np.ascontiguousarray(s)).to(place) for s in spans.T)
+    inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+    inputs |= {"use_mems": False} if model.config.model_type == "xlnet" else {}
+    hidden = model(**inputs, output_hidden_states=True).hidden_states
     flat = [h.reshape(-1, h.shape[-1]) for h in hidden]
+    spans = np.concatenate([w.spans + i * length for i, w in enumerate(windows)]).astype(np.int64)  # rows of ``flat``
     if pooling != "average":
-        where = last if pooling == "last" else first
-        return torch.stack([h.index_select(0, where).float() for h in flat])
-    lengths = last - first + 1
-    pieces = torch.repeat_interleave(first, lengths) + _ramp(lengths)
-    word = torch.repeat_interleave(torch.arange(len(first), device=place), lengths)
-    return torch.stack(
-        [
-            torch.zeros(len(first), h.shape[-1], device=place).index_add_(0, word, h[pieces].float()) / lengths[:, None]
-            for h in flat
-        ]
-    )
-
-
-def _ramp(lengths: torch.Tensor) -> torch.Tensor:
-    """0 … n-1 for each n of ``lengths``, one after another."""
-    ends = torch.cumsum(lengths, 0)
-    return torch.arange(int(ends[-1]), device=lengths.device) - torch.repeat_interleave(ends - lengths, lengths)
+        rows = torch.from_numpy(spans[:, 1 if pooling == "last" else 0].copy()).to(model.device)
+        return torch.stack([h.index_select(0, rows).float() for h in flat])
+    rows = torch.from_numpy(np.concatenate([np.arange(first, last + 1) for first, last in spans])).to(model.device)
+    starts = torch.from_numpy(np.cumsum([0, *(spans[:-1, 1] - spans[:-1, 0] + 1)])).to(model.device)
+    return torch.stack([embedding_bag(rows, h.float(), starts, mode="mean") for h in flat])
 
 
 def _whole(folder: Path, key: str) -> bool:
@@ -238,14 +226,14 @@ def _fill(run: Run, missing: list[tuple[str, str]], key: str) -> None:
     disk.need_space(run.folder, sum(2.0 * layers * width * len(table) for table in tables.values()))
     for (split, corpus), table in tables.items():
         sentences = [words.tolist() for _, words in table.groupby("sentence", sort=False)["word"]]
-        alignments = encoders.align(tok, sentences, encoders.limit(study, tok, model))
+        alignments = encoders.align(tok, sentences, encoders.max_length(study, tok, model))
         kept, dropped = _kept(table, alignments)
         shape = (layers, len(kept), width)
         with disk.being_made(run.activations(split, corpus)) as part:
             part.mkdir()
             array = np.lib.format.open_memmap(part / "activations.npy", mode="w+", dtype=np.float16, shape=shape)
             disk.reserve(part / "activations.npy")
-            options = (tok.pad_token_id or 0, study.encoder.batch_pieces, study.encoder.pooling, f"extract {split}")
+            options = (tok.pad_token_id or 0, study.encoder.batch_subwords, study.encoder.pooling, f"extract {split}")
             for rows, vectors in extract(model, alignments, *options):
                 _check_finite(vectors, f"{study.name}, {run.variant.name}, {split}")
                 array[:, rows] = vectors

@@ -347,9 +347,9 @@ def check(study: Study) -> None:
         )
     if tok.pad_token in (tok.eos_token, tok.sep_token, tok.unk_token, tok.bos_token):
         print(f"{place} has no padding token: {tok.pad_token} stands for it (padding is masked)")
-    longest = limit(study, tok, model)
+    longest = max_length(study, tok, model)
     text = tok(" ".join(_words_of(tok)), verbose=False)["input_ids"]
-    hints = {min(8, longest): "this version of transformers cannot run it", longest: "lower encoder.max_pieces"}
+    hints = {min(8, longest): "this version of transformers cannot run it", longest: "lower encoder.max_subwords"}
     for length, hint in hints.items():
         try:
             layers_of(model, (text * length)[:length])
@@ -400,14 +400,14 @@ def safe_weights(study: Study) -> dict[str, bool]:
     return {"use_safetensors": True}
 
 
-def limit(study: Study, tok: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+def max_length(study: Study, tok: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """Longest input in sub-words, special tokens included."""
     positions = getattr(model.config, "max_position_embeddings", None) or -1
     if positions < 1:  # relative positions (XLNet says -1): any length
         positions = 10**9
     elif (padding := _counted_from(model)) is not None:
         positions -= padding + 1
-    return min(study.encoder.max_pieces or 512, positions, tok.model_max_length)
+    return min(study.encoder.max_subwords or 512, positions, tok.model_max_length)
 
 
 def _counted_from(model: PreTrainedModel) -> int | None:

@@ -83,10 +83,10 @@ class Encoder(Section):
     """Needed only for a checkpoint that is not safetensors: the digest its weight file must have."""
     pooling: Literal["last", "first", "average"] = "last"
     """Which sub-word stands for the word (method: the last)."""
-    max_pieces: Count | None = None
+    max_subwords: Count | None = None
     """Longest input in sub-words; default: what the encoder was built for, at most 512. Longer
     sentences are read in windows."""
-    batch_pieces: Count | None = None
+    batch_subwords: Count | None = None
     """Sub-words per forward pass of the extraction, padding included; default: 512 on a CPU (what its caches hold),
     16,384 elsewhere."""
 
@@ -185,7 +185,7 @@ class Finetune(Section):
     warmup: Fraction = 0.0
     """The share of the updates over which the learning rate rises to its value, before it falls to 0."""
     weight_decay: Penalty = 0.0
-    max_pieces: Count = 128
+    max_subwords: Count = 128
     evaluations: Count = 6
     """Points of the learning curve."""
 

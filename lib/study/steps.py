@@ -41,7 +41,7 @@ class Step:
 
 def _training(run: Run) -> list[Any]:
     study, data = run.study, run.study.task_data
-    settings = [inputs.checkpoint_digest(study), study.finetune, study.encoder.max_pieces, study.seed]
+    settings = [inputs.checkpoint_digest(study), study.finetune, study.encoder.max_subwords, study.seed]
     amounts = data.model_dump(exclude={"own", "glue", "glue_revision"})
     return [run.variant.name, *settings, amounts, *inputs.examples_of(study, run.variant.task or "")]
 
@@ -50,7 +50,7 @@ def _extraction(run: Run) -> list[Any]:
     study = run.study
     source = [] if run.variant.task else [inputs.checkpoint_digest(study), run.variant.name, study.seed]
     corpora = [inputs.corpus_digest(study, name) for name in study.corpora_in_use]
-    return [source, corpora, study.encoder.pooling, study.encoder.max_pieces, study.properties]
+    return [source, corpora, study.encoder.pooling, study.encoder.max_subwords, study.properties]
 
 
 STEPS = {

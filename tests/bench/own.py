@@ -112,8 +112,8 @@ def limits(run: Run) -> dict:
     hook = model.register_forward_pre_hook(lambda _, *given: batches.append(given), with_kwargs=True)
     for table in tables.values():
         sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]
-        aligned = encoders.align(tok, sentences, encoders.limit(study, tok, model))
-        for _ in activations.extract(model, aligned, tok.pad_token_id or 0, study.encoder.batch_pieces):
+        aligned = encoders.align(tok, sentences, encoders.max_length(study, tok, model))
+        for _ in activations.extract(model, aligned, tok.pad_token_id or 0, study.encoder.batch_subwords):
             pass
     hook.remove()
     words, labels = len(tables["train"]), tables["train"]["pos"].astype(str).nunique()
