@@ -37,7 +37,7 @@ def selected(
     if not studies and (problems := [*loading.problems(scale)]):
         raise ParameterError("\n".join(problems))
     found = []
-    for name in studies or [n for n, (its_scale, _) in loading.studies().items() if its_scale == scale]:
+    for name in studies or [n for n, its_scale in loading.studies().items() if its_scale == scale]:
         study = loading.load(name, "full", overrides)
         tuned = [Variant.parse(task, seed) for task in conditions or study.tasks for seed in seeds]
         found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]

@@ -611,4 +611,4 @@ def test_a_tokenizer_that_has_to_be_converted_is_refused_with_the_way_to_do_it(c
 
 def test_a_home_folder_is_not_taken_for_a_hub_id(study_of) -> None:
     with pytest.raises(EncoderError, match="write the path in full"):
-        encoders.checkpoint(study_of("~/bert"))
+        encoders.locate(study_of("~/bert"))

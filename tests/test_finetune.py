@@ -77,10 +77,10 @@ def test_a_separable_task_is_learnt_and_kept(run_of, monkeypatch) -> None:
     assert found.curve["step"].is_monotonic_increasing
     assert found.curve["dev_accuracy"].iloc[-1] > 0.8
     assert found.curve["train_loss"].iloc[-1] < found.curve["train_loss"].iloc[0]
-    left = files(run.folder)
+    left = files(run.model)
     assert "model.safetensors" in left
     assert not [name for name in left if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
-    assert not list(run.folder.glob(".checkpoints*"))
+    assert not list(run.model.parent.glob(".checkpoints*"))
     before, after = (weights(f) for f in (Path(run.study.encoder.checkpoint), run.model))
     encoder = encoders.finetuned(run.model).state_dict()
     assert torch.equal(
@@ -237,9 +237,9 @@ def test_another_gpu_than_the_first_is_refused_for_fine_tuning(run_of, monkeypat
 
 def test_the_majority_is_the_best_constant_answer() -> None:
     gold = np.array([0, 0, 0, 1])
-    assert finetune.constant(tasks.Task(("text",), ("a", "b"), "accuracy"), gold) == 0.75
-    assert finetune.constant(tasks.Task(("text",), (), "pearson"), gold) == 0.0
-    assert finetune.constant(tasks.Task(("text",), ("a", "b"), "matthews"), gold) == 0.0
+    assert finetune.majority_score(tasks.Task(("text",), ("a", "b"), "accuracy"), gold) == 0.75
+    assert finetune.majority_score(tasks.Task(("text",), (), "pearson"), gold) == 0.0
+    assert finetune.majority_score(tasks.Task(("text",), ("a", "b"), "matthews"), gold) == 0.0
 
 
 @pytest.mark.slow
@@ -260,7 +260,7 @@ def test_a_training_that_diverges_ends_in_an_error_and_leaves_nothing(run_of) ->
         ):
             finetune.load(run)
         assert not run.model.exists()
-        assert not list(run.folder.glob(".checkpoints*"))
+        assert not list(run.model.parent.glob(".checkpoints*"))
 
 
 def test_weights_that_overflow_at_the_last_update_are_not_kept(run_of, monkeypatch) -> None:

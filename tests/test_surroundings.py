@@ -240,12 +240,12 @@ def test_a_parameter_file_is_found_as_yaml_reads_it(folder: Path, content: bytes
     (folder / "größe.v2.yaml").write_bytes(content)
     (folder / "other.yaml").write_text("scale: others\ntasks: [cola]\n")
     (folder / "._größe.v2.yaml").write_bytes(b"\x00\x05\x16\x07")
-    assert loading.studies() == {"größe.v2": ("mine", ["rte", "sst2-1k"]), "other": ("others", ["cola"])}
+    assert loading.studies() == {"größe.v2": "mine", "other": "others"}
 
 
 def test_a_file_that_is_not_yaml_keeps_its_scale_so_that_its_error_is_told(folder: Path) -> None:
     (folder / "broken.yaml").write_text("scale: mine\ntitle: a: b\n")
-    assert loading.studies() == {"broken": ("mine", [])}
+    assert loading.studies() == {"broken": "mine"}
     (folder / "broken.yaml").write_text("[")
     (folder / "list.yaml").write_text("- scale: mine\n")
     assert not [*loading.problems("None")]

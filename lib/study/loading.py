@@ -75,19 +75,15 @@ def _read(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError):
         text = file.read_text(encoding="utf-8", errors="replace")
         line = re.search(r"^\ufeff?scale\s*:\s*['\"]?([\w.-]+)", text, re.MULTILINE)
-        data = {"scale": line[1] if line else None, "tasks": []}
+        return {"scale": line and line[1]}
     return data if isinstance(data, dict) else {}
 
 
-def studies() -> dict[str, tuple[str, list[str]]]:
-    """Name of each study in ``params/`` → its scale and its tasks."""
-    folder, out = params.ROOT / "params", {}
+def studies() -> dict[str, str]:
+    """Name of each study in ``params/`` → its scale."""
+    folder = params.ROOT / "params"
     base = _read(folder / "base.yaml") if (folder / "base.yaml").is_file() else {}
-    for name in _names(base.get("sizes")):
-        data = base | _read(folder / f"{name}.yaml")
-        tasks = data.get("tasks") if isinstance(data.get("tasks"), list) else []
-        out[name] = str(data.get("scale")), [t for t in tasks if isinstance(t, str) and not UNFIT.search(t)]
-    return out
+    return {name: str((base | _read(folder / f"{name}.yaml")).get("scale")) for name in _names(base.get("sizes"))}
 
 
 def problems(scale: str) -> Iterator[str]:
@@ -95,7 +91,7 @@ def problems(scale: str) -> Iterator[str]:
     wrong = [file for file in _files() if not _fits(file) and str(_read(file).get("scale")) == scale]
     for file in wrong:
         yield f"params/{file.name} is no name for a study: rename it to params/{UNFIT.sub('-', file.stem)}.yaml"
-    scales = sorted({its_scale for its_scale, _ in studies().values()})
+    scales = sorted(set(studies().values()))
     if not wrong and scale not in scales:
         yield f"no file in params/ has 'scale: {scale}'; there are {', '.join(scales)}"
 

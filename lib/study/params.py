@@ -75,34 +75,40 @@ FORMATS = {
 
 
 class Encoder(Section):
+    """Which encoder, and how words are read from it.
+
+    ``checkpoint`` : a named source (``lib.sources``), a folder, or a hub id. ``revision`` : hub commit; pin it for a
+    result that can be repeated. ``weights_sha256`` : the digest that its weight file must have; needed only for a
+    checkpoint that is not safetensors. ``pooling`` : which sub-word stands for the word (method: the last).
+    ``max_subwords`` : longest input, longer sentences are read in windows; default: what the encoder was built for, at
+    most 512. ``batch_subwords`` : per forward pass of the extraction, padding included; default: 512 on a CPU (what its
+    caches hold), 16,384 elsewhere.
+    """
+
     checkpoint: str
-    """A named source (``lib.sources``), a folder, or a model hub id."""
     revision: str | None = None
-    """Hub commit; pin it for a result that can be repeated."""
     weights_sha256: str | None = None
-    """Needed only for a checkpoint that is not safetensors: the digest its weight file must have."""
     pooling: Literal["last", "first", "average"] = "last"
-    """Which sub-word stands for the word (method: the last)."""
     max_subwords: Count | None = None
-    """Longest input in sub-words; default: what the encoder was built for, at most 512. Longer
-    sentences are read in windows."""
     batch_subwords: Count | None = None
-    """Sub-words per forward pass of the extraction, padding included; default: 512 on a CPU (what its caches hold),
-    16,384 elsewhere."""
 
 
 class Corpus(Section):
+    """Word-labelled sentences in three splits.
+
+    ``source`` : the named source (format brown). ``files`` : the file of each split (format columns); without ``dev``,
+    every tenth training sentence is held out. ``columns`` : which column (from 0) is the word and which is each
+    property, e.g. ``{word: 0, pos: 1}``. ``gold`` : the properties whose labels people assigned; all others
+    are marked silver wherever they are shown.
+    """
+
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     format: Literal[*FORMATS]
     source: str | None = None
-    """brown: the named source. columns: not used."""
     files: dict[Literal["train", "dev", "test"], str] = {}
-    """columns: the file of each split. Without ``dev``, every tenth training sentence is held out."""
     columns: dict[str, int] = {}
-    """columns: which column (from 0) is the word and which is each property, e.g. ``{word: 0, pos: 1}``."""
     separator: Literal["whitespace", "tab"] = "whitespace"
     gold: list[str] = Field(default_factory=lambda known: [*FORMATS[known["format"]].gold])
-    """The properties whose labels people assigned; every other property is marked silver wherever it is shown."""
     train_words: Count
     dev_words: Count
     test_words: Count
@@ -134,7 +140,10 @@ class Corpus(Section):
 
 
 class OwnTask(Section):
-    """A downstream task of the user's own: a table of texts and labels for training and one for testing."""
+    """A downstream task of the user's own: a table of texts and labels for training and one for testing.
+
+    ``labels`` : class names in the order of their numbers; absent: a regression on the column ``label``.
+    """
 
     format: Literal["csv", "json", "parquet"]
     files: dict[Literal["train", "test"], str]
@@ -142,7 +151,6 @@ class OwnTask(Section):
     text_pair: str | None = None
     label: str = "label"
     labels: list[Annotated[str, Field(min_length=1)]] | None = None
-    """Class names in the order of their numbers; absent: a regression on the column ``label``."""
 
     @field_validator("files")
     @classmethod
@@ -167,53 +175,55 @@ class OwnTask(Section):
         return self
 
 
-class Tasks(Section):
+class TaskData(Section):
+    """The data of the tasks. ``glue`` : hub id or local folder. ``*_examples`` : at most this many; default: all."""
+
     glue: str = "nyu-mll/glue"
-    """Hub id or local folder of GLUE."""
     glue_revision: str | None = None
     own: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], OwnTask] = {}
     train_examples: Count | None = None
-    """At most this many; default: all."""
     dev_examples: Count | None = None
     test_examples: Count | None = None
 
 
-class Finetune(Section):
+class FinetuneSettings(Section):
+    """``warmup`` : the share of the updates over which the learning rate rises to its value, before it falls to 0.
+    ``evaluations`` : points of the learning curve."""
+
     epochs: Positive
     batch_size: Count
     learning_rate: Positive
-    warmup: Fraction = 0.0
-    """The share of the updates over which the learning rate rises to its value, before it falls to 0."""
+    warmup: Fraction
     weight_decay: Penalty = 0.0
     max_subwords: Count = 128
-    evaluations: Count = 6
-    """Points of the learning curve."""
+    evaluations: Count
 
 
 class ProbeSettings(Section):
+    """``l1``, ``l2`` : λ1 and λ2 of λ1·Σ|W| + λ2·‖W‖₂ (weights only). ``standardise`` : scale every neuron to mean 0
+    and deviation 1 over the training words; false is the paper's way (raw)."""
+
     epochs: Count
     batch_size: Count
     learning_rate: Positive
     l1: Penalty
-    """λ1 of λ1·Σ|W| + λ2·‖W‖₂ (weights only)."""
     l2: Penalty
     standardise: bool = True
-    """Scale every neuron to mean 0 and deviation 1 over the training words; false is the paper's way (raw)."""
     order: Literal["shuffled", "corpus"] = "shuffled"
 
 
 class RankingSettings(Section):
+    """``l1`` : values of λ1 = λ2 to try; with several, the best by LCA's search score. ``min_label_words`` : labels
+    with fewer training words are left out of the ordering. ``sizes`` : fractions of all neurons that a probe is
+    retrained on, ascending; the last is 1. ``top`` : the fraction of all neurons whose distribution over layers is
+    shown. ``deltas`` : relative loss of accuracy allowed to the minimal set."""
+
     l1: list[Penalty] = Field(min_length=1)
-    """Values of λ1 = λ2 to try; with several, the best by the search score of LCA."""
     mass_steps: Count = 1000
     min_label_words: Count = 100
-    """Labels with fewer training words are left out of the ordering."""
     sizes: list[Fraction] = Field(min_length=1)
-    """Fractions of all neurons that a probe is retrained on, ascending; the last is 1."""
     top: Fraction
-    """The fraction of all neurons whose distribution over layers is shown."""
     deltas: list[Fraction] = Field(min_length=1)
-    """Relative loss of accuracy allowed to the minimal set."""
 
     @model_validator(mode="after")
     def _ascending(self) -> "RankingSettings":
@@ -223,20 +233,24 @@ class RankingSettings(Section):
 
 
 class Study(Section):
+    """All parameters of a study.
+
+    ``corpus`` : of all properties that have none of their own. ``corpora`` : property → its own corpus, laid over
+    ``corpus`` (``loading.merge``). ``tasks`` : what is fine-tuned on, with an amount where it is not all (``sst2-1k``);
+    seeds are the Makefile's.
+    """
+
     name: str
     size: str
     scale: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str
     encoder: Encoder
     corpus: Corpus | None = None
-    """The corpus of all properties that have none of their own."""
     corpora: dict[str, Corpus] = {}
-    """Property → its own corpus, laid over ``corpus`` (see ``loading.merge``)."""
     properties: list[str] = Field(min_length=1)
     tasks: list[Annotated[str, Field(pattern=r"^[a-z0-9_]+(-(half|quarter|\d+k?))?$")]]
-    """What is fine-tuned on, with an amount where it is not all (``sst2-1k``); seeds are the Makefile's."""
-    task_data: Tasks
-    finetune: Finetune
+    task_data: TaskData
+    finetune: FinetuneSettings
     probe: ProbeSettings
     ranking: RankingSettings
     seed: int = Field(ge=0, lt=2**32)

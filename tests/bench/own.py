@@ -37,7 +37,7 @@ def prepare(run: Run) -> dict:
     sentences = {split: int(t["sentence"].nunique()) for split, t in tables.items()}
     device, tags = encoders.device(study), tables["train"]["pos"].astype(str)
     return {
-        "model": encoders.checkpoint(study), "store": str(run.activations("train") / "activations.npy"),
+        "model": encoders.locate(study), "store": str(run.activations("train") / "activations.npy"),
         "sentences": {**sentences, "all": sum(sentences.values())}, "words": {s: len(t) for s, t in tables.items()},
         "labels": tags.nunique(), "majority": tags.mode()[0], "shape": encoders.shape(study),
         "seed": study.seed, "steps": study.ranking.mass_steps, "torch": torch.__version__,
