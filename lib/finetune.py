@@ -48,7 +48,7 @@ class Finetuned:
     meta: dict[str, Any]
 
 
-def load(run: Run) -> Finetuned:
+def ensure(run: Run) -> Finetuned:
     """The fine-tuned encoder of a run, trained now if it is missing or of other parameters.
 
     A killed training goes on from its last checkpoint.

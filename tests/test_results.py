@@ -203,7 +203,7 @@ def test_scores_are_those_of_the_parameters_asked_for(make_study, source) -> Non
     for run, updates in ((longer, 4), (shorter, 2)):  # the same folder
         with pytest.raises(disk.StaleResult, match="other parameters or code: fine-tune it in notebook 01"):
             results.scores([run])
-        finetune.load(run)
+        finetune.ensure(run)
         assert results.scores([run])["updates"].tolist() == [updates]
 
 

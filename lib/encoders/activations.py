@@ -51,7 +51,7 @@ class Activations:
         return self.vectors.shape[2]
 
 
-def load(run: Run, corpus: str | None = None) -> dict[str, Activations]:
+def ensure(run: Run, corpus: str | None = None) -> dict[str, Activations]:
     """The stores of the three splits of a corpus; by default that of the run's first property.
 
     Stores of the run's corpora that are missing, unfinished or of other parameters are extracted now, all in one go.
@@ -105,7 +105,7 @@ def encoder(run: Run) -> PreTrainedModel:
         return encoders.randomised(run.study)
     from lib import finetune  # here: Trainer takes seconds to import, and most runs do not need it
 
-    return encoders.finetuned(finetune.load(run).folder)
+    return encoders.finetuned(finetune.ensure(run).folder)
 
 
 def extract(

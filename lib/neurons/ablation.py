@@ -76,7 +76,7 @@ def _rank_and_test(run: Run) -> pd.DataFrame:
 
 
 def _rank_and_test_corpus(run: Run, corpus: str) -> tuple[pd.DataFrame, list[Ranked]]:
-    study, stores = run.study, activations.load(run, corpus)
+    study, stores = run.study, activations.ensure(run, corpus)
     words = {split: store.words for split, store in stores.items()}
     sets = [probes.label_set(words, name) for name in study.corpora_in_use[corpus][1]]
     probe, l1 = _all_neuron_probe(stores, sets, run)

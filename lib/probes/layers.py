@@ -26,7 +26,7 @@ def _layer_counts(run: Run) -> pd.DataFrame:
 
 
 def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:
-    study, stores = run.study, activations.load(run, corpus)
+    study, stores = run.study, activations.ensure(run, corpus)
     words = {split: store.words for split, store in stores.items()}
     sets = label_sets(words, study.corpora_in_use[corpus][1], study.seed)
     spec, device = ProbeSpec([s.target for s in sets]), encoders.device(study)

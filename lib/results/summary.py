@@ -48,7 +48,7 @@ def train_missing(wanted: Iterable[Run]) -> None:
         if run.variant.task and not runs.is_current(run, "finetune"):
             from lib import finetune  # here: Trainer takes two seconds to import
 
-            finetune.load(run)
+            finetune.ensure(run)
 
 
 def top_third(per_layer: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def extract(run: Run) -> dict:
     disk.remove(folder)
     activations.encoder(run)  # imports the encoder's modules before the clock starts
     start = clock()
-    activations.load(run)
+    activations.ensure(run)
     return {"seconds": clock() - start, "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())}
 
 
@@ -69,7 +69,7 @@ def probe(run: Run) -> dict:
 
 
 def _load(run: Run) -> tuple[dict[str, Activations], Labels]:
-    stores = activations.load(run)
+    stores = activations.ensure(run)
     return stores, probes.label_set({split: s.words for split, s in stores.items()}, "pos")
 
 
