@@ -272,12 +272,12 @@ def _class(value: Any, known: dict[str, int]) -> tuple[bool, int | None]:
     text = str(value)
     if text in known:
         return True, known[text]
-    whole = re.fullmatch(r"(0|[1-9][0-9]{0,8})(\.0*)?", text)
-    if not whole:
+    digits = re.fullmatch(r"(0|[1-9][0-9]{0,8})(\.0*)?", text)
+    if not digits:
         return False, None
-    if whole[1] in known:
-        return True, known[whole[1]]
-    return False, int(whole[1]) if int(whole[1]) < len(known) else None
+    if digits[1] in known:
+        return True, known[digits[1]]
+    return False, int(digits[1]) if int(digits[1]) < len(known) else None
 
 
 def numbers(table: Table, column: str) -> pa.Array:

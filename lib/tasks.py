@@ -110,18 +110,18 @@ def load(study: Study, variant: Variant) -> datasets.DatasetDict:
             raise TaskError(f"task '{name}': {len(train)} training examples cannot be split into train and dev")
         parts = train.train_test_split(test_size=0.1, seed=study.seed)
         data = datasets.DatasetDict(train=parts["train"], dev=parts["test"], test=test)
-    limits = {"train": variant.examples or study.task_data.train_examples, "dev": study.task_data.dev_examples}
-    limits["test"] = study.task_data.test_examples
-    for split, limit in limits.items():
+    amounts = study.task_data
+    limits = {"train": variant.examples or amounts.train_examples, "dev": amounts.dev_examples}
+    for split, limit in (limits | {"test": amounts.test_examples}).items():
         if limit and limit < len(data[split]):
             data[split] = data[split].shuffle(seed=study.seed).select(range(limit))
         if not len(data[split]):
             raise TaskError(f"task '{name}': the {split} split is empty")
-    found = set(data["train"]["label"][:])
-    if spec.labels and len(found) < 2:
+    classes = set(data["train"]["label"][:])
+    if spec.labels and len(classes) < 2:
         raise TaskError(
             f"task '{name}': all {len(data['train'])} training examples are of the class "
-            f"'{spec.labels[found.pop()]}'; a task needs examples of two classes at least"
+            f"'{spec.labels[classes.pop()]}'; a task needs examples of two classes at least"
         )
     return data
 
@@ -153,12 +153,12 @@ def _examples(study: Study, spec: Task, name: str, split: str) -> datasets.Datas
     own = study.task_data.own.get(name)
     label = own.label if own else "label"
     try:
-        found = _tables(study, name, split, [*spec.columns, label])
+        parts = _tables(study, name, split, [*spec.columns, label])
         # GLUE counts as it is: two questions of QQP's are empty.
-        whole = pa.concat_tables(_checked(table, spec, label, may_be_empty=not own) for table in found)
+        table = pa.concat_tables(_checked(part, spec, label, may_be_empty=not own) for part in parts)
     except TableError as error:
         raise TaskError(f"task '{name}', {split}, {error}") from error
-    return datasets.Dataset.from_dict({c: whole.column(c) for c in whole.column_names})
+    return datasets.Dataset.from_dict({c: table.column(c) for c in table.column_names})
 
 
 def _checked(table: Table, spec: Task, label: str, may_be_empty: bool) -> pa.Table:
@@ -178,7 +178,7 @@ def _tables(study: Study, name: str, split: str, columns: list[str]) -> list[Tab
     if folder.is_dir():
         return [tables.read(file, "parquet", columns) for file in _copied(folder, name, split)]
     try:
-        found = datasets.load_dataset(data.glue, name=name, revision=data.glue_revision, split=split)
+        examples = datasets.load_dataset(data.glue, name=name, revision=data.glue_revision, split=split)
     except Exception as error:  # datasets raises some twenty kinds
         advice = "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
         if getattr(error, "filename", None):
@@ -187,7 +187,7 @@ def _tables(study: Study, name: str, split: str, columns: list[str]) -> list[Tab
             f"task '{name}' could not be read from {data.glue}: there is no folder {folder}, and from the model hub it "
             f"did not come ({tables.reason(error)}). {advice}"
         ) from error
-    return [tables.of_arrow(data.glue, found.with_format("arrow")[:], columns)]
+    return [tables.of_arrow(data.glue, examples.with_format("arrow")[:], columns)]
 
 
 def _copied(folder: Path, name: str, split: str) -> list[Path]:
@@ -199,8 +199,8 @@ def _copied(folder: Path, name: str, split: str) -> list[Path]:
             f"task '{name}' could not be read from {folder}: there is no file {name}/{split}-*.parquet (in {name}/: "
             f"{', '.join(there)[:300] or 'nothing'}); set task_data.glue to the folder of a copy laid out as on the hub"
         )
-    told = re.search(r"-of-(\d+)", files[0].name)
-    count = int(told[1]) if told else len(files)
+    of = re.search(r"-of-(\d+)", files[0].name)
+    count = int(of[1]) if of else len(files)
     if len(files) != count:
         raise TaskError(
             f"task '{name}' could not be read from {folder}: {name}/ has {len(files)} files of its {split} split, and "

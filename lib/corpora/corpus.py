@@ -107,23 +107,23 @@ def _splits(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, l
 
 
 def _cut(corpus: Corpus, split: str, sentences: Iterable[Sentence]) -> list[Sentence]:
-    """The different ones of the first sentences of a split, up to its number of words."""
-    kept: dict[tuple[str, ...], Sentence] = {}
+    """The first sentences of a split, up to its number of words, without repetitions; in plain quotes."""
+    different: dict[tuple[str, ...], Sentence] = {}
     words = repeated = 0
     for sentence in sentences:
         form = tuple(plain_quotes(word) for word in sentence.words)
         if words >= getattr(corpus, f"{split}_words"):
             break
-        if form in kept:
+        if form in different:
             repeated += 1
             continue
-        kept[form] = sentence._replace(words=[*form])
+        different[form] = sentence._replace(words=[*form])
         words += len(form)
-    if not kept:
+    if not different:
         raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
-    if repeated > MANY * (read := len(kept) + repeated):
+    if repeated > MANY * (read := len(different) + repeated):
         print(f"corpus '{corpus.name}', {split}: {repeated} of {read} sentences repeat another one and are dropped")
-    return [*kept.values()]
+    return [*different.values()]
 
 
 def _table(sentences: list[Sentence], properties: Sequence[str]) -> pd.DataFrame:

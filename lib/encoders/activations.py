@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import embedding_bag
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from lib import corpora, disk, encoders
@@ -63,14 +64,14 @@ def ensure(run: Run, corpus: str | None = None) -> dict[str, Activations]:
     """
     key = run.key("extract")
     with disk.lock(run.folder / "activations"):
-        if missing := [place for place in _places(run) if not _whole(run.activations(*place), key)]:
+        if missing := [place for place in _places(run) if not _complete(run.activations(*place), key)]:
             _fill(run, missing, key)
     return {split: read(run.activations(split, corpus)) for split in corpora.SPLITS}
 
 
 def are_current(run: Run) -> bool:
     """Whether the stores of a run are there, complete and of its parameters."""
-    return all(_whole(run.activations(*place), run.key("extract")) for place in _places(run))
+    return all(_complete(run.activations(*place), run.key("extract")) for place in _places(run))
 
 
 def _places(run: Run) -> list[tuple[str, str]]:
@@ -81,7 +82,7 @@ def _places(run: Run) -> list[tuple[str, str]]:
 def read(folder: Path) -> Activations:
     """Open a finished store. Raises StaleResult if it is unfinished or damaged."""
     meta = disk.read_meta(folder)
-    if not meta or not _whole(folder, meta["key"]):
+    if not meta or not _complete(folder, meta["key"]):
         raise disk.StaleResult(f"{folder} is not a finished store: delete it and run the extraction again")
     return Activations(
         np.load(folder / "activations.npy", mmap_mode="c"),  # PyTorch takes only what could be written to; none does
@@ -133,11 +134,15 @@ def extract(
     vectors : [layers, n, width] float32.
     """
     batch_subwords = batch_subwords or (512 if model.device.type == "cpu" else 16_384)
-    at = _first_rows(alignments)
-    windows = [(at[i], w) for i, a in enumerate(alignments) for w in a.windows]
+    windows: list[tuple[np.ndarray, Window]] = []
+    total = 0
+    for alignment in alignments:
+        represented = np.sort(np.concatenate([[], *(w.words for w in alignment.windows)]))
+        windows += [(total + np.searchsorted(represented, w.words), w) for w in alignment.windows]
+        total += len(represented)
     windows.sort(key=lambda pair: -len(pair[1].ids))
-    total = sum(len(w.ids) for _, w in windows)
-    with torch.inference_mode(), tqdm(total=total, desc=title, unit="sub-word", unit_scale=True, leave=False) as bar:
+    subwords = sum(len(w.ids) for _, w in windows)
+    with torch.inference_mode(), tqdm(total=subwords, desc=title, unit="sub-word", unit_scale=True, leave=False) as bar:
         start = number = 0
         padded = not reads_padding(model, [w for _, w in windows], pad_id)
         while start < len(windows):
@@ -148,8 +153,8 @@ def extract(
             batch = windows[start : start + max(1, batch_subwords // longest)]
             batch = batch if padded else [(r, w) for r, w in batch if len(w.ids) == longest]
             start += len(batch)
-            rows = np.concatenate([first[w.words] for first, w in batch])
-            yield rows, _forward(model, [w for _, w in batch], pad_id, pooling).cpu().numpy()
+            vectors = _forward(model, [w for _, w in batch], pad_id, pooling)
+            yield np.concatenate([rows for rows, _ in batch]), vectors.cpu().numpy()
             bar.update(sum(len(w.ids) for _, w in batch))
 
 
@@ -170,35 +175,23 @@ def reads_padding(model: PreTrainedModel, windows: list[Window], pad_id: int) ->
 
 
 def _trim() -> None:
-    """Give freed memory back to the system: batches of ever other shapes leave holes in glibc's heap, which grows."""
+    """Give freed memory back: batches of varying shape fragment glibc's heap, so memory would grow with the corpus."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _first_rows(alignments: list[Alignment]) -> list[np.ndarray]:
-    """For each sentence: word number → row of the store (dropped words have none)."""
-    rows, total = [], 0
-    for alignment in alignments:
-        present = np.concatenate([w.words for w in alignment.windows] or [np.empty(0, int)])
-        row = np.full(int(present.max()) + 1 if len(present) else 0, -1)
-        row[np.sort(present)] = total + np.arange(len(present))
-        rows.append(row)
-        total += len(present)
-    return rows
-
-
 def _forward(model: PreTrainedModel, windows: list[Window], pad_id: int, pooling: str) -> torch.Tensor:
-    length = max(len(w.ids) for w in windows)
-    ids = torch.full((len(windows), length), pad_id)
-    mask = torch.zeros((len(windows), length), dtype=torch.long)
-    for i, window in enumerate(windows):
-        ids[i, : len(window.ids)] = torch.from_numpy(window.ids)
-        mask[i, : len(window.ids)] = 1
+    """Vectors of the words of some windows at all layers: [layers, words, width] float32, in the windows' order."""
+    rows = [torch.from_numpy(w.ids).long() for w in windows]
+    ids = pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
     inputs |= {"use_mems": False} if model.config.model_type == "xlnet" else {}
     hidden = model(**inputs, output_hidden_states=True).hidden_states
     flat = [h.reshape(-1, h.shape[-1]) for h in hidden]
-    spans = np.concatenate([w.spans + i * length for i, w in enumerate(windows)]).astype(np.int64)  # rows of ``flat``
+    spans = np.concatenate([w.spans + i * ids.shape[1] for i, w in enumerate(windows)]).astype(
+        np.int64
+    )  # rows of ``flat``
     if pooling != "average":
         rows = torch.from_numpy(spans[:, 1 if pooling == "last" else 0].copy()).to(model.device)
         return torch.stack([h.index_select(0, rows).float() for h in flat])
@@ -207,7 +200,7 @@ def _forward(model: PreTrainedModel, windows: list[Window], pad_id: int, pooling
     return torch.stack([embedding_bag(rows, h.float(), starts, mode="mean") for h in flat])
 
 
-def _whole(folder: Path, key: str) -> bool:
+def _complete(folder: Path, key: str) -> bool:
     """Whether the store is finished, of this key, and has the bytes that it should have."""
     meta = disk.read_meta(folder)
     return meta.get("key") == key and meta["bytes"] == _sizes(folder)

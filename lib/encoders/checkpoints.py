@@ -32,7 +32,7 @@ def device(study: Study) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise EncoderError(f"device '{name}' is asked for, but PyTorch sees no CUDA device here; use device: auto")
+        raise EncoderError(f"device '{name}' is asked for, but PyTorch sees no CUDA device; use device: auto")
     return torch.device(name)
 
 

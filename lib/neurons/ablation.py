@@ -97,9 +97,9 @@ def _rank_and_test_corpus(run: Run, corpus: str) -> tuple[pd.DataFrame, list[Ran
             predicted = ablate(own, X, orders, sizes)
             predicted["retrain"] = [*(p.predict(X)[0][0] for p in first), predicted["keep-top"][-1]]
             rows += [
-                (labels.property, ranked.ranking, test, n, split, float((found == ids).mean()), l1)
+                (labels.property, ranked.ranking, test, n, split, float((guess == ids).mean()), l1)
                 for test, by_size in predicted.items()
-                for n, found in zip(sizes, by_size, strict=True)
+                for n, guess in zip(sizes, by_size, strict=True)
             ]
     columns = ["property", "ranking", "test", "neurons", "split", "accuracy", "l1"]
     return pd.DataFrame(rows, columns=columns), [ranked for *_, ranked in cases]
@@ -118,19 +118,19 @@ def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: R
     tried = sorted({0.0, *grid}) if len(grid) > 1 else grid
     specs = [ProbeSpec(targets, "all", value, value) for value in tried]
     X, device = stores["train"].vectors, encoders.device(study)
-    found = probes.fit_specs(X, specs, study.probe, study.seed, device, "all-neuron probe")
+    fitted = probes.fit_specs(X, specs, study.probe, study.seed, device, "all-neuron probe")
     if len(tried) == 1:
-        return found[0], tried[0]
+        return fitted[0], tried[0]
     dev = stores["dev"].vectors
-    accuracy = [_mean_accuracy(probe, sets, dev) for probe in found]
+    accuracy = [_mean_accuracy(probe, sets, dev) for probe in fitted]
     scores = {}
-    for value, probe, penalised in zip(tried, found, accuracy, strict=True):
+    for value, probe, penalised in zip(tried, fitted, accuracy, strict=True):
         order = ordering(probe.weight[0].cpu().numpy(), study.ranking.mass_steps)
         edge = len(order) // 5
         top, bottom = (_mean_accuracy(_only(probe, part), sets, dev) for part in (order[:edge], order[-edge:]))
         scores[value] = search_score(top, bottom, accuracy[0], penalised)
     best = max(grid, key=lambda value: scores[value])
-    return found[tried.index(best)], best
+    return fitted[tried.index(best)], best
 
 
 def _only(probe: Probe, neurons: np.ndarray) -> Probe:

@@ -23,8 +23,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key in [self.construct_object(k, deep=deep) for k, _ in node.value]:
             if not isinstance(key, str):
-                told = f"key {shown(key)} is not a word; if one is meant, put it in quotation marks"
-                raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+                fault = f"key {shown(key)} is not a word; if one is meant, put it in quotation marks"
+                raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
             seen.add(key)
