@@ -37,7 +37,7 @@ def prepare(run: Run) -> dict:
     sentences = {split: int(t["sentence"].nunique()) for split, t in tables.items()}
     device, tags = encoders.device(study), tables["train"]["pos"].astype(str)
     return {
-        "model": encoders.checkpoint(study), "store": str(run.activations("train") / "activations.npy"),
+        "model": encoders.locate(study), "store": str(run.activations("train") / "activations.npy"),
         "sentences": {**sentences, "all": sum(sentences.values())}, "words": {s: len(t) for s, t in tables.items()},
         "labels": tags.nunique(), "majority": tags.mode()[0], "shape": encoders.shape(study),
         "seed": study.seed, "steps": study.ranking.mass_steps, "torch": torch.__version__,
@@ -50,7 +50,7 @@ def extract(run: Run) -> dict:
     disk.remove(folder)
     activations.encoder(run)  # imports the encoder's modules before the clock starts
     start = clock()
-    activations.load(run)
+    activations.ensure(run)
     return {"seconds": clock() - start, "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())}
 
 
@@ -69,7 +69,7 @@ def probe(run: Run) -> dict:
 
 
 def _load(run: Run) -> tuple[dict[str, Activations], Labels]:
-    stores = activations.load(run)
+    stores = activations.ensure(run)
     return stores, probes.label_set({split: s.words for split, s in stores.items()}, "pos")
 
 
@@ -112,8 +112,8 @@ def limits(run: Run) -> dict:
     hook = model.register_forward_pre_hook(lambda _, *given: batches.append(given), with_kwargs=True)
     for table in tables.values():
         sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]
-        aligned = encoders.align(tok, sentences, encoders.limit(study, tok, model))
-        for _ in activations.extract(model, aligned, tok.pad_token_id or 0, study.encoder.batch_pieces):
+        aligned = encoders.align(tok, sentences, encoders.max_length(study, tok, model))
+        for _ in activations.extract(model, aligned, tok.pad_token_id or 0, study.encoder.batch_subwords):
             pass
     hook.remove()
     words, labels = len(tables["train"]), tables["train"]["pos"].astype(str).nunique()

@@ -36,10 +36,10 @@ def results() -> dict[str, str]:
         run = runs.load(STUDY, variant, "lesson", {"device": "cpu"})
         found["corpus"] += [table.astype(str).to_csv().encode() for table in corpora.load(run.study).values()]
         if run.variant.task:
-            trained = finetune.load(run)
+            trained = finetune.ensure(run)
             found["finetune"] += [disk.file_digest(trained.folder / "model.safetensors").encode()]
             found["finetune"] += [trained.predictions.to_csv().encode(), trained.curve.to_csv().encode()]
-        stores = activations.load(run).values()
+        stores = activations.ensure(run).values()
         found["extract"] += [hashlib.sha256(np.ascontiguousarray(s.vectors)).digest() for s in stores]
         found["layers"] += [probes.ensure_layer_counts(run).to_csv().encode()]
         found["neurons"] += [t.to_csv().encode() for t in (neurons.ensure_tests(run), neurons.ensure_layers(run))]

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from lib.study import errors, params
+from lib.study import params
 
 
 class StaleResult(RuntimeError):
@@ -29,7 +29,7 @@ def file_digest(path: str | Path) -> str:
     full = params.ROOT / path
     with _whose():
         if not full.is_file():
-            raise errors.ParameterError(f"there is no file {full}")
+            raise params.ParameterError(f"there is no file {full}")
         return _digest_of(full, full.stat().st_size, full.stat().st_mtime_ns)
 
 

@@ -13,8 +13,8 @@ from lib import corpora, disk, encoders, results, sources, tasks
 from lib.corpora import CorpusError
 from lib.encoders import EncoderError
 from lib.sources import SourceError
-from lib.study import files, inputs, loading, params, runs
-from lib.study.errors import ParameterError, nearest
+from lib.study import inputs, loading, params, runs
+from lib.study.params import ParameterError, nearest
 from lib.study.runs import Run
 from lib.study.steps import STEPS, Step
 from lib.study.variants import Variant
@@ -36,10 +36,10 @@ def selected(
 
     Raises ParameterError for what cannot be used (see ``loading.load``), and if there is no such study.
     """
-    if not studies and (problems := [*files.problems(scale)]):
+    if not studies and (problems := [*loading.problems(scale)]):
         raise ParameterError("\n".join(problems))
     found = []
-    for name in studies or [n for n, (its_scale, _) in files.studies().items() if its_scale == scale]:
+    for name in studies or [n for n, its_scale in loading.studies().items() if its_scale == scale]:
         study = loading.load(name, "full", overrides)
         tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in seeds]
         found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]
@@ -49,13 +49,10 @@ def selected(
 def check(wanted: Iterable[Run]) -> None:
     """Raise ParameterError for a task or a source that is not known, with the nearest name."""
     for run in wanted:
-        source = run.study.corpus.source
         if run.variant.task:
             tasks.task(run.study, run.variant.task)
-        if source and source not in sources.SOURCES:
-            raise ParameterError(
-                f"corpus.source: there is no source '{source}'{nearest(source, list(sources.SOURCES))}"
-            )
+        for source in run.study.sources - set(sources.SOURCES):
+            raise ParameterError(f"corpus.source: there is no source '{source}'{nearest(source, sources.SOURCES)}")
 
 
 def fetch(wanted: list[Run]) -> None:
@@ -88,9 +85,8 @@ def _from_snippets(run: Run) -> bool:
 def _sources(run: Run) -> set[str]:
     """The named sources that a run needs."""
     study = run.study
-    named = {study.corpus.source, study.encoder.checkpoint} & set(sources.SOURCES)
-    supersenses = study.corpus.format == "brown" and "supersense" in study.properties
-    return named | ({"wordnet"} if supersenses else set()) | ({"movie-snippets"} if _from_snippets(run) else set())
+    named = {study.encoder.checkpoint} & set(sources.SOURCES)
+    return named | study.sources | ({"movie-snippets"} if _from_snippets(run) else set())
 
 
 def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:

@@ -181,9 +181,26 @@ def _ensure(run: Run) -> Path:
 
 
 def _rank_and_test(run: Run, folder: Path) -> None:
-    study, stores = run.study, activations.load(run)
+    """Rank and test the neurons on all corpora of the run, one after another, and write the three files."""
+    tested = [_rank_and_test_on(run, corpus) for corpus in run.study.corpora_in_use]
+    pd.concat([tests for tests, _ in tested]).to_parquet(folder / "tests.parquet", index=False)
+    ranks = [ranked for _, ranks in tested for ranked in ranks]
+    layers = [
+        {"property": r.property, "ranking": r.ranking, "layer": layer, "neurons": int(neurons)}
+        for r in ranks
+        for layer, neurons in enumerate(r.per_layer(run.study.ranking.top))
+    ]
+    pd.DataFrame(layers).to_parquet(folder / "layers.parquet", index=False)
+    arrays = {f"{r.property}.{r.ranking}.order": r.order for r in ranks}
+    arrays |= {f"{r.property}.weight": r.weight for r in ranks} | {f"{r.property}.labels": r.labels for r in ranks}
+    np.savez_compressed(folder / "rankings.npz", allow_pickle=False, shape=ranks[0].shape, **arrays)
+
+
+def _rank_and_test_on(run: Run, corpus: str) -> tuple[pd.DataFrame, list[Ranked]]:
+    """The tests and the rankings of the properties of one corpus."""
+    study, stores = run.study, activations.ensure(run, corpus)
     words = {split: store.words for split, store in stores.items()}
-    sets = [probes.label_set(words, name) for name in study.properties]
+    sets = [probes.label_set(words, name) for name in study.corpora_in_use[corpus][1]]
     probe, l1 = _all_neuron_probe(stores, sets, run)
     cases = [
         (labels, own, ranked)
@@ -203,17 +220,7 @@ def _rank_and_test(run: Run, folder: Path) -> None:
             for test, by_size in predicted.items():
                 cell = {"property": labels.property, "ranking": ranked.ranking, "test": test, "neurons": sizes}
                 tables.append(pd.DataFrame({**cell, "split": split, "accuracy": (by_size == ids).mean(1), "l1": l1}))
-    pd.concat(tables).to_parquet(folder / "tests.parquet", index=False)
-    ranks = [ranked for *_, ranked in cases]
-    layers = [
-        {"property": r.property, "ranking": r.ranking, "layer": layer, "neurons": int(neurons)}
-        for r in ranks
-        for layer, neurons in enumerate(r.per_layer(study.ranking.top))
-    ]
-    pd.DataFrame(layers).to_parquet(folder / "layers.parquet", index=False)
-    arrays = {f"{r.property}.{r.ranking}.order": r.order for r in ranks}
-    arrays |= {f"{r.property}.weight": r.weight for r in ranks} | {f"{r.property}.labels": r.labels for r in ranks}
-    np.savez_compressed(folder / "rankings.npz", allow_pickle=False, shape=ranks[0].shape, **arrays)
+    return pd.concat(tables), [ranked for *_, ranked in cases]
 
 
 def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: Run) -> tuple[Probe, float]:

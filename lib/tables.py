@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.study.errors import shown
+from lib.study.params import shown
 
 csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's own 131,072 characters
 
@@ -48,8 +48,8 @@ class Table:
 
     def values(self, column: str) -> list[Any]:
         """One column as a new list of Python values."""
-        found = self.columns[column]
-        return [*found] if isinstance(found, list) else found.to_pylist()
+        values = self.columns[column]
+        return [*values] if isinstance(values, list) else values.to_pylist()
 
     def refused(self, example: int, reason: str) -> TableError:
         """The error that an example (from 0) cannot be used."""
@@ -67,14 +67,14 @@ def reason(error: BaseException) -> str:
 # Files -----------------------------------------------------------------------------------------------------------
 
 
-def read(file: Path, format: str, wanted: list[str]) -> Table:
+def read(file: Path, format: str, names: list[str]) -> Table:
     """These columns of a CSV, JSON or Parquet file. Raises TableError if it is not there, is no such file, or lacks a
     column."""
     try:
         with file.open("rb") as stream:
             if stream.read(30).startswith(b"version https://git-lfs"):
                 raise TableError(f"{file} is a Git LFS pointer, not the file itself: get it with 'git lfs pull'")
-        return {"csv": _csv, "json": _json, "parquet": _parquet}[format](file, wanted)
+        return {"csv": _csv, "json": _json, "parquet": _parquet}[format](file, names)
     except TableError:
         raise
     except FileNotFoundError as error:
@@ -83,28 +83,28 @@ def read(file: Path, format: str, wanted: list[str]) -> Table:
         raise TableError(f"{file} cannot be read as {format} ({reason(error)})") from error
 
 
-def of_arrow(source: str, table: pa.Table, wanted: list[str]) -> Table:
+def of_arrow(source: str, table: pa.Table, names: list[str]) -> Table:
     """These columns of an Arrow table. Raises TableError if one is not there or holds no single values."""
-    classes, columns = _schema(source, table.schema, wanted), {c: table.column(c) for c in wanted}
+    classes, columns = _schema(source, table.schema, names), {c: table.column(c) for c in names}
     for column in columns.values():
         column.validate(full=True)  # a string that is not UTF-8
     return Table(source, columns, classes=classes)
 
 
-def _need(source: str | Path, wanted: list[str], names: list[str], hint: str = "") -> None:
-    if missing := sorted(set(wanted) - set(names)):
-        raise TableError(f"no column {missing} (there are {names!s:.500}){hint} ({source})")
-    if twice := [c for c in wanted if names.count(c) > 1]:
-        raise TableError(f"there are {names.count(twice[0])} columns named '{twice[0]}' ({source})")
+def _need(source: str | Path, names: list[str], columns: list[str], hint: str = "") -> None:
+    if missing := sorted(set(names) - set(columns)):
+        raise TableError(f"no column {missing} (there are {columns!s:.500}){hint} ({source})")
+    if twice := [name for name in names if columns.count(name) > 1]:
+        raise TableError(f"there are {columns.count(twice[0])} columns named '{twice[0]}' ({source})")
+
+
+PACKED = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
 
 
 def _decoded(file: Path) -> str:
-    openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-    with file.open("rb") as stream:
-        start = stream.read(6)
-    opened = next((o for magic, o in openers.items() if start.startswith(magic)), open)
-    with opened(file, "rb") as stream:
-        content = stream.read()
+    content = file.read_bytes()
+    unpack = next((unpack for magic, unpack in PACKED.items() if content.startswith(magic)), bytes)
+    content = unpack(content)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -117,14 +117,12 @@ def _decoded(file: Path) -> str:
     return text
 
 
-def _csv(file: Path, wanted: list[str]) -> Table:
+def _csv(file: Path, names: list[str]) -> Table:
     rows = _rows(file)
     _, header = next(rows, (1, []))
     alone = len(header) == 1 and re.search("[;\t|]", header[0])
-    _need(file, wanted, header, ": columns are separated by commas" if alone else "")
-    places = {c: header.index(c) for c in wanted}
-    columns: dict[str, list[Any]] = {c: [] for c in wanted}
-    lines = []
+    _need(file, names, header, ": columns are separated by commas" if alone else "")
+    lines, cells = [], []
     for line, row in rows:
         if len(row) != len(header):
             raise TableError(
@@ -132,9 +130,9 @@ def _csv(file: Path, wanted: list[str]) -> Table:
                 "(a text with a comma, a line break or a quotation mark in it stands in quotation marks)"
             )
         lines.append(line)
-        for c, place in places.items():
-            columns[c].append(row[place])
-    return Table(str(file), columns, lines)
+        cells.append([row[header.index(name)] for name in names])
+    columns = [[*column] for column in zip(*cells, strict=True)] or [[] for _ in names]
+    return Table(str(file), dict(zip(names, columns, strict=True)), lines)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -155,7 +153,7 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
             yield line, row
 
 
-def _json(file: Path, wanted: list[str]) -> Table:
+def _json(file: Path, names: list[str]) -> Table:
     text, lines = _decoded(file), []
     advice = "give one example a line, or one list of all"
     try:
@@ -171,7 +169,7 @@ def _json(file: Path, wanted: list[str]) -> Table:
                 except json.JSONDecodeError as wrong:
                     raise TableError(f"{file}:{number}: not valid JSON ({wrong.msg}): {advice}") from wrong
                 lines.append(number)
-    if isinstance(rows, dict) and not any(isinstance(rows.get(c, []), list | dict) for c in wanted):
+    if isinstance(rows, dict) and not any(isinstance(rows.get(c, []), list | dict) for c in names):
         rows = [rows]  # one line, and so one example
     if not isinstance(rows, list):
         kind = f"one object with {shown([*rows])}" if isinstance(rows, dict) else shown(rows)
@@ -181,27 +179,27 @@ def _json(file: Path, wanted: list[str]) -> Table:
         if not isinstance(row, dict):
             raise table.refused(i, f"{shown(row)} is no object of columns and values")
     if rows:
-        _need(file, wanted, list(dict.fromkeys(c for row in rows for c in row)))
-    return Table(str(file), {c: [row.get(c) for row in rows] for c in wanted}, lines)
+        _need(file, names, list(dict.fromkeys(c for row in rows for c in row)))
+    return Table(str(file), {c: [row.get(c) for row in rows] for c in names}, lines)
 
 
-def _parquet(file: Path, wanted: list[str]) -> Table:
+def _parquet(file: Path, names: list[str]) -> Table:
     with file.open("rb") as stream:
         parquet = pq.ParquetFile(stream)
-        _schema(str(file), parquet.schema_arrow, wanted)
-        return of_arrow(str(file), parquet.read(columns=wanted), wanted)
+        _schema(str(file), parquet.schema_arrow, names)
+        return of_arrow(str(file), parquet.read(columns=names), names)
 
 
-def _schema(source: str, schema: pa.Schema, wanted: list[str]) -> dict[str, list[str]]:
+def _schema(source: str, schema: pa.Schema, names: list[str]) -> dict[str, list[str]]:
     """Check the columns of an Arrow schema; the class names that ``datasets`` has written into it."""
-    _need(source, wanted, schema.names)
-    for column in wanted:
+    _need(source, names, schema.names)
+    for column in names:
         if pa.types.is_nested(schema.field(column).type):
             raise TableError(
                 f"column '{column}' holds {schema.field(column).type}, not one value per example ({source})"
             )
     info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}
-    features = {c: (info.get("features") or {}).get(c) for c in wanted}
+    features = {c: (info.get("features") or {}).get(c) for c in names}
     return {c: f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("names")}
 
 
@@ -213,18 +211,18 @@ def texts(table: Table, column: str, may_be_empty: bool = False) -> pa.Array | p
 
     Raises TableError if one is missing, no text, or empty (white space alone, too).
     """
-    found = table.values(column)
-    for i, value in enumerate(found):
+    values = table.values(column)
+    for i, value in enumerate(values):
         if type(value) is int:
-            found[i] = str(value)
+            values[i] = str(value)
         elif not isinstance(value, str):
-            what = "missing" if value is None or value != value else f"{shown(value)}, no text: write it as one"
-            raise table.refused(i, f"the text in '{column}' is {what}")
+            fault = "missing" if value is None or value != value else f"{shown(value)}, no text: write it as one"
+            raise table.refused(i, f"the text in '{column}' is {fault}")
         elif not may_be_empty and not value.strip():
             raise table.refused(i, f"the text in '{column}' is empty ({shown(value)}): leave the example out")
         elif re.search("[\ud800-\udfff]", value):
             raise table.refused(i, f"the text in '{column}' has half a character, a lone surrogate ({shown(value)})")
-    return pa.array(found, pa.string())
+    return pa.array(values, pa.string())
 
 
 def classes(table: Table, column: str, names: Sequence[str]) -> pa.Array:
@@ -274,26 +272,26 @@ def _class(value: Any, known: dict[str, int]) -> tuple[bool, int | None]:
     text = str(value)
     if text in known:
         return True, known[text]
-    whole = re.fullmatch(r"(0|[1-9][0-9]{0,8})(\.0*)?", text)
-    if not whole:
+    digits = re.fullmatch(r"(0|[1-9][0-9]{0,8})(\.0*)?", text)
+    if not digits:
         return False, None
-    if whole[1] in known:
-        return True, known[whole[1]]
-    return False, int(whole[1]) if int(whole[1]) < len(known) else None
+    if digits[1] in known:
+        return True, known[digits[1]]
+    return False, int(digits[1]) if int(digits[1]) < len(known) else None
 
 
 def numbers(table: Table, column: str) -> pa.Array:
     """A column of numbers. Raises TableError if one is missing, no number, or not finite in single precision."""
-    found = table.values(column)
-    for i, value in enumerate(found):
+    values = table.values(column)
+    for i, value in enumerate(values):
         number = _number(value)
         if not abs(number) <= LARGEST:
             raise table.refused(
                 i, f"label {shown(value)} is not one of the numbers that a regression can learn (finite, in single "
                 "precision); classes are named in 'labels'",
             )  # fmt: skip
-        found[i] = number
-    return pa.array(found, pa.float64())
+        values[i] = number
+    return pa.array(values, pa.float64())
 
 
 def _number(value: Any) -> float:

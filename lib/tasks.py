@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lib import sources, tables
-from lib.study import errors, params
+from lib.study import params
 from lib.study.params import Study
 from lib.study.variants import Variant
 from lib.tables import Table, TableError
@@ -81,12 +81,12 @@ def task(study: Study, name: str) -> Task:
     known = REGISTRY | GLUE
     if own := study.task_data.own.get(name):
         if name in known:
-            raise errors.ParameterError(f"task_data.own: '{name}' is a task of this package; give yours another name")
+            raise params.ParameterError(f"task_data.own: '{name}' is a task of this package; give yours another name")
         columns = (own.text, own.text_pair) if own.text_pair else (own.text,)
         return Task(columns, tuple(own.labels or ()), "accuracy" if own.labels else "pearson", "test")
     if name not in known:
-        raise errors.ParameterError(
-            f"there is no task '{name}'{errors.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
+        raise params.ParameterError(
+            f"there is no task '{name}'{params.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
         )
     return known[name]
 
@@ -101,32 +101,32 @@ def load(study: Study, variant: Variant) -> datasets.DatasetDict:
     """
     assert variant.task
     name = variant.task
-    described = task(study, name)
+    spec = task(study, name)
     if name in REGISTRY:
         data = _snippets(study, name)
     else:
-        train, test = (_examples(study, described, name, split) for split in ("train", described.test_split))
+        train, test = (_examples(study, spec, name, split) for split in ("train", spec.test_split))
         if len(train) < 2:
             raise TaskError(f"task '{name}': {len(train)} training examples cannot be split into train and dev")
         parts = train.train_test_split(test_size=0.1, seed=study.seed)
         data = datasets.DatasetDict(train=parts["train"], dev=parts["test"], test=test)
-    limits = {"train": variant.examples or study.task_data.train_examples, "dev": study.task_data.dev_examples}
-    limits["test"] = study.task_data.test_examples
-    for split, limit in limits.items():
+    amounts = study.task_data
+    limits = {"train": variant.examples or amounts.train_examples, "dev": amounts.dev_examples}
+    for split, limit in (limits | {"test": amounts.test_examples}).items():
         if limit and limit < len(data[split]):
             data[split] = data[split].shuffle(seed=study.seed).select(range(limit))
         if not len(data[split]):
             raise TaskError(f"task '{name}': the {split} split is empty")
-    found = set(data["train"]["label"][:])
-    if described.labels and len(found) < 2:
+    classes = set(data["train"]["label"][:])
+    if spec.labels and len(classes) < 2:
         raise TaskError(
             f"task '{name}': all {len(data['train'])} training examples are of the class "
-            f"'{described.labels[found.pop()]}'; a task needs examples of two classes at least"
+            f"'{spec.labels[classes.pop()]}'; a task needs examples of two classes at least"
         )
     return data
 
 
-def scores(described: Task) -> Callable[[Any], dict[str, float]]:
+def scores(spec: Task) -> Callable[[Any], dict[str, float]]:
     """The function from a Trainer's predictions to the task's scores, as GLUE defines them."""
 
     from scipy.stats import pearsonr, spearmanr  # here: most runs train nothing, and they take a second to import
@@ -134,51 +134,51 @@ def scores(described: Task) -> Callable[[Any], dict[str, float]]:
 
     def compute(prediction: Any) -> dict[str, float]:
         output, gold = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        if not described.labels:
+        if not spec.labels:
             flat = output.reshape(-1)
             if flat.min() == flat.max() or gold.min() == gold.max():  # a constant correlates with nothing
                 return {"pearson": 0.0, "spearman": 0.0}
             return {"pearson": float(pearsonr(flat, gold)[0]), "spearman": float(spearmanr(flat, gold)[0])}
         guess = output.argmax(-1)
         result = {"accuracy": accuracy_score(gold, guess), "matthews": matthews_corrcoef(gold, guess)}
-        if len(described.labels) == 2:
+        if len(spec.labels) == 2:
             result["f1"] = f1_score(gold, guess, zero_division=0)
         return {k: float(v) for k, v in result.items()}
 
     return compute
 
 
-def _examples(study: Study, described: Task, name: str, split: str) -> datasets.Dataset:
+def _examples(study: Study, spec: Task, name: str, split: str) -> datasets.Dataset:
     """One split of GLUE or of a task of the user's own, checked, in the order of its file."""
     own = study.task_data.own.get(name)
     label = own.label if own else "label"
     try:
-        found = _tables(study, name, split, [*described.columns, label])
+        parts = _tables(study, name, split, [*spec.columns, label])
         # GLUE counts as it is: two questions of QQP's are empty.
-        whole = pa.concat_tables(_checked(table, described, label, may_be_empty=not own) for table in found)
+        table = pa.concat_tables(_checked(part, spec, label, may_be_empty=not own) for part in parts)
     except TableError as error:
         raise TaskError(f"task '{name}', {split}, {error}") from error
-    return datasets.Dataset.from_dict({c: whole.column(c) for c in whole.column_names})
+    return datasets.Dataset.from_dict({c: table.column(c) for c in table.column_names})
 
 
-def _checked(table: Table, described: Task, label: str, may_be_empty: bool) -> pa.Table:
+def _checked(table: Table, spec: Task, label: str, may_be_empty: bool) -> pa.Table:
     columns: dict[str, Any] = {}
-    for kind, column in zip(("text", "text_pair"), described.columns, strict=False):
+    for kind, column in zip(("text", "text_pair"), spec.columns, strict=False):
         columns[kind] = tables.texts(table, column, may_be_empty)
-    of_label = tables.classes(table, label, described.labels) if described.labels else tables.numbers(table, label)
+    of_label = tables.classes(table, label, spec.labels) if spec.labels else tables.numbers(table, label)
     return pa.table(columns | {"label": of_label})
 
 
-def _tables(study: Study, name: str, split: str, wanted: list[str]) -> list[Table]:
+def _tables(study: Study, name: str, split: str, columns: list[str]) -> list[Table]:
     """The files of a split, or its table from the hub."""
     data = study.task_data
     if own := data.own.get(name):
-        return [tables.read(params.ROOT / own.files[split], own.format, wanted)]
+        return [tables.read(params.ROOT / own.files[split], own.format, columns)]
     folder = params.ROOT / data.glue
     if folder.is_dir():
-        return [tables.read(file, "parquet", wanted) for file in _copied(folder, name, split)]
+        return [tables.read(file, "parquet", columns) for file in _copied(folder, name, split)]
     try:
-        found = datasets.load_dataset(data.glue, name=name, revision=data.glue_revision, split=split)
+        examples = datasets.load_dataset(data.glue, name=name, revision=data.glue_revision, split=split)
     except Exception as error:  # datasets raises some twenty kinds
         advice = "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
         if getattr(error, "filename", None):
@@ -187,7 +187,7 @@ def _tables(study: Study, name: str, split: str, wanted: list[str]) -> list[Tabl
             f"task '{name}' could not be read from {data.glue}: there is no folder {folder}, and from the model hub it "
             f"did not come ({tables.reason(error)}). {advice}"
         ) from error
-    return [tables.of_arrow(data.glue, found.with_format("arrow")[:], wanted)]
+    return [tables.of_arrow(data.glue, examples.with_format("arrow")[:], columns)]
 
 
 def _copied(folder: Path, name: str, split: str) -> list[Path]:
@@ -199,8 +199,8 @@ def _copied(folder: Path, name: str, split: str) -> list[Path]:
             f"task '{name}' could not be read from {folder}: there is no file {name}/{split}-*.parquet (in {name}/: "
             f"{', '.join(there)[:300] or 'nothing'}); set task_data.glue to the folder of a copy laid out as on the hub"
         )
-    told = re.search(r"-of-(\d+)", files[0].name)
-    count = int(told[1]) if told else len(files)
+    of = re.search(r"-of-(\d+)", files[0].name)
+    count = int(of[1]) if of else len(files)
     if len(files) != count:
         raise TaskError(
             f"task '{name}' could not be read from {folder}: {name}/ has {len(files)} files of its {split} split, and "

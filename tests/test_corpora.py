@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from lib import corpora, sources
 from lib.corpora import brown as brown_module
 from lib.corpora.columns import read_columns
-from lib.corpora.corpus import _splits, _table
-from lib.corpora.sentences import CorpusError
+from lib.corpora.corpus import CorpusError, _splits, _table
 from lib.study import loading, params, runs
 
 TWO = {"word": 0, "tag": 1}
@@ -474,7 +473,8 @@ def brown(brown_texts, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[st
     monkeypatch.setattr(brown_module, "read_brown", lambda folder: iter(brown_texts[1]))
 
     def splits(size: str = "full", **overrides) -> dict[str, list[corpora.Sentence]]:
-        return _splits(loading.load("minilm", size, {"properties": ["pos"], **overrides}))
+        study = loading.load("minilm", size, {"properties": ["pos"], **overrides})
+        return _splits(study.corpus, study.properties, study.seed)
 
     return splits
 

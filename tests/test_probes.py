@@ -492,7 +492,7 @@ def run(make_study) -> runs.Run:
 
 def test_the_layer_table_counts_every_word_of_every_probe_and_baseline(run) -> None:
     table = probes.ensure_layer_counts(run)
-    stores = activations.load(run)
+    stores = activations.ensure(run)
     every = table[table["word_group"] == "all"].groupby(["split", "target", "layer"])[["correct", "total"]].sum()
     for split in ("dev", "test"):
         assert set(every.loc[split].index) == {

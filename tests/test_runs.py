@@ -14,7 +14,7 @@ import torch
 from conftest import forget, write_result
 
 from lib import certify, disk
-from lib.study import errors, inputs, params, runs
+from lib.study import inputs, params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
 from lib.study.variants import Variant
@@ -44,13 +44,13 @@ def test_the_name_of_a_variant_says_task_amount_and_seed(name, task, examples, s
      "../x-s1", "a/b-s1", "rte-s1 ", "rte-s-1", "sentiment-s1\n", "rte-1k-half-s1"],
 )  # fmt: skip
 def test_a_name_that_is_no_variant_is_refused_with_examples(name: str) -> None:
-    with pytest.raises(errors.ParameterError, match="is no variant: write pretrained, random, or task"):
+    with pytest.raises(params.ParameterError, match="is no variant: write pretrained, random, or task"):
         Variant.parse(name)
 
 
 @pytest.mark.parametrize("name", ["rte-0-s1", "rte-0k-s1", "rte-s4294967296"])
 def test_no_examples_and_a_seed_beyond_32_bits_are_refused(name: str) -> None:
-    with pytest.raises(errors.ParameterError):
+    with pytest.raises(params.ParameterError):
         Variant.parse(name)
 
 
@@ -83,7 +83,7 @@ def keys(make_study, tmp_path: Path):
         ({"finetune__learning_rate": 0.5}, "finetune extract layers neurons"),
         ({"task_data__train_examples": 7}, "finetune extract layers neurons"),
         ({"corpus__test_words": 17}, "extract layers neurons"), ({"corpus__gold": []}, "extract layers neurons"),
-        ({"encoder__max_pieces": 32}, "finetune extract layers neurons"),
+        ({"encoder__max_subwords": 32}, "finetune extract layers neurons"),
         ({"seed": 7}, "finetune extract layers neurons"), ({"kind": "plain"}, "finetune extract layers neurons"),
         ({"device": "cuda:1"}, ""), ({"threads": 2}, ""), ({"title": "other"}, ""),
         ({"task_data__glue": "elsewhere"}, ""),
@@ -136,7 +136,7 @@ def test_other_weights_in_the_same_folder_change_all_keys(keys, encoder_folder, 
 
 def test_a_corpus_file_that_is_not_there_is_named(make_study) -> None:
     study = make_study(files={"train": "/none/train.txt", "test": "/none/test.txt"})
-    with pytest.raises(errors.ParameterError, match="there is no file /none/train"):
+    with pytest.raises(params.ParameterError, match="there is no file /none/train"):
         Run(study, Variant("pretrained")).key("extract")
 
 

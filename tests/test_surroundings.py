@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lib import disk, doctor, results, surroundings
-from lib.study import files
+from lib.study import loading, params
 
 ROOT = Path(__file__).parents[1]
 
@@ -218,6 +218,14 @@ def test_a_colon_in_the_path_is_refused_by_name(bare: Path, tmp_path: Path) -> N
 # Make's reading of the parameters --------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``params/`` of the test's own."""
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    (tmp_path / "params").mkdir()
+    return tmp_path / "params"
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -228,33 +236,31 @@ def test_a_colon_in_the_path_is_refused_by_name(bare: Path, tmp_path: Path) -> N
     ],
     ids=["plain", "windows", "mark", "utf16", "several lines", "braces"],
 )  # fmt: skip
-def test_a_parameter_file_is_found_as_yaml_reads_it(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "größe.v2.yaml").write_bytes(content)
-    (tmp_path / "other.yaml").write_text("scale: others\ntasks: [cola]\n")
-    (tmp_path / "._größe.v2.yaml").write_bytes(b"\x00\x05\x16\x07")
-    assert files.studies(tmp_path) == {"größe.v2": ("mine", ["rte", "sst2-1k"]), "other": ("others", ["cola"])}
+def test_a_parameter_file_is_found_as_yaml_reads_it(folder: Path, content: bytes) -> None:
+    (folder / "größe.v2.yaml").write_bytes(content)
+    (folder / "other.yaml").write_text("scale: others\ntasks: [cola]\n")
+    (folder / "._größe.v2.yaml").write_bytes(b"\x00\x05\x16\x07")
+    assert loading.studies() == {"größe.v2": "mine", "other": "others"}
 
 
-def test_a_file_that_is_not_yaml_keeps_its_scale_so_that_its_error_is_told(tmp_path: Path) -> None:
-    (tmp_path / "broken.yaml").write_text("scale: mine\ntitle: a: b\n")
-    assert files.studies(tmp_path) == {"broken": ("mine", [])}
-    (tmp_path / "broken.yaml").write_text("[")
-    (tmp_path / "list.yaml").write_text("- scale: mine\n")
-    assert not [*files.problems("None", tmp_path)]
-    assert files.names(tmp_path) == ["broken", "list"]
+def test_a_file_that_is_not_yaml_keeps_its_scale_so_that_its_error_is_told(folder: Path) -> None:
+    (folder / "broken.yaml").write_text("scale: mine\ntitle: a: b\n")
+    assert loading.studies() == {"broken": "mine"}
+    (folder / "broken.yaml").write_text("[")
+    (folder / "list.yaml").write_text("- scale: mine\n")
+    assert not [*loading.problems("None")]
+    assert [*loading.studies()] == ["broken", "list"]
 
 
 @pytest.mark.parametrize(
     ("name", "fit"), [("my study.yaml", "my-study"), ("mine.yml", "mine"), ("mine.YAML", "mine"), ("a#1.yaml", "a-1")]
 )
-def test_a_name_that_make_cannot_take_is_refused_with_one_that_it_can(tmp_path: Path, name: str, fit: str) -> None:
-    (tmp_path / name).write_text("scale: mine\n")
-    (tmp_path / "good.yaml").write_text("scale: others\n")
-    assert [*files.problems("mine", tmp_path)] == [
-        f"params/{name} is no name for a study: rename it to params/{fit}.yaml"
-    ]
-    assert not [*files.problems("others", tmp_path)]
-    assert [*files.problems("neither", tmp_path)] == ["no file in params/ has 'scale: neither'; there are others"]
+def test_a_name_that_make_cannot_take_is_refused_with_one_that_it_can(folder: Path, name: str, fit: str) -> None:
+    (folder / name).write_text("scale: mine\n")
+    (folder / "good.yaml").write_text("scale: others\n")
+    assert [*loading.problems("mine")] == [f"params/{name} is no name for a study: rename it to params/{fit}.yaml"]
+    assert not [*loading.problems("others")]
+    assert [*loading.problems("neither")] == ["no file in params/ has 'scale: neither'; there are others"]
 
 
 # Several users ---------------------------------------------------------------------------------------------------

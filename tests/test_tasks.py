@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib import tables, tasks
-from lib.study import errors, inputs, loading
+from lib.study import inputs, loading, params
 from lib.study.runs import Run
 from lib.study.variants import Variant
 from lib.tasks import TaskError, corrupt
@@ -194,7 +194,7 @@ def test_a_cache_of_the_hub_that_cannot_be_written_is_no_matter_of_where_glue_is
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(errors.ParameterError, match=r"there is no task 'sentimant'; did you mean 'sentiment'\?"):
+    with pytest.raises(params.ParameterError, match=r"there is no task 'sentimant'; did you mean 'sentiment'\?"):
         tasks.load(loading.load("minilm"), Variant.parse("sentimant-s1"))
 
 
@@ -218,7 +218,7 @@ def test_a_model_depends_on_the_copy_of_its_own_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["sentiment", "rte"])
 def test_an_own_task_under_a_known_name_is_refused(name: str) -> None:
     own = {name: {"format": "csv", "files": {"train": "a.csv", "test": "b.csv"}, "text": "text"}}
-    with pytest.raises(errors.ParameterError, match=f"'{name}' is a task of this package"):
+    with pytest.raises(params.ParameterError, match=f"'{name}' is a task of this package"):
         tasks.task(loading.load("minilm", overrides={"task_data.own": own}), name)
 
 

@@ -13,7 +13,7 @@ from conftest import with_variants
 
 from lib import disk, grid, results
 from lib.results import claims, verify
-from lib.study import errors, inputs, params, runs
+from lib.study import inputs, params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
 from lib.study.variants import Variant
@@ -142,7 +142,7 @@ def test_only_the_studies_own_tasks_are_recorded(monkeypatch: pytest.MonkeyPatch
 
 
 def test_fewer_than_three_seeds_cannot_be_recorded(counted: dict) -> None:
-    with pytest.raises(errors.ParameterError, match="three seeds of every task"):
+    with pytest.raises(params.ParameterError, match="three seeds of every task"):
         verify.expectations(wanted((1, 2)), accuracy(), summary((1, 2)), judged())
 
 
@@ -223,10 +223,10 @@ def test_checking_writes_nothing(counted: dict, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_file_of_recorded_numbers_must_be_whole(tmp_path) -> None:
-    with pytest.raises(errors.ParameterError, match="nothing is recorded for this scale"):
+    with pytest.raises(params.ParameterError, match="nothing is recorded for this scale"):
         verify.read(tmp_path / "none.yaml")
     (tmp_path / "half.yaml").write_text("exact: {values: {}}\n")
-    with pytest.raises(errors.ParameterError, match="the sections must be exact, tight, loose, claim"):
+    with pytest.raises(params.ParameterError, match="the sections must be exact, tight, loose, claim"):
         verify.read(tmp_path / "half.yaml")
 
 

@@ -1,15 +1,15 @@
-"""The Brown corpus: gold parts of speech, split by text and stratified by genre."""
+"""The Brown corpus: gold parts of speech, silver chunks and supersenses; split by text, stratified by genre."""
 
 import re
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
 
 from lib import sources
-from lib.corpora.sentences import CorpusError, Sentence
-from lib.study.params import SPLITS, Study
+from lib.corpora.corpus import CorpusError, Sentence
+from lib.study.params import SPLITS, Corpus
 
 GENRES = dict(zip("abcdefghjklmnpr", [
     "press reportage", "press editorial", "press reviews", "religion", "skills and hobbies", "popular lore",
@@ -39,30 +39,120 @@ def read_brown(folder: Path) -> Iterator[Sentence]:
                 yield Sentence(file.name, [w for w, _, _ in pairs], {"pos": [brown_tag(t) for _, _, t in pairs]})
 
 
-def _brown_splits(study: Study) -> dict[str, Iterator[Sentence]]:
-    """Whole texts go to one split: per genre 10 % dev, 20 % test, 70 % train. Each split reads about the same number of
-    words from the start of each of its texts. The texts are in an order of which every prefix is stratified, so that a
-    small sample, cut to its number of words, still covers all genres.
+def read(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, list[Sentence]]:
+    """The sentences of the three splits, with the labels of some properties.
+
+    A text goes to one split with all its sentences: per genre 10 % dev, 20 % test, 70 % train. Each split reads about
+    the same number of words from the start of each of its texts. The texts are in an order of which every prefix is
+    stratified, so that a small sample, cut to its number of words, still covers all genres.
     """
-    assert study.corpus.source
-    sentences = list(read_brown(sources.fetch(study.corpus.source)))
+    assert corpus.source
+    sentences = list(read_brown(sources.fetch(corpus.source)))
     texts = {name: list(group) for name, group in groupby(sentences, key=lambda s: s.text)}
-    rng = np.random.default_rng(study.seed)
+    rng = np.random.default_rng(seed)
     chosen: dict[str, list[tuple[float, str]]] = {split: [] for split in SPLITS}
     for genre in GENRES:
         names = rng.permutation(sorted(n for n in texts if n[1] == genre))
         dev, test = max(1, len(names) // 10), max(2, len(names) // 5)
         for split, part in zip(SPLITS, (names[dev + test :], names[:dev], names[dev : dev + test]), strict=True):
             chosen[split].extend(((i + 0.5) / len(part), name) for i, name in enumerate(sorted(part)))
-    return {split: _spread(study, split, [texts[n] for _, n in sorted(names)]) for split, names in chosen.items()}
+    splits = {}
+    for split, names in chosen.items():
+        share = getattr(corpus, f"{split}_words") / len(names)
+        splits[split] = [s for _, name in sorted(names) for s in _start(texts[name], share)]
+    for name in SILVER.keys() & {*properties}:
+        read_sentences = [*chain(*splits.values())]
+        tagged = [list(zip(s.words, s.labels["pos"], strict=True)) for s in read_sentences]
+        for sentence, labels in zip(read_sentences, SILVER[name](tagged), strict=True):
+            sentence.labels[name] = labels
+    return splits
 
 
-def _spread(study: Study, split: str, texts: list[list[Sentence]]) -> Iterator[Sentence]:
-    share = getattr(study.corpus, f"{split}_words") / len(texts)
-    for text in texts:
-        words = 0
-        for sentence in text:
-            if words >= share:
-                break
-            words += len(sentence.words)
-            yield sentence
+def _start(text: list[Sentence], words: float) -> Iterator[Sentence]:
+    """The first sentences of a text, up to the one that reaches a number of words."""
+    for sentence in text:
+        if words <= 0:
+            return
+        words -= len(sentence.words)
+        yield sentence
+
+
+# Silver labels: computed from gold tags and word types -------------------------------------------------------------
+
+
+CHUNK_GRAMMAR = r"""
+NP: {<abn|abl|abx>?<at|dt|dti|dts|dtx|pp\$|wp\$|wdt>?<ap|cd|od|ql|jj|jjr|jjt|jjs|vbn|vbg|(nn|np|nns|nps|nr)\$>*<nn|nns|np|nps|nr|nrs>+}
+    {<pn|ppo|pps|ppss|ppl|ppls|pp\$\$|wps|wpo|ex|dt|dts|dti>}
+VP: {<to|md|rb|\*>*<md|be.*|hv.*|do.*|\*|rb>*<vb.*|be.*|hv.*|do.*>+<\*>?}
+PP: {<in>}
+"""  # noqa: E501
+"""Chunks over Brown's tags, in the spirit of CoNLL-2000; the first rule that matches a word keeps it."""
+
+
+LEXNAMES = (
+    "adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition "
+    "noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person "
+    "noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state "
+    "noun.substance noun.time verb.body verb.change verb.cognition verb.communication verb.competition "
+    "verb.consumption verb.contact verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social "
+    "verb.stative verb.weather adj.ppl"
+).split()
+"""WordNet's lexicographer files in the order of their numbers."""
+
+
+SUFFIXES = {
+    "noun": [("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
+             ("men", "man"), ("ies", "y")],
+    "verb": [("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
+             ("ied", "y")],
+    "adj": [("er", ""), ("est", ""), ("er", "e"), ("est", "e")],
+    "adv": [],
+}  # fmt: skip
+"""WordNet's rules of detachment (morphy); its lists of irregular forms are not in the package."""
+
+
+def chunks(sentences: list[list[tuple[str, str]]]) -> list[list[str]]:
+    """BIO labels of noun, verb and prepositional chunks, computed from gold Brown tags by ``CHUNK_GRAMMAR``."""
+    import nltk  # a second that only the making of a corpus needs
+
+    parser = nltk.RegexpParser(CHUNK_GRAMMAR)
+    return [[tag for _, _, tag in nltk.chunk.tree2conlltags(parser.parse(s))] for s in sentences]
+
+
+def supersenses(sentences: list[list[tuple[str, str]]]) -> list[list[str]]:
+    """The lexicographer file of each word's most frequent WordNet sense in its part of speech; ``O`` for all others."""
+    folder = sources.fetch("wordnet")
+    classes = {"nn": "noun", "np": "noun", "nr": "noun", "vb": "verb", "be": "verb", "hv": "verb", "do": "verb"}
+    classes |= {"jj": "adj", "rb": "adv"}
+    senses = {pos: _first_senses(folder, pos) for pos in SUFFIXES}
+    known: dict[tuple[str, str], str] = {}
+
+    def label(word: str, tag: str) -> str:
+        pos = classes.get(tag[:2])
+        if pos is None:
+            return "O"
+        if (word, pos) not in known:
+            lemma = word.lower().removesuffix("'s").removesuffix("'")
+            forms = [lemma] + [lemma.removesuffix(a) + b for a, b in SUFFIXES[pos] if lemma.endswith(a)]
+            known[word, pos] = next((LEXNAMES[senses[pos][f]] for f in forms if f in senses[pos]), "O")
+        return known[word, pos]
+
+    return [[label(word, tag) for word, tag in s] for s in sentences]
+
+
+def _first_senses(folder: Path, pos: str) -> dict[str, int]:
+    """Lemma → number of the lexicographer file of its first (most frequent) sense."""
+    files = {}
+    for line in (folder / f"data.{pos}").read_text(encoding="utf-8").splitlines():
+        if line[0] != " ":
+            files[line[:8]] = int(line[9:11])
+    first = {}
+    for line in (folder / f"index.{pos}").read_text(encoding="utf-8").splitlines():
+        if line[0] != " ":
+            cells = line.split()
+            first[cells[0]] = files[cells[-int(cells[2])]]
+    return first
+
+
+SILVER = {"chunk": chunks, "supersense": supersenses}
+"""Property → what computes its labels from sentences of words and Brown tags."""

@@ -2,12 +2,28 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
-from lib.corpora.sentences import CorpusError, Sentence
+from lib.corpora.corpus import CorpusError, Sentence
 from lib.study import params
 from lib.study.params import Corpus
+
+
+def read(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, list[Sentence]]:
+    """The sentences of the three splits. Without a dev file, every tenth training sentence is held out.
+
+    Raises CorpusError as ``read_columns`` does, and for a text that is withheld.
+    """
+    splits = {}
+    for split, name in corpus.files.items():
+        splits[split] = [*read_columns(params.ROOT / name, corpus.columns, corpus.separator)]
+        _refuse_withheld(splits[split], params.ROOT / name)
+    if "dev" not in splits:
+        splits["dev"] = splits["train"][9::10]
+        del splits["train"][9::10]
+    return splits
 
 
 def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespace") -> Iterator[Sentence]:
@@ -25,67 +41,26 @@ def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespa
     CorpusError : no such file, not UTF-8, not the file itself (packed, a pointer), a line with too few columns or other
         columns than the first, an empty word or label, CoNLL-U to be read as white space; always with file:line.
     """
-    tab = separator == "tab"
-    word, need = columns["word"], max(columns.values()) + 1
-    text, texts, rows, width = "", 0, [], None
-
-    def sentence() -> Sentence:
-        return Sentence(
-            text, [r[word] for r in rows], {n: [r[c] for r in rows] for n, c in columns.items() if n != "word"}
-        )
-
-    for number, line in _lines(file):
-        if not tab and CONLLU.match(line):
-            raise CorpusError(f"{file}:{number}: this looks like CoNLL-U: give corpus.separator: tab")
-        cells = [c.strip(" ") for c in line.split("\t")] if tab else re.split(r"[ \t]+", line.strip(" \t"))
-        begun = _begun(line, cells, word)
-        if begun is not None or not line.strip():
-            if rows:
-                yield sentence()
-            rows = []
-            if begun is not None:
-                texts += 1
-                text = begun or f"#{texts}"
-            continue
-        if (
-            ENDS.fullmatch(line)
-            or (not rows and not tab and REMARK.match(line))
-            or (tab and (line.startswith("# ") or (line.startswith("#") and "\t" not in line)))
-        ):
-            continue
-        if tab and word > 0 and re.fullmatch(r"\d+[-.]\d+", cells[0]):
-            continue
-        if len(cells) < need:
-            raise CorpusError(
-                f"{file}:{number}: {len(cells)} columns, but column {need - 1} (from 0) is asked for{_hint(line, tab)}"
-            )
-        if len(cells) != (width := width or len(cells)):
-            raise CorpusError(
-                f"{file}:{number}: {len(cells)} columns where the lines before have {width}{_hint(line, tab)}"
-            )
-        for name, column in columns.items():
-            if not cells[column].strip():
-                what = f"empty {name if name == 'word' else f'label for {name!r}'}"
-                only = f" (nothing but {_codes(cells[column])})" if cells[column] else ""
-                raise CorpusError(f"{file}:{number}: {what}{only}")
-        rows.append(cells)
-    if rows:
-        yield sentence()
+    tab, word, width = separator == "tab", columns["word"], 0
+    for text, lines in _sentences(file, word, tab):
+        rows = [_cells(line, tab) for _, line in lines]
+        width = width or len(rows[0])
+        for (number, line), cells in zip(lines, rows, strict=True):
+            if problem := _problem(line, cells, columns, width, tab):
+                raise CorpusError(f"{file}:{number}: {problem}")
+        labels = {name: [r[column] for r in rows] for name, column in columns.items() if name != "word"}
+        yield Sentence(text, [r[word] for r in rows], labels)
 
 
 BEGINS = re.compile(r"#\s*(?:newdoc(?:\s+id)?(?:\s*=\s*|\s+|$)|begin document\b\s*)(.*)")
 """Where a text begins in CoNLL-U and in CoNLL-2012, and its name."""
 
-
 ENDS = re.compile(r"#\s*end document\b.*")
-
 
 COMMENT = r"#\s*(?:(?:sent_id|text|newdoc id|newpar id|global\.columns)\s*=|new(?:doc|par)\s*$)"
 
-
 CONLLU = re.compile(COMMENT + r"|\d+(?:[-.]\d+)?(?:\t[^\t]*){9}$")
 """What only CoNLL-U has: its comments, and lines of ten columns of which the first is a number."""
-
 
 REMARK = re.compile(r"#+\s*[a-z_]\w*\s*=|#+\s+id\b|</?\w+(\s+\w+=\S+)*\s*/?>\s*$")
 """What may stand before a sentence where white space separates, and is no word: ``# id 7``, ``# id = 7``, ``<s>``."""
@@ -93,12 +68,60 @@ REMARK = re.compile(r"#+\s*[a-z_]\w*\s*=|#+\s+id\b|</?\w+(\s+\w+=\S+)*\s*/?>\s*$
 PACKED = b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ"
 
 
-def _begun(line: str, cells: list[str], word: int) -> str | None:
+def _cells(line: str, tab: bool) -> list[str]:
+    return [c.strip(" ") for c in line.split("\t")] if tab else re.split(r"[ \t]+", line.strip(" \t"))
+
+
+def _sentences(file: Path, word: int, tab: bool) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """The text of each sentence and its lines with their numbers; lines that hold no word are left out."""
+    text, texts, lines = "", 0, []
+    for number, line in chain(_lines(file), [(0, "")]):
+        if not tab and CONLLU.match(line):
+            raise CorpusError(f"{file}:{number}: this looks like CoNLL-U: give corpus.separator: tab")
+        begun = _begun(line, word, tab)
+        if begun is None and line.strip():
+            if not _holds_no_word(line, word, tab, first=not lines):
+                lines.append((number, line))
+            continue
+        if lines:
+            yield text, lines
+            lines = []
+        if begun is not None:
+            texts += 1
+            text = begun or f"#{texts}"
+
+
+def _begun(line: str, word: int, tab: bool) -> str | None:
     """The name of the text that begins at a line, '' if it has none; None where no text begins."""
-    if "-DOCSTART-" in (cells[0].split(" ")[0], *cells[word : word + 1]):
+    if "-DOCSTART-" in line:
+        cells = _cells(line, tab)
+        if "-DOCSTART-" in (cells[0].split(" ")[0], *cells[word : word + 1]):
+            return ""
+    begins = BEGINS.fullmatch(line.strip())
+    return begins[1] if begins else None
+
+
+def _holds_no_word(line: str, word: int, tab: bool, first: bool) -> bool:
+    """Whether a line is a comment, or a word range or an empty node of CoNLL-U. ``first`` : of its sentence."""
+    if not tab or ENDS.fullmatch(line):
+        return bool(ENDS.fullmatch(line) or (first and REMARK.match(line)))
+    comment = line.startswith("# ") or (line.startswith("#") and "\t" not in line)
+    return comment or (word > 0 and bool(re.match(r" *\d+[-.]\d+ *(\t|$)", line)))
+
+
+def _problem(line: str, cells: list[str], columns: dict[str, int], width: int, tab: bool) -> str:
+    """What keeps a line from being read; '' if nothing does. ``width`` : how many columns the lines before it have."""
+    last, number = max(columns.values()), f"{len(cells)} columns"
+    if len(cells) <= last:
+        return f"{number}, but column {last} (from 0) is asked for{_hint(line, tab)}"
+    if len(cells) != width:
+        return f"{number} where the lines before have {width}{_hint(line, tab)}"
+    empty = next((name for name, column in columns.items() if not cells[column].strip()), None)
+    if empty is None:
         return ""
-    found = BEGINS.fullmatch(line.strip())
-    return found[1] if found else None
+    content = cells[columns[empty]]
+    only = f" (nothing but {_codes(content)})" if content else ""
+    return f"empty {empty if empty == 'word' else f'label for {empty!r}'}{only}"
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -107,14 +130,15 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
     with file.open("rb") as stream:
         for number, raw in enumerate(stream, 1):
             line = raw.rstrip(b"\r\n")
-            if number == 1 and line.startswith(b"version https://git-lfs"):
-                raise CorpusError(f"{file}:1: a Git LFS pointer, not the corpus: fetch it with 'git lfs pull'")
-            if number == 1 and line.startswith(PACKED):
-                raise CorpusError(f"{file}:1: a packed file: unpack it")
-            if b"\0" in line:
-                raise CorpusError(f"{file}:{number}: not UTF-8 (zero bytes, as in UTF-16); convert the file")
-            if b"\r" in line:
-                raise CorpusError(f"{file}:{number}: a carriage return within the line; convert the line ends to \\n")
+            faults = {
+                "a Git LFS pointer, not the corpus: fetch it with 'git lfs pull'":
+                    number == 1 and line.startswith(b"version https://git-lfs"),
+                "a packed file: unpack it": number == 1 and line.startswith(PACKED),
+                "not UTF-8 (zero bytes, as in UTF-16); convert the file": b"\0" in line,
+                "a carriage return within the line; convert the line ends to \\n": b"\r" in line,
+            }  # fmt: skip
+            if fault := next((fault for fault, holds in faults.items() if holds), None):
+                raise CorpusError(f"{file}:{number}: {fault}")
             try:
                 yield number, line.decode("utf-8-sig")  # in every line: files that were joined keep their marks
             except UnicodeDecodeError as error:
@@ -132,19 +156,6 @@ def _hint(line: str, tab: bool) -> str:
 
 def _codes(characters: Iterable[str]) -> str:
     return ", ".join(f"U+{ord(c):04X}" for c in dict.fromkeys(characters))
-
-
-def _file_splits(corpus: Corpus) -> dict[str, list[Sentence]]:
-    splits = {
-        split: list(read_columns(params.ROOT / name, corpus.columns, corpus.separator))
-        for split, name in corpus.files.items()
-    }
-    for split, sentences in splits.items():
-        _refuse_withheld(sentences, params.ROOT / corpus.files[split])
-    if "dev" not in splits:
-        train = splits["train"]
-        splits |= {"dev": train[9::10], "train": [s for i, s in enumerate(train) if i % 10 != 9]}
-    return splits
 
 
 def _refuse_withheld(sentences: list[Sentence], file: Path) -> None:

@@ -5,38 +5,50 @@ split), ``position`` (of the word in its sentence), ``word``, and one column per
 are *gold*; labels that a rule computed from gold tags or from word types are *silver*.
 """
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from lib import disk
-from lib.corpora.brown import _brown_splits
-from lib.corpora.columns import _file_splits
-from lib.corpora.sentences import CorpusError, Sentence, plain_quotes
-from lib.corpora.silver import chunks, supersenses
 from lib.study import inputs, runs
-from lib.study.params import SPLITS, RankingSettings, Study
+from lib.study.params import SPLITS, Corpus, RankingSettings, Study
 
 MANY = 0.25
-"""Share of duplicate sentences from which their number is said."""
+"""Share of duplicate sentences from which their number is printed."""
 
 
-def load(study: Study) -> dict[str, pd.DataFrame]:
-    """The three splits of a study's corpus; made once per set of parameters and kept in ``runs/corpora``.
+class CorpusError(ValueError):
+    """A corpus that cannot be used; the message says what, where (file:line) and what to do."""
+
+
+class Sentence(NamedTuple):
+    text: str
+    words: list[str]
+    labels: dict[str, list[str]]
+
+
+def load(study: Study, name: str | None = None) -> dict[str, pd.DataFrame]:
+    """The three splits of a study's corpus; read once per set of parameters and kept in ``runs/corpora``.
+
+    ``name`` : of the corpus, where the study has several; by default that of the first property.
 
     Duplicate sentences within a split are dropped, directional quotes become plain ones, and each split is cut after
-    the sentence that reaches the number of words asked for.
+    the sentence that reaches its number of words.
 
     Raises
     ------
     CorpusError : a malformed line (file:line), an empty corpus or split.
     """
-    key = inputs.corpus_digest(study)
-    folder = runs.home() / "corpora" / f"{study.corpus.name}-{key}"
+    name = name or next(iter(study.corpora_in_use))
+    (corpus, properties), key = study.corpora_in_use[name], inputs.corpus_digest(study, name)
+    folder = runs.home() / "corpora" / f"{name}-{key}"
     with disk.lock(folder):
         if disk.read_manifest(folder).get("key") != key:
-            tables = {split: _table(s, study.properties) for split, s in _splits(study).items()}
+            splits = _splits(corpus, properties, study.seed)
+            tables = {split: _table(sentences, properties) for split, sentences in splits.items()}
             with disk.atomic_write(folder) as part:
                 part.mkdir()
                 for split, table in tables.items():
@@ -46,19 +58,19 @@ def load(study: Study) -> dict[str, pd.DataFrame]:
 
 
 def check(study: Study) -> None:
-    """Whether a study's probes and rankings can be made from its corpus, as far as the corpus tells.
+    """Whether a study's probes and rankings can be made from its corpora, as far as these tell.
 
     Raises
     ------
     CorpusError : as ``load``; or one list of the properties with fewer than two labels in the training words, with none
         frequent enough to be ranked, or with a dev or test split of other labels only.
     """
-    splits = load(study)
-    problems = [
-        f"corpus '{study.corpus.name}': property '{name}' has {lacking}"
-        for name in study.properties
-        for lacking in _lacking({split: t[name].astype(str) for split, t in splits.items()}, study.ranking)
-    ]
+    problems = []
+    for corpus, (_, properties) in study.corpora_in_use.items():
+        splits = load(study, corpus)
+        for name in properties:
+            labels = {split: table[name].astype(str) for split, table in splits.items()}
+            problems += [f"corpus '{corpus}': property '{name}' has {p}" for p in _lacking(labels, study.ranking)]
     if problems:
         raise CorpusError("\n".join(problems))
 
@@ -77,48 +89,42 @@ def _lacking(labels: dict[str, pd.Series], settings: RankingSettings) -> Iterato
             yield f"no label in the {split} split that occurs in the training words: there is nothing to test"
 
 
-def gold(study: Study, name: str) -> bool:
-    """Whether people assigned the labels of this property."""
-    return name in study.corpus.gold
-
-
 def label_name(study: Study, name: str) -> str:
     """The property as figures and tables name it: silver labels are marked wherever they are shown."""
-    return name if gold(study, name) else f"{name} (silver)"
+    return name if study.is_gold(name) else f"{name} (silver)"
 
 
-def _splits(study: Study) -> dict[str, list[Sentence]]:
-    corpus = study.corpus
-    splits = _brown_splits(study) if corpus.format == "brown" else _file_splits(corpus)
-    out = {}
-    for split in SPLITS:
-        seen: set[tuple[str, ...]] = set()
-        kept, dropped, words, limit = [], 0, 0, getattr(corpus, f"{split}_words")
-        for sentence in splits[split]:
-            plain = sentence._replace(words=[plain_quotes(w) for w in sentence.words])
-            form = tuple(plain.words)
-            if words < limit and form not in seen:
-                seen.add(form)
-                kept.append(plain)
-                words += len(form)
-            elif words < limit:
-                dropped += 1
-        if not kept:
-            raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
-        if dropped > MANY * (read := len(kept) + dropped):
-            print(f"corpus '{corpus.name}', {split}: {dropped} of {read} sentences repeat another one and are dropped")
-        out[split] = kept
-    if corpus.format == "brown":
-        for name, label in (("chunk", chunks), ("supersense", supersenses)):
-            if name in study.properties:
-                for split in SPLITS:
-                    labelled = label([list(zip(s.words, s.labels["pos"], strict=True)) for s in out[split]])
-                    for sentence, labels in zip(out[split], labelled, strict=True):
-                        sentence.labels[name] = labels
-    return out
+def plain_quotes(word: str) -> str:
+    """Directional quotes as plain ones: the encoders saw plain text."""
+    return {"``": '"', "''": '"', "“": '"', "”": '"', "‘": "'", "’": "'", "`": "'"}.get(word, word)
 
 
-def _table(sentences: list[Sentence], properties: list[str]) -> pd.DataFrame:
+def _splits(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, list[Sentence]]:
+    splits = importlib.import_module(f"lib.corpora.{corpus.format}").read(corpus, properties, seed)
+    return {split: _cut(corpus, split, splits[split]) for split in SPLITS}
+
+
+def _cut(corpus: Corpus, split: str, sentences: Iterable[Sentence]) -> list[Sentence]:
+    """The first sentences of a split, up to its number of words, without repetitions; in plain quotes."""
+    different: dict[tuple[str, ...], Sentence] = {}
+    words = repeated = 0
+    for sentence in sentences:
+        form = tuple(plain_quotes(word) for word in sentence.words)
+        if words >= getattr(corpus, f"{split}_words"):
+            break
+        if form in different:
+            repeated += 1
+            continue
+        different[form] = sentence._replace(words=[*form])
+        words += len(form)
+    if not different:
+        raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
+    if repeated > MANY * (read := len(different) + repeated):
+        print(f"corpus '{corpus.name}', {split}: {repeated} of {read} sentences repeat another one and are dropped")
+    return [*different.values()]
+
+
+def _table(sentences: list[Sentence], properties: Sequence[str]) -> pd.DataFrame:
     lengths = np.array([len(s.words) for s in sentences])
     table = pd.DataFrame(
         {

@@ -1,18 +1,18 @@
 """Encoders: checkpoints, the alignment of words and sub-words, and the store of word vectors."""
 
-from lib.encoders.alignment import align, pieces
+from lib.encoders.alignment import align, show_subwords
 from lib.encoders.checkpoints import (
     EncoderError,
     architecture,
     check,
-    checkpoint,
     classifier,
     device,
     fetch,
     finetuned,
     head,
     layers_of,
-    limit,
+    locate,
+    max_length,
     pretrained,
     quiet,
     randomised,

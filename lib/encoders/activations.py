@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import embedding_bag
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from lib import corpora, disk, encoders
@@ -30,6 +32,7 @@ from lib.encoders.alignment import Alignment, Window
 from lib.study import runs
 from lib.study.params import SPLITS
 from lib.study.runs import Run
+from lib.study.steps import STEPS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,20 +56,21 @@ class Activations:
         return self.vectors.shape[2]
 
 
-def load(run: Run) -> dict[str, Activations]:
-    """The stores of a run's three splits, extracted now where they are missing, unfinished or of other parameters.
+def ensure(run: Run, corpus: str | None = None) -> dict[str, Activations]:
+    """The stores of the three splits of a corpus; by default that of the run's first property.
+
+    Stores of the run's corpora that are missing, unfinished or of other parameters are extracted now, all in one go.
 
     Raises
     ------
     OSError : the disk is too small (checked before anything is computed).
     FloatingPointError : the encoder gave a value that is not finite.
     """
-    folders, key = {split: run.activations(split) for split in SPLITS}, run.key("extract")
+    stores, key = STEPS["extract"].folders(run), run.key("extract")
     with disk.lock(run.result("extract")):
-        missing = [split for split, folder in folders.items() if disk.read_manifest(folder).get("key") != key]
-        if missing:
+        if missing := [folder for folder in stores if disk.read_manifest(folder).get("key") != key]:
             _fill(run, missing)
-    return {split: read(folder) for split, folder in folders.items()}
+    return {split: read(run.activations(split, corpus)) for split in SPLITS}
 
 
 def read(folder: Path) -> Activations:
@@ -96,14 +100,14 @@ def encoder(run: Run) -> PreTrainedModel:
         return encoders.randomised(run.study)
     from lib import finetune  # here: Trainer takes seconds to import, and most runs do not need it
 
-    return encoders.finetuned(finetune.load(run).folder)
+    return encoders.finetuned(finetune.ensure(run).folder)
 
 
 def extract(
     model: PreTrainedModel,
     alignments: list[Alignment],
     pad_id: int,
-    batch_pieces: int | None = None,
+    batch_subwords: int | None = None,
     pooling: str = "last",
     title: str = "extraction",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -115,7 +119,7 @@ def extract(
     Parameters
     ----------
     alignments : one per sentence (``encoders.align``).
-    batch_pieces : sub-words per forward pass, padding included; default as in ``params.Encoder``.
+    batch_subwords : sub-words per forward pass, padding included; default as in ``params.Encoder``.
     pooling : ``last``, ``first`` or ``average`` sub-word of the word.
 
     Yields
@@ -123,12 +127,16 @@ def extract(
     rows : [n] numbers of the represented words, counted over all sentences in corpus order.
     vectors : [layers, n, width] float32.
     """
-    batch_pieces = batch_pieces or (512 if model.device.type == "cpu" else 16_384)
-    at = _first_rows(alignments)
-    windows = [(at[i], w) for i, a in enumerate(alignments) for w in a.windows]
+    batch_subwords = batch_subwords or (512 if model.device.type == "cpu" else 16_384)
+    windows: list[tuple[np.ndarray, Window]] = []
+    total = 0
+    for alignment in alignments:
+        represented = np.sort(np.concatenate([[], *(w.words for w in alignment.windows)]))
+        windows += [(total + np.searchsorted(represented, w.words), w) for w in alignment.windows]
+        total += len(represented)
     windows.sort(key=lambda pair: -len(pair[1].ids))
-    total = sum(len(w.ids) for _, w in windows)
-    with torch.inference_mode(), tqdm(total=total, desc=title, unit="piece", unit_scale=True, leave=False) as bar:
+    subwords = sum(len(w.ids) for _, w in windows)
+    with torch.inference_mode(), tqdm(total=subwords, desc=title, unit="sub-word", unit_scale=True, leave=False) as bar:
         start = number = 0
         padded = not reads_padding(model, [w for _, w in windows], pad_id)
         while start < len(windows):
@@ -136,11 +144,11 @@ def extract(
                 _trim()
             number += 1
             longest = len(windows[start][1].ids)
-            batch = windows[start : start + max(1, batch_pieces // longest)]
+            batch = windows[start : start + max(1, batch_subwords // longest)]
             batch = batch if padded else [(r, w) for r, w in batch if len(w.ids) == longest]
             start += len(batch)
-            rows = np.concatenate([first[w.words] for first, w in batch])
-            yield rows, _forward(model, [w for _, w in batch], pad_id, pooling).cpu().numpy()
+            vectors = _forward(model, [w for _, w in batch], pad_id, pooling)
+            yield np.concatenate([rows for rows, _ in batch]), vectors.cpu().numpy()
             bar.update(sum(len(w.ids) for _, w in batch))
 
 
@@ -161,85 +169,57 @@ def reads_padding(model: PreTrainedModel, windows: list[Window], pad_id: int) ->
 
 
 def _trim() -> None:
-    """Give freed memory back to the system: batches of ever other shapes leave holes in glibc's heap, which grows."""
+    """Give freed memory back: batches of varying shape fragment glibc's heap, so memory would grow with the corpus."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _first_rows(alignments: list[Alignment]) -> list[np.ndarray]:
-    """For each sentence: word number → row of the store (dropped words have none)."""
-    rows, total = [], 0
-    for alignment in alignments:
-        present = np.concatenate([w.words for w in alignment.windows] or [np.empty(0, int)])
-        row = np.full(int(present.max()) + 1 if len(present) else 0, -1)
-        row[np.sort(present)] = total + np.arange(len(present))
-        rows.append(row)
-        total += len(present)
-    return rows
-
-
 def _forward(model: PreTrainedModel, windows: list[Window], pad_id: int, pooling: str) -> torch.Tensor:
-    length = max(len(w.ids) for w in windows)
-    ids = torch.full((len(windows), length), pad_id)
-    mask = torch.zeros((len(windows), length), dtype=torch.long)
-    for i, window in enumerate(windows):
-        ids[i, : len(window.ids)] = torch.from_numpy(window.ids)
-        mask[i, : len(window.ids)] = 1
-    place = model.device
-    options = {"use_mems": False} if model.config.model_type == "xlnet" else {}
-    hidden = model(ids.to(place), attention_mask=mask.to(place), output_hidden_states=True, **options).hidden_states
-    spans = np.concatenate([w.spans + i * length for i, w in enumerate(windows)])  # positions in the flattened batch
-    first, last = (torch.from_numpy(np.ascontiguousarray(s)).to(place) for s in spans.T)
+    """Vectors of the words of some windows at all layers: [layers, words, width] float32, in the windows' order."""
+    rows = [torch.from_numpy(w.ids).long() for w in windows]
+    ids = pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+    inputs |= {"use_mems": False} if model.config.model_type == "xlnet" else {}
+    hidden = model(**inputs, output_hidden_states=True).hidden_states
     flat = [h.reshape(-1, h.shape[-1]) for h in hidden]
+    spans = np.concatenate([w.spans + i * ids.shape[1] for i, w in enumerate(windows)]).astype(
+        np.int64
+    )  # rows of ``flat``
     if pooling != "average":
-        where = last if pooling == "last" else first
-        return torch.stack([h.index_select(0, where).float() for h in flat])
-    lengths = last - first + 1
-    pieces = torch.repeat_interleave(first, lengths) + _ramp(lengths)
-    word = torch.repeat_interleave(torch.arange(len(first), device=place), lengths)
-    return torch.stack(
-        [
-            torch.zeros(len(first), h.shape[-1], device=place).index_add_(0, word, h[pieces].float()) / lengths[:, None]
-            for h in flat
-        ]
-    )
+        rows = torch.from_numpy(spans[:, 1 if pooling == "last" else 0].copy()).to(model.device)
+        return torch.stack([h.index_select(0, rows).float() for h in flat])
+    rows = torch.from_numpy(np.concatenate([np.arange(first, last + 1) for first, last in spans])).to(model.device)
+    starts = torch.from_numpy(np.cumsum([0, *(spans[:-1, 1] - spans[:-1, 0] + 1)])).to(model.device)
+    return torch.stack([embedding_bag(rows, h.float(), starts, mode="mean") for h in flat])
 
 
-def _ramp(lengths: torch.Tensor) -> torch.Tensor:
-    """0 … n-1 for each n of ``lengths``, one after another."""
-    ends = torch.cumsum(lengths, 0)
-    return torch.arange(int(ends[-1]), device=lengths.device) - torch.repeat_interleave(ends - lengths, lengths)
-
-
-def _fill(run: Run, splits: list[str]) -> None:
-    study = run.study
-    place = encoders.device(study)
-    tables = corpora.load(study)
-    tok, model = encoders.tokenizer(study), encoder(run).to(place)
+def _fill(run: Run, missing: list[Path]) -> None:
+    """Write these stores: the encoder is loaded once for all of them."""
+    study, device = run.study, encoders.device(run.study)
+    places = [(folder.name, folder.parent.name, folder) for folder in missing]
+    tables = [(split, folder, corpora.load(study, corpus)[split]) for split, corpus, folder in places]
+    tok, model = encoders.tokenizer(study), encoder(run).to(device)
     layers, width = encoders.layers_of(model, tok("a word")["input_ids"])
-    disk.need_space(run.folder, sum(2.0 * layers * width * len(tables[split]) for split in splits))
-    longest = encoders.limit(study, tok, model)
-    for split in splits:
-        table = tables[split]
-        sentences = [g.tolist() for _, g in table.groupby("sentence", sort=False)["word"]]
-        alignments = encoders.align(tok, sentences, longest)
+    disk.need_space(run.folder, sum(2.0 * layers * width * len(table) for *_, table in tables))
+    for split, folder, table in tables:
+        sentences = [words.tolist() for _, words in table.groupby("sentence", sort=False)["word"]]
+        alignments = encoders.align(tok, sentences, encoders.max_length(study, tok, model))
         kept, dropped = _kept(table, alignments)
-        with runs.writing(run, "extract", run.activations(split)) as (part, facts):
-            array = np.lib.format.open_memmap(
-                part / "activations.npy", mode="w+", dtype=np.float16, shape=(layers, len(kept), width)
-            )
+        shape = (layers, len(kept), width)
+        with runs.writing(run, "extract", folder) as (part, facts):
+            array = np.lib.format.open_memmap(part / "activations.npy", mode="w+", dtype=np.float16, shape=shape)
             disk.preallocate(part / "activations.npy")
-            options = (tok.pad_token_id or 0, study.encoder.batch_pieces, study.encoder.pooling, f"extract {split}")
+            options = (tok.pad_token_id or 0, study.encoder.batch_subwords, study.encoder.pooling, f"extract {split}")
             for rows, vectors in extract(model, alignments, *options):
-                _check_finite(vectors, f"{run.study.name}, {run.variant.name}, {split}")
+                _check_finite(vectors, f"{study.name}, {run.variant.name}, {split}")
                 array[:, rows] = vectors
             array.flush()
             del array
             kept.to_parquet(part / "words.parquet", index=False)
             facts |= {
-                "encoder": study.encoder.checkpoint, "variant": run.variant.name,
-                "shape": [layers, len(kept), width], "dtype": "float16", "dropped": dropped,
-                "windows": sum(len(a.windows) for a in alignments), "sentences": len(sentences),
+                "encoder": study.encoder.checkpoint, "variant": run.variant.name, "shape": shape, "dtype": "float16",
+                "dropped": dropped, "windows": sum(len(a.windows) for a in alignments), "sentences": len(sentences),
             }  # fmt: skip
     del model
     gc.collect()

@@ -12,6 +12,7 @@ import pandas as pd
 from lib.encoders.checkpoints import EncoderError, cut
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 
@@ -37,36 +38,33 @@ class Alignment:
     dropped: dict[int, str]
 
 
-def pieces(tok: PreTrainedTokenizerBase, words: Sequence[str]) -> pd.DataFrame:
+def show_subwords(tok: PreTrainedTokenizerBase, words: Sequence[str]) -> pd.DataFrame:
     """How a sentence is cut, for display: one row per word with its sub-words and the positions that they take."""
     encoding = cut(tok, [words])[0]
-    found, spans = _spans(encoding.word_ids)
-    at = dict(zip(found.tolist(), spans.tolist(), strict=True))
-    rows = [
-        (w, " ".join(encoding.tokens[a : b + 1]), a, b)
-        for w, (a, b) in ((w, at.get(i, (0, -1))) for i, w in enumerate(words))
-    ]
+    numbers, spans = _spans(encoding.word_ids)
+    span_of = dict(zip(numbers.tolist(), spans.tolist(), strict=True))
+    ends = [span_of.get(number, (0, -1)) for number in range(len(words))]
+    rows = [(word, " ".join(encoding.tokens[a : b + 1]), a, b) for word, (a, b) in zip(words, ends, strict=True)]
     return pd.DataFrame(rows, columns=["word", "sub-words", "first", "last"])
 
 
-def align(tok: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], max_pieces: int) -> list[Alignment]:
+def align(tok: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], max_subwords: int) -> list[Alignment]:
     """Sub-words of each sentence and which of them are which word.
 
-    A sentence longer than ``max_pieces`` is read in windows that overlap by half; each of its words is taken from the
+    A sentence longer than ``max_subwords`` is read in windows that overlap by half; each of its words is taken from the
     window in which it is farthest from an edge. A word that the tokenizer turns into nothing (zero-width characters),
-    or whose own pieces exceed a window, is reported and never shifts its neighbours.
+    or whose own sub-words exceed a window, is reported and never shifts its neighbours.
 
     Returns one Alignment per sentence, in order.
     """
-    room = max_pieces - tok.num_special_tokens_to_add()
-    if room < 1:
-        raise EncoderError(f"max_pieces = {max_pieces} leaves no room for a word")
-    out = []
-    for start in range(0, len(sentences), 1000):
-        block = sentences[start : start + 1000]
-        for words, encoding in zip(block, cut(tok, block), strict=True):
-            out.append(_align_one(tok, list(words), encoding.ids, encoding.word_ids, max_pieces, room))
-    return out
+    if max_subwords <= tok.num_special_tokens_to_add():
+        raise EncoderError(f"max_subwords = {max_subwords} leaves no room for a word")
+    return [
+        _align_one(tok, words, encoding, max_subwords)
+        for start in range(0, len(sentences), 1000)
+        for block in [sentences[start : start + 1000]]
+        for words, encoding in zip(block, cut(tok, block), strict=True)
+    ]
 
 
 def _spans(word_ids: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray]:
@@ -78,49 +76,48 @@ def _spans(word_ids: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray]:
     return words, np.stack([at[first], at[last]], 1) if len(at) else np.empty((0, 2), int)
 
 
-def _window(*given: Sequence[int] | np.ndarray) -> Window:
-    return Window(*(np.array(part, np.int32) for part in given))
+def _window(*parts: Sequence[int] | np.ndarray) -> Window:
+    return Window(*(np.array(part, np.int32) for part in parts))
 
 
-def _align_one(
-    tok: PreTrainedTokenizerBase,
-    words: list[str],
-    ids: list[int],
-    word_ids: list[int | None],
-    longest: int,
-    room: int,
-) -> Alignment:
-    found, spans = _spans(word_ids)
-    dropped = {int(i): "no sub-word" for i in np.setdiff1d(np.arange(len(words)), found)}
-    if len(ids) <= longest:
-        return Alignment([_window(ids, found, spans)] if len(found) else [], dropped)
-    pieces = spans[:, 1] - spans[:, 0] + 1
-    for i in np.flatnonzero(pieces > room):
-        dropped[int(found[i])] = f"{pieces[i]} sub-words, more than the {room} that fit"
-    fits = pieces <= room
-    found, pieces = found[fits], pieces[fits]
-    ends = np.concatenate([[0], np.cumsum(pieces)])
-    starts, margin, best = [0], np.full(len(found), -1), np.zeros(len(found), int)
-    stretches = []
-    while starts[-1] < len(found):  # each stretch: words [a, b) whose pieces fit; the next begins half-way
-        a = starts[-1]
-        b = int(np.searchsorted(ends, ends[a] + room, side="right")) - 1
-        stretches.append((a, b))
-        if b == len(found):
-            break
-        starts.append(max(a + 1, int(np.searchsorted(ends, ends[a] + room // 2, side="right")) - 1))
-    for number, (a, b) in enumerate(stretches):
-        left = np.full(b - a, 10**9) if a == 0 else ends[a:b] - ends[a]
-        right = np.full(b - a, 10**9) if b == len(found) else ends[b] - ends[a + 1 : b + 1]
-        better = np.minimum(left, right) > margin[a:b]
-        margin[a:b][better], best[a:b][better] = np.minimum(left, right)[better], number
+def _align_one(tok: PreTrainedTokenizerBase, words: Sequence[str], encoding: Encoding, longest: int) -> Alignment:
+    numbers, spans = _spans(encoding.word_ids)
+    dropped = {int(i): "no sub-word" for i in np.setdiff1d(np.arange(len(words)), numbers)}
+    if len(encoding.ids) <= longest:
+        return Alignment([_window(encoding.ids, numbers, spans)] if len(numbers) else [], dropped)
+    lengths, room = spans[:, 1] - spans[:, 0] + 1, longest - tok.num_special_tokens_to_add()
+    for i in np.flatnonzero(lengths > room):
+        dropped[int(numbers[i])] = f"{lengths[i]} sub-words, more than the {room} that fit"
+    numbers, lengths = numbers[lengths <= room], lengths[lengths <= room]
     windows = []
-    for number, (a, b) in enumerate(stretches):
-        encoding = cut(tok, [[words[i] for i in found[a:b]]])[0]
-        inside, inner = _spans(encoding.word_ids)
-        if len(inside) != b - a or len(encoding.ids) > longest:
-            raise EncoderError(f"the tokenizer splits {words[found[a]]!r} … otherwise at the start of a window")
-        mine = best[a:b] == number
-        if mine.any():
-            windows.append(_window(encoding.ids, found[a:b][mine], inner[mine]))
+    for (start, end), own in _stretches(lengths, room):
+        part = numbers[start:end]
+        encoding = cut(tok, [[words[i] for i in part]])[0]
+        inside, spans = _spans(encoding.word_ids)
+        if len(inside) != len(part) or len(encoding.ids) > longest:
+            raise EncoderError(f"the tokenizer splits {words[part[0]]!r} … otherwise at the start of a window")
+        windows.append(_window(encoding.ids, part[own], spans[own]))
     return Alignment(windows, dropped)
+
+
+def _stretches(lengths: np.ndarray, room: int) -> list[tuple[tuple[int, int], np.ndarray]]:
+    """Stretches of words that fit into ``room`` sub-words: the first word and the one after the last. With each, which
+    of its words are farther from an edge in this stretch than in any other: [words of the stretch] bool.
+
+    ``lengths`` : [words] sub-words of each word, none more than ``room``. Each stretch begins half-way through the one
+    before. The ends of the sentence are no edges.
+    """
+    ends, count = np.concatenate([[0], np.cumsum(lengths)]), len(lengths)
+    stretches, start, end = [], 0, 0
+    distance, best = np.full(count, -1.0), np.zeros(count, int)
+    while end < count:
+        end, half = (int(n) - 1 for n in np.searchsorted(ends, ends[start] + [room, room // 2], side="right"))
+        left = ends[start:end] - ends[start] if start else np.inf
+        right = ends[end] - ends[start + 1 : end + 1] if end < count else np.inf
+        nearest, part = np.minimum(left, right), slice(start, end)
+        best[part] = np.where(nearest > distance[part], len(stretches), best[part])
+        distance[part] = np.maximum(nearest, distance[part])
+        stretches.append((start, end))
+        start = max(start + 1, half)
+    owned = [((a, b), best[a:b] == number) for number, (a, b) in enumerate(stretches)]
+    return [(stretch, own) for stretch, own in owned if own.any()]

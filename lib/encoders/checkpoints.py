@@ -32,11 +32,11 @@ def device(study: Study) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise EncoderError(f"device '{name}' is asked for, but PyTorch sees no CUDA device here; use device: auto")
+        raise EncoderError(f"device '{name}' is asked for, but PyTorch sees no CUDA device; use device: auto")
     return torch.device(name)
 
 
-def checkpoint(study: Study) -> str:
+def locate(study: Study) -> str:
     """Where the study's checkpoint is: a folder (a named source is fetched), or a hub id.
 
     Raises EncoderError for a folder that is not there, or that holds pointers of Git LFS in place of files.
@@ -48,7 +48,7 @@ def checkpoint(study: Study) -> str:
     if folder.is_dir():
         for file in sorted(p for p in folder.iterdir() if p.is_file()):
             with file.open("rb") as stream:
-                if stream.read(len(LFS)) == LFS:
+                if stream.read(30).startswith(b"version https://git-lfs"):
                     raise EncoderError(
                         f"{file} is a Git LFS pointer, not the file itself: get it with 'git lfs pull' in that "
                         "repository, or download it"
@@ -60,16 +60,11 @@ def checkpoint(study: Study) -> str:
     return name
 
 
-LFS = b"version https://git-lfs"
-"""How a file begins that Git LFS has put in place of a large one."""
-
-
 def fetch(study: Study) -> None:
     """Get a hub checkpoint into the local cache, once and before many runs want it. Raises EncoderError."""
-    if not os.path.isdir(checkpoint(study)):
-        configuration(study)  # first: where it cannot be had, nothing else is tried
-        tokenizer(study)
-        pretrained(study)
+    if not os.path.isdir(locate(study)):
+        for part in (configuration, tokenizer, pretrained):  # if there is no configuration, nothing else is tried
+            part(study)
 
 
 def tokenizer(study: Study) -> PreTrainedTokenizerBase:
@@ -80,27 +75,28 @@ def tokenizer(study: Study) -> PreTrainedTokenizerBase:
 
     Raises EncoderError if words cannot be aligned with it, or are cut otherwise than in running text.
     """
-    place = checkpoint(study)
+    checkpoint = locate(study)
+    lacking = _without_tokenizer(Path(checkpoint))
     try:
-        found = _load("AutoTokenizer", place, study, add_prefix_space=True)
+        tok = _load("AutoTokenizer", checkpoint, study, add_prefix_space=True)
     except EncoderError as error:
-        raise EncoderError(_without_tokenizer(Path(place)) or str(error)) from error
-    if not found.is_fast:
-        raise EncoderError(f"the tokenizer of {place} is not a fast one (tokenizer.json): words cannot be aligned")
-    if found.vocab_size <= len(found.all_special_tokens):
-        raise EncoderError(_without_tokenizer(Path(place)) or f"{place} holds no tokenizer (tokenizer.json)")
+        raise EncoderError(lacking or str(error)) from error
+    if not tok.is_fast:
+        raise EncoderError(f"the tokenizer of {checkpoint} is not a fast one (tokenizer.json): words cannot be aligned")
+    if tok.vocab_size <= len(tok.all_special_tokens):
+        raise EncoderError(lacking or f"{checkpoint} holds no tokenizer (tokenizer.json)")
     try:
-        unlike = _mark_words(found, _load("AutoTokenizer", place, study))
+        unlike = _mark_words(tok, _load("AutoTokenizer", checkpoint, study))
     except Exception as error:  # a vocabulary without its unknown token, and other defects
-        raise EncoderError(f"the tokenizer of {place} fails: {type(error).__name__}: {_first_line(error)}") from error
+        raise EncoderError(f"the tokenizer of {checkpoint} fails: {_in_short(error)}") from error
     if unlike:
         raise EncoderError(
-            f"the tokenizer of {place} cuts {unlike!r} otherwise as a word of a sentence than in running text: its "
-            "words are not those that the encoder was trained on. Use a tokenizer that marks where words begin"
+            f"the tokenizer of {checkpoint} cuts {unlike!r} otherwise as a word of a sentence than in running text: "
+            "its words are not those that the encoder was trained on. Use a tokenizer that marks where words begin"
         )
-    if found.pad_token is None:
-        found.pad_token = found.eos_token or found.sep_token or found.unk_token or found.bos_token
-    return found
+    if tok.pad_token is None:
+        tok.pad_token = tok.eos_token or tok.sep_token or tok.unk_token or tok.bos_token
+    return tok
 
 
 def _mark_words(tok: PreTrainedTokenizerBase, untouched: PreTrainedTokenizerBase) -> str | None:
@@ -109,9 +105,9 @@ def _mark_words(tok: PreTrainedTokenizerBase, untouched: PreTrainedTokenizerBase
     backend, words = tok.backend_tokenizer, _words_of(untouched)
     if isinstance(backend.pre_tokenizer, ByteLevel):  # a generic class ignores the option
         backend.pre_tokenizer.add_prefix_space = True
-    unlike, own, space = unlike_running_text(tok, untouched, words), backend.normalizer, normalizers.Prepend(" ")
-    given = [own] if own else []
-    for steps, spaced in (([space, *given], False), ([*given, space], False), (given, True)):
+    unlike, space = unlike_running_text(tok, untouched, words), normalizers.Prepend(" ")
+    own = [backend.normalizer] if backend.normalizer else []
+    for steps, spaced in (([space, *own], False), ([*own, space], False), (own, True)):
         if unlike:
             backend.normalizer = normalizers.Sequence(steps)
             setattr(tok, SPACED, spaced)
@@ -138,10 +134,10 @@ def unlike_running_text(
     encoded = cut(tok, [words], add_special_tokens=False)[0]
     running = untouched(" ".join(words), add_special_tokens=False, verbose=False, return_offsets_mapping=True)
     begins = len(words[0])  # how a text begins may differ
-    there = [i for i, (_, end) in zip(running["input_ids"], running["offset_mapping"], strict=True) if end > begins]
-    here = [(i, w) for i, w in zip(encoded.ids, encoded.word_ids, strict=True) if w]
-    differs = (words[w] for (i, w), other in zip(here, there, strict=False) if i != other)
-    return next(differs, None if len(here) == len(there) else words[-1])
+    in_text = [i for i, (_, end) in zip(running["input_ids"], running["offset_mapping"], strict=True) if end > begins]
+    in_list = [(i, w) for i, w in zip(encoded.ids, encoded.word_ids, strict=True) if w]
+    differs = (words[w] for (i, w), other in zip(in_list, in_text, strict=False) if i != other)
+    return next(differs, None if len(in_list) == len(in_text) else words[-1])
 
 
 def _words_of(tok: PreTrainedTokenizerBase) -> list[str]:
@@ -177,21 +173,23 @@ def configuration(study: Study) -> PretrainedConfig:
 
     Raises EncoderError for what is no encoder.
     """
-    place = checkpoint(study)
-    config = _load("AutoConfig", place, study)
-    if getattr(config, "is_encoder_decoder", False):
-        raise EncoderError(f"{place} is an encoder-decoder ({config.model_type}): only encoders can be studied here")
-    if not hasattr(config, "num_hidden_layers") or not hasattr(config, "hidden_size"):
-        raise EncoderError(f"{place} is no encoder of text: {config.model_type} has no layers of one width")
-    if getattr(config, "quantization_config", None):
-        raise EncoderError(f"{place} is quantised: its weights are not those that were trained. Use the full ones")
-    if Path(place, "adapter_config.json").exists():
-        raise EncoderError(f"{place} holds an adapter, which would not be applied: merge it into the weights first")
+    checkpoint = locate(study)
+    config = _load("AutoConfig", checkpoint, study)
+    kind, layered = config.model_type, hasattr(config, "num_hidden_layers") and hasattr(config, "hidden_size")
+    faults = {
+        f"is an encoder-decoder ({kind}): only encoders can be studied": getattr(config, "is_encoder_decoder", False),
+        f"is no encoder of text: {kind} has no layers of one width": not layered,
+        "is quantised: its weights are not those that were trained. Use the full ones":
+            getattr(config, "quantization_config", None),
+        "holds an adapter, which would not be applied: merge it into the weights first":
+            Path(checkpoint, "adapter_config.json").exists(),
+    }  # fmt: skip
+    if fault := next((fault for fault, holds in faults.items() if holds), None):
+        raise EncoderError(f"{checkpoint} {fault}")
     plain = {"output_hidden_states": False, "output_attentions": False, "use_cache": False, "problem_type": None}
     plain |= {"chunk_size_feed_forward": 0, "return_dict": True}
-    for name, value in plain.items():
-        if hasattr(config, name):
-            setattr(config, name, value)
+    for name in (name for name in plain if hasattr(config, name)):
+        setattr(config, name, plain[name])
     if config._attn_implementation not in ("eager", "sdpa"):
         config._attn_implementation = None
     return config
@@ -221,15 +219,15 @@ def bare(study: Study) -> tuple[PreTrainedModel, set[str]]:
     ------
     EncoderError : a weight of the encoder is not in the file, has another shape, or is not of this architecture.
     """
-    place = checkpoint(study)
+    checkpoint = locate(study)
     model, report = _load(
-        "AutoModel", place, study, config=configuration(study), dtype=torch.float32, output_loading_info=True,
+        "AutoModel", checkpoint, study, config=configuration(study), dtype=torch.float32, output_loading_info=True,
         ignore_mismatched_sizes=True, **safe_weights(study),
     )  # fmt: skip
-    _all_there(place, model, report)
+    _all_there(checkpoint, model, report)
     absent = report["missing_keys"]
     if bad := [n for n, w in model.named_parameters() if n not in absent and not bool(torch.isfinite(w).all())]:
-        raise EncoderError(f"the weights of {place} are damaged: not all are finite numbers in {_some(bad)}")
+        raise EncoderError(f"the weights of {checkpoint} are damaged: not all are finite numbers in {_some(bad)}")
     return model.eval(), absent
 
 
@@ -281,13 +279,13 @@ def head(study: Study) -> type[PreTrainedModel]:
     """The class of the study's encoder under a head for sentences. Raises EncoderError if it cannot be fine-tuned."""
     config, heads = configuration(study), _auto("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING")
     if type(config) not in heads:
-        raise EncoderError(f"{checkpoint(study)}: transformers has no head for tasks on top of {config.model_type}")
+        raise EncoderError(f"{locate(study)}: transformers has no head for tasks on top of {config.model_type}")
     if tokenizer(study).pad_token_id is None:
-        raise EncoderError(f"{checkpoint(study)}: the tokenizer has no special token to pad with (pad_token)")
+        raise EncoderError(f"{locate(study)}: the tokenizer has no special token to pad with (pad_token)")
     return heads[type(config)]
 
 
-def _all_there(place: str, model: PreTrainedModel, report: dict[str, Collection]) -> None:
+def _all_there(checkpoint: str, model: PreTrainedModel, report: dict[str, Collection]) -> None:
     """Raise EncoderError unless the weights in the file are those that the architecture asks for."""
     inside = {name.partition(".")[0] for name, _ in (*model.named_parameters(), *model.named_buffers())}
     buffers = {name for name, _ in model.named_buffers()}
@@ -300,12 +298,11 @@ def _all_there(place: str, model: PreTrainedModel, report: dict[str, Collection]
         ],
         "of another shape there": [f"{key} {tuple(a)}, not {tuple(b)}" for key, a, b in report["mismatched_keys"]],
     }  # fmt: skip
-    told = "; ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in problems.items() if keys)
-    if told:
+    if message := "; ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in problems.items() if keys):
         raise EncoderError(
-            f"the weights of {place} are not those of the architecture in its config.json ({model.config.model_type}): "
-            f"{told}. Get config.json and weights of one and the same model, with the names that transformers gives "
-            "(model.save_pretrained)"
+            f"the weights of {checkpoint} are not those of the architecture in its config.json "
+            f"({model.config.model_type}): {message}. Get config.json and weights of one and the same model, with the "
+            "names that transformers gives (model.save_pretrained)"
         )
 
 
@@ -328,33 +325,33 @@ def check(study: Study) -> None:
     ------
     EncoderError : what does not fit, and what to do.
     """
-    place, tok, model = checkpoint(study), tokenizer(study), pretrained(study)
+    checkpoint, tok, model = locate(study), tokenizer(study), pretrained(study)
     try:
         rows = len(model.get_input_embeddings().weight)
     except NotImplementedError as error:
-        raise EncoderError(f"{place}: {model.config.model_type} has no embeddings of sub-words") from error
+        raise EncoderError(f"{checkpoint}: {model.config.model_type} has no embeddings of sub-words") from error
     last = max(tok.get_vocab().items(), key=lambda item: item[1])
     if last[1] >= rows:
         raise EncoderError(
-            f"{place}: the tokenizer knows the token {last[0]!r} (number {last[1]}), but the encoder has embeddings "
-            f"for {rows} tokens only. Use the tokenizer that the encoder was trained with"
+            f"{checkpoint}: the tokenizer knows the token {last[0]!r} (number {last[1]}), but the encoder has "
+            f"embeddings for {rows} tokens only. Use the tokenizer that the encoder was trained with"
         )
     counted = _counted_from(model)
-    if counted is not None and tok.pad_token_id != counted:
+    if counted not in (None, tok.pad_token_id):
         raise EncoderError(
-            f"{place}: the encoder counts positions from its padding token {counted} on, but the tokenizer pads with "
-            f"{tok.pad_token_id} ({tok.pad_token}). Make pad_token_id in config.json and the tokenizer agree"
+            f"{checkpoint}: the encoder counts positions from its padding token {counted} on, but the tokenizer pads "
+            f"with {tok.pad_token_id} ({tok.pad_token}). Make pad_token_id in config.json and the tokenizer agree"
         )
     if tok.pad_token in (tok.eos_token, tok.sep_token, tok.unk_token, tok.bos_token):
-        print(f"{place} has no padding token: {tok.pad_token} stands for it (padding is masked)")
-    longest = limit(study, tok, model)
+        print(f"{checkpoint} has no padding token: {tok.pad_token} stands for it (padding is masked)")
+    longest = max_length(study, tok, model)
     text = tok(" ".join(_words_of(tok)), verbose=False)["input_ids"]
-    hints = {min(8, longest): "this version of transformers cannot run it", longest: "lower encoder.max_pieces"}
+    hints = {min(8, longest): "this version of transformers cannot run it", longest: "lower encoder.max_subwords"}
     for length, hint in hints.items():
         try:
             layers_of(model, (text * length)[:length])
         except EncoderError as error:
-            raise EncoderError(f"{place}, an input of {length} sub-words: {error}; {hint}") from error
+            raise EncoderError(f"{checkpoint}, an input of {length} sub-words: {error}; {hint}") from error
 
 
 def layers_of(model: PreTrainedModel, ids: Sequence[int]) -> tuple[int, int]:
@@ -370,7 +367,7 @@ def layers_of(model: PreTrainedModel, ids: Sequence[int]) -> tuple[int, int]:
         with torch.inference_mode():
             hidden = model(batch, attention_mask=torch.ones_like(batch), output_hidden_states=True).hidden_states or ()
     except Exception as error:  # whatever an architecture raises
-        raise EncoderError(f"{kind} fails: {type(error).__name__}: {_first_line(error)}") from error
+        raise EncoderError(f"{kind} fails: {_in_short(error)}") from error
     if len(hidden) < least or len({h.shape for h in hidden}) != 1 or hidden[0].shape[:2] != batch.shape:
         raise EncoderError(
             f"{kind} does not give {least} layers of one vector per sub-word, so they cannot be compared"
@@ -385,29 +382,29 @@ def safe_weights(study: Study) -> dict[str, bool]:
 
     Raises EncoderError for a folder whose weights are not safetensors.
     """
-    place = Path(checkpoint(study))
-    if place.is_dir() and not list(place.glob("*.safetensors")):
-        pinned, file = study.encoder.weights_sha256, place / "pytorch_model.bin"
-        if not file.exists():
-            raise EncoderError(f"{place} holds no weights (*.safetensors)")
-        if not pinned:
-            raise EncoderError(
-                f"{place} is not safetensors: its weights would be unpickled, which can run code. Convert them "
-                "(model.save_pretrained), or pin encoder.weights_sha256 to load exactly that file, weights only"
-            )
-        sources.verify(file, pinned, "Get the pinned file, or correct encoder.weights_sha256 if this one is meant")
-        return {"use_safetensors": False, "weights_only": True}
-    return {"use_safetensors": True}
+    folder = Path(locate(study))
+    if not folder.is_dir() or [*folder.glob("*.safetensors")]:
+        return {"use_safetensors": True}
+    pinned, file = study.encoder.weights_sha256, folder / "pytorch_model.bin"
+    if not file.exists():
+        raise EncoderError(f"{folder} holds no weights (*.safetensors)")
+    if not pinned:
+        raise EncoderError(
+            f"{folder} is not safetensors: its weights would be unpickled, which can run code. Convert them "
+            "(model.save_pretrained), or pin encoder.weights_sha256 to load exactly that file, weights only"
+        )
+    sources.verify(file, pinned, "Get the pinned file, or correct encoder.weights_sha256 if this one is meant")
+    return {"use_safetensors": False, "weights_only": True}
 
 
-def limit(study: Study, tok: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+def max_length(study: Study, tok: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
     """Longest input in sub-words, special tokens included."""
     positions = getattr(model.config, "max_position_embeddings", None) or -1
     if positions < 1:  # relative positions (XLNet says -1): any length
         positions = 10**9
     elif (padding := _counted_from(model)) is not None:
         positions -= padding + 1
-    return min(study.encoder.max_pieces or 512, positions, tok.model_max_length)
+    return min(study.encoder.max_subwords or 512, positions, tok.model_max_length)
 
 
 def _counted_from(model: PreTrainedModel) -> int | None:
@@ -432,18 +429,18 @@ def _auto(kind: str):
     return getattr(transformers, kind)
 
 
-def _load(kind: str, place: str, study: Study, **options: object):
-    revision = None if os.path.isdir(place) else study.encoder.revision
+def _load(kind: str, checkpoint: str, study: Study, **options: object):
+    revision = None if os.path.isdir(checkpoint) else study.encoder.revision
     try:
-        return _auto(kind).from_pretrained(place, revision=revision, trust_remote_code=False, **options)
+        return _auto(kind).from_pretrained(checkpoint, revision=revision, trust_remote_code=False, **options)
     except Exception as error:  # damaged files raise some ten kinds
         raise EncoderError(
-            f"the encoder '{place}' cannot be loaded: {type(error).__name__}: {_first_line(error)}\n"
+            f"the encoder '{checkpoint}' cannot be loaded: {_in_short(error)}\n"
             "A hub id needs the network once (unset HF_HUB_OFFLINE), a folder needs config.json, tokenizer.json and "
             "model.safetensors"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    """What an error says, on one line, cut where it is long."""
-    return textwrap.shorten(str(error), 300, placeholder=" …") or "-"
+def _in_short(error: Exception) -> str:
+    """The kind of an error and what it says, on one line, cut where it is long."""
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 300, placeholder=' …') or '-'}"

@@ -22,7 +22,7 @@ from lib.pretraining import training
 from lib.pretraining.text import FAMILIES, Pieces, Prose, encode, registry_prose, train_tokenizer, unigram_entropy
 from lib.pretraining.training import Settings
 from lib.sources import SOURCES
-from lib.study import errors, loading, params, runs
+from lib.study import loading, params, runs
 from lib.study.params import Corpus, Study
 from lib.study.runs import Run
 from lib.study.variants import Variant
@@ -85,7 +85,7 @@ def pretrain(size: str = "full", overrides: dict[str, Any] | None = None, device
     state = json.loads(json.dumps(state))
     with disk.lock(folder):
         if disk.read_json(folder / "state.json") not in (None, state):
-            raise errors.ParameterError(f"{folder} holds a pre-training of other settings or text: move or delete it")
+            raise params.ParameterError(f"{folder} holds a pre-training of other settings or text: move or delete it")
         folder.mkdir(exist_ok=True)
         with disk.atomic_write(folder / "state.json") as part:
             part.write_text(json.dumps(state, indent=1), encoding="utf-8")

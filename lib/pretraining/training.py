@@ -30,8 +30,7 @@ from transformers import (
 from lib import disk
 from lib.pretraining.objectives import Batch, draw, logits
 from lib.pretraining.text import FAMILIES, READERS, Pieces, cooccurrence_embeddings
-from lib.study.errors import ParameterError, nearest
-from lib.study.params import Count, Fraction, Penalty, Positive
+from lib.study.params import Count, Fraction, ParameterError, Penalty, Positive, nearest
 
 
 @dataclass(frozen=True, config={"extra": "forbid"})

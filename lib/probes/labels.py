@@ -1,11 +1,10 @@
 """Labels: what probes learn, control tasks, groups of words, and baselines without any encoder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-
-from lib.study.params import Study
 
 WORDS = ("all", "ambiguous", "unseen")
 """Groups of words that have an accuracy: all; words whose type has several labels in training; unseen types."""
@@ -80,10 +79,10 @@ def _types(words: pd.DataFrame) -> np.ndarray:
     return words["word"].to_numpy(object)
 
 
-def label_sets(study: Study, words: dict[str, pd.DataFrame]) -> list[Labels]:
-    """The label sets of a study's properties, the real sets first, then the control task of each."""
-    real = [label_set(words, name) for name in study.properties]
-    return real + [control(words, r, study.seed) for r in real]
+def label_sets(words: dict[str, pd.DataFrame], properties: Sequence[str], seed: int) -> list[Labels]:
+    """The label sets of some properties, real ones first, then the control task of each."""
+    real = [label_set(words, name) for name in properties]
+    return real + [control(words, r, seed) for r in real]
 
 
 def text_ids(words: pd.DataFrame) -> pd.Categorical:

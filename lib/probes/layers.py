@@ -24,29 +24,34 @@ def ensure_layer_counts(run: Run) -> pd.DataFrame:
 
 
 def _layer_counts(run: Run) -> pd.DataFrame:
-    study = run.study
-    stores = activations.load(run)
+    """The counts of all corpora of the run, one after another."""
+    tables = [table for corpus in run.study.corpora_in_use for table in _counts_of_corpus(run, corpus)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:
+    study, stores = run.study, activations.ensure(run, corpus)
     words = {split: store.words for split, store in stores.items()}
-    sets = label_sets(study, words)
+    sets = label_sets(words, study.corpora_in_use[corpus][1], study.seed)
     spec, device = ProbeSpec([s.target for s in sets]), encoders.device(study)
     (probe,) = fit_specs(stores["train"].vectors, [spec], study.probe, study.seed, device, "layer probes")
     rows = []
     for split in ("dev", "test"):
         texts = text_ids(words[split])
-        for labelled, found in zip(sets, probe.predict(stores[split].vectors), strict=True):
+        for labelled, predicted in zip(sets, probe.predict(stores[split].vectors), strict=True):
             real = next(s for s in sets if s.property == labelled.property)
             groups = word_groups(words, real, split)
-            kind = "control" if labelled.control else "real"
-            for layer, guess in enumerate(found):
-                rows += _counts(labelled, kind, layer, split, groups, texts, guess)
+            target = "control" if labelled.control else "real"
+            for layer, guess in enumerate(predicted):
+                rows += _counts(labelled, target, layer, split, groups, texts, guess)
             if not labelled.control:
-                for kind, guess in baselines(words, labelled, split).items():
-                    rows += _counts(labelled, kind, -1, split, groups, texts, guess)
-    return pd.concat(rows, ignore_index=True)
+                for target, guess in baselines(words, labelled, split).items():
+                    rows += _counts(labelled, target, -1, split, groups, texts, guess)
+    return rows
 
 
 def _counts(
-    labelled: Labels, kind: str, layer: int, split: str, groups: dict[str, np.ndarray], texts: pd.Categorical,
+    labelled: Labels, target: str, layer: int, split: str, groups: dict[str, np.ndarray], texts: pd.Categorical,
     guess: np.ndarray,
 ) -> list[pd.DataFrame]:  # fmt: skip
     right = guess == labelled.ids[split]
@@ -55,8 +60,8 @@ def _counts(
     for name, inside in groups.items():
         counts = {"correct": np.bincount(codes[inside & right], minlength=size)}
         counts["total"] = np.bincount(codes[inside], minlength=size)
-        found = counts["total"] > 0
-        of = {"property": labelled.property, "target": kind, "layer": layer, "split": split, "word_group": name}
-        text = texts.categories.astype(str)[found]
-        out.append(pd.DataFrame({"text": text, **{k: n[found] for k, n in counts.items()}, **of}))
+        present = counts["total"] > 0
+        of = {"property": labelled.property, "target": target, "layer": layer, "split": split, "word_group": name}
+        text = texts.categories.astype(str)[present]
+        out.append(pd.DataFrame({"text": text, **{k: n[present] for k, n in counts.items()}, **of}))
     return out

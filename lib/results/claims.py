@@ -228,10 +228,14 @@ def judge(
 ) -> pd.DataFrame:
     """``judge_tables`` on runs and their tables (``results.layers``, ``neuron_tests`` and ``neuron_layers``).
 
-    Raises ValueError if the studies do not share one corpus.
+    Raises ValueError if the studies have different corpora for a property.
     """
-    if any(run.study.corpus != runs[0].study.corpus for run in runs):
-        raise ValueError("the studies have different corpora: give them the same section 'corpus', or judge each alone")
+    for name in dict.fromkeys(name for run in runs for name in run.study.properties):
+        first, *others = (run.study.corpus_of(name) for run in runs if name in run.study.properties)
+        if any(corpus != first for corpus in others):
+            raise ValueError(
+                f"the studies have different corpora for '{name}': give them the same, or judge each alone"
+            )
     titles = {run.study.name: run.study.title for run in runs}
     unlike = len(set(titles.values())) == len(titles)
     titles = {name: title if unlike else f"{title} ({name})" for name, title in titles.items()}
@@ -266,7 +270,7 @@ def judge_tables(
     ValueError : the studies were not probed on the same texts.
     """
     gold = pick(counts, source="gold", word_group="all", target="real", split="test")
-    if gold.groupby("study")["text"].agg(frozenset).nunique() > 1:
+    if gold.groupby(["property", "study"])["text"].agg(frozenset).groupby("property").nunique().gt(1).any():
         raise ValueError("the studies were not probed on the same test texts: judge each alone")
     layers = gold.groupby("study")["layer"].nunique().to_dict()
     values = _of_layers(gold) | _of_neurons(pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking))
@@ -334,7 +338,7 @@ def _of_layers(counts: pd.DataFrame) -> dict:
     if counts.empty:
         return {}
     cells, correct, total = results.counts_by_text(counts, "test")
-    points = 100 * np.column_stack([correct.sum(1) / total.sum(1), results.resampled(correct, total, seed=0)])
+    points = 100 * np.column_stack([correct.sum(1) / total.sum(1), results.resampled(cells, correct, total, seed=0)])
     accuracy = {key: points[rows.sort_values("layer").index] for key, rows in cells.groupby(RUN)}
     values = {}
     for (study, condition, seed, name), after in accuracy.items():

@@ -49,7 +49,7 @@ def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.D
     ``accuracy``, ``low``, ``high``, ``n`` (words).
     """
     cells, correct, total = counts_by_text(counts, split)
-    draws, accuracy = resampled(correct, total, seed), correct.sum(1) / total.sum(1)
+    draws, accuracy = resampled(cells, correct, total, seed), correct.sum(1) / total.sum(1)
     return cells.assign(accuracy=accuracy, **_interval(draws), n=total.sum(1))
 
 
@@ -63,7 +63,7 @@ def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFr
     One row per fine-tuned variant, property, word group and layer: ``drop``, ``low``, ``high`` (fractions, not points).
     """
     cells, correct, total = counts_by_text(pick(counts, target="real"), split)
-    draws, accuracy = resampled(correct, total, seed), correct.sum(1) / total.sum(1)
+    draws, accuracy = resampled(cells, correct, total, seed), correct.sum(1) / total.sum(1)
     cells = cells.drop(columns="target").assign(row=range(len(cells)))
     before = pick(cells, condition="pretrained").drop(columns=VARIANT)
     pairs = cells[cells["task"] != ""].merge(before, on=list(before.columns.drop("row")), suffixes=("", "_before"))
@@ -85,12 +85,19 @@ def counts_by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.n
     return wide.index.to_frame(index=False), wide["correct"].to_numpy(float), wide["total"].to_numpy(float)
 
 
-def resampled(correct: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
-    """Accuracies on texts drawn with replacement, the same draws for every cell: [cells, RESAMPLES]."""
-    texts = correct.shape[1]
-    weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)
-    drawn = total @ weight
-    return (correct @ weight) / np.where(drawn > 0, drawn, np.nan)
+def resampled(cells: pd.DataFrame, correct: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
+    """Accuracies on texts drawn with replacement, the same draws for all cells of one corpus: [cells, RESAMPLES].
+
+    ``cells``, ``correct``, ``total`` : as ``counts_by_text`` gives them.
+    """
+    accuracy = np.empty((len(cells), RESAMPLES))
+    for rows in cells.groupby(["study", "property"]).indices.values():
+        inside = np.ix_(rows, total[rows].any(0))  # another property may be of another corpus, with its own texts
+        texts = inside[1].size
+        weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)
+        drawn = total[inside] @ weight
+        accuracy[rows] = (correct[inside] @ weight) / np.where(drawn > 0, drawn, np.nan)
+    return accuracy
 
 
 def _interval(draws: np.ndarray) -> dict[str, np.ndarray]:
@@ -129,7 +136,7 @@ def train_missing(wanted: Iterable[Run]) -> None:
         if run.variant.task and not runs.is_current(run, "finetune"):
             from lib import finetune  # here: Trainer takes two seconds to import
 
-            finetune.load(run)
+            finetune.ensure(run)
 
 
 def top_third(per_layer: np.ndarray) -> np.ndarray:
@@ -203,7 +210,7 @@ def summary(
                     "study": study,
                     **run.variant.columns(),
                     "property": name,
-                    "source": "gold" if name in run.study.corpus.gold else "silver",
+                    "source": "gold" if run.study.is_gold(name) else "silver",
                     "ranking": ranking,
                     "task score": score["score"].get((study, variant)),
                     "majority": score["majority"].get((study, variant)),

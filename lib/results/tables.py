@@ -80,7 +80,7 @@ def neuron_layers(wanted: Iterable[Run]) -> pd.DataFrame:
 
 
 def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
-    source = np.where(table["property"].isin(run.study.corpus.gold), "gold", "silver")
+    source = np.where(table["property"].map(run.study.is_gold), "gold", "silver")
     return table.assign(study=run.study.name, **run.variant.columns(), source=source)
 
 

@@ -12,7 +12,7 @@ from lib import corpora, disk, encoders, notebook, results
 from lib.results import claims
 from lib.results.summary import pick
 from lib.study import inputs, loading, params, runs
-from lib.study.errors import ParameterError
+from lib.study.params import ParameterError
 from lib.study.runs import Run
 from lib.study.steps import STEPS
 
@@ -46,12 +46,14 @@ def exact(wanted: list[Run]) -> dict[str, Any]:
         if run.variant.task:
             examples = runs.manifest(run, "finetune")["examples"]
             found[f"{name}: {run.variant.condition}: examples"] = [examples[k] for k in sorted(examples)]
-        for split, words in corpora.load(study).items() if run.variant.name == "pretrained" else ():
-            counts = [words["text"].nunique(), int(words["sentence"].max()) + 1, len(words)]
-            found[f"{name}: {split}: texts, sentences, words"] = counts
-            found[f"{name}: {split}: words and labels"] = inputs.digest(words.astype(str).to_numpy().tolist())
-            for label in study.properties:
-                found[f"{name}: {split}: {label}: labels"] = int(words[label].nunique())
+        for corpus, (_, properties) in study.corpora_in_use.items() if run.variant.name == "pretrained" else ():
+            place = f"{name}: {corpus}" if len(study.corpora_in_use) > 1 else name
+            for split, words in corpora.load(study, corpus).items():
+                counts = [words["text"].nunique(), int(words["sentence"].max()) + 1, len(words)]
+                found[f"{place}: {split}: texts, sentences, words"] = counts
+                found[f"{place}: {split}: words and labels"] = inputs.digest(words.astype(str).to_numpy().tolist())
+                for label in properties:
+                    found[f"{place}: {split}: {label}: labels"] = int(words[label].nunique())
     return found
 
 

@@ -88,11 +88,12 @@ def examples_of(study: Study, task: str) -> list[Any]:
     return [[p.name, disk.file_digest(p)] for p in files] or [data.glue, data.glue_revision]
 
 
-CORPUS_CODE = tuple(f"corpora/{name}" for name in ("sentences", "brown", "columns", "silver", "corpus"))
+CORPUS_CODE = tuple(f"corpora/{module}" for module in ("corpus", *params.FORMATS))
 
 
-def corpus_digest(study: Study) -> str:
-    """Digest of all that the sentences and labels of a study's corpus depend on."""
-    files = {split: disk.file_digest(name) for split, name in study.corpus.files.items()}
-    used = [pins().get(study.corpus.source or ""), pins()["wordnet"] if "supersense" in study.properties else None]
-    return digest(code_key("corpus", CORPUS_CODE), study.corpus, study.properties, study.seed, files, used)
+def corpus_digest(study: Study, name: str) -> str:
+    """Digest of all that the sentences and labels of one of a study's corpora depend on."""
+    corpus, properties = study.corpora_in_use[name]
+    files = {split: disk.file_digest(file) for split, file in corpus.files.items()}
+    used = [pins().get(source) for source in sorted(corpus.sources(properties))]
+    return digest(code_key("corpus", CORPUS_CODE), corpus, properties, study.seed, files, used)

@@ -1,15 +1,19 @@
 """Loading: a study read from ``params/<study>.yaml`` over ``params/base.yaml``, and validated before anything runs."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 
-from lib.study import files, params
-from lib.study.errors import ParameterError, nearest, shown
-from lib.study.params import OwnTask, Study
+from lib.study import params
+from lib.study.params import ParameterError, Study, nearest, shown
+
+UNFIT = re.compile(r"""[\s:;%#$"'`\\*?\[\]{}()<>|&!,=~^]""")
+"""What Make, a shell or a path takes for something else than a part of a name."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -19,8 +23,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key in [self.construct_object(k, deep=deep) for k, _ in node.value]:
             if not isinstance(key, str):
-                told = f"key {shown(key)} is not a word; if one is meant, put it in quotation marks"
-                raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+                fault = f"key {shown(key)} is not a word; if one is meant, put it in quotation marks"
+                raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
             seen.add(key)
@@ -45,24 +49,91 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+# The files, before anything is validated ----------------------------------------------------------------------------
+
+
+def _files() -> list[Path]:
+    """All parameter files, whatever their endings; not the hidden ones, which editors and archives leave."""
+    files = (p for p in (params.ROOT / "params").iterdir() if p.suffix.lower() in (".yaml", ".yml"))
+    return sorted(p for p in files if p.is_file() and not p.name.startswith("."))
+
+
+def _fits(file: Path) -> bool:
+    return file.suffix == ".yaml" and not UNFIT.search(file.stem)
+
+
+def _names(sizes: Any) -> list[str]:
+    """Names of the studies: of the files that can be used, but for those of ``base`` and its named reductions."""
+    reductions = sizes if isinstance(sizes, dict) else {}
+    return sorted(file.stem for file in _files() if _fits(file) and file.stem not in ("base", *reductions))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A parameter file; of one that is not valid YAML, the scale that a line of it seems to give."""
+    try:
+        data = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        line = re.search(r"^\ufeff?scale\s*:\s*['\"]?([\w.-]+)", text, re.MULTILINE)
+        return {"scale": line and line[1]}
+    return data if isinstance(data, dict) else {}
+
+
+def studies() -> dict[str, str]:
+    """Name of each study in ``params/`` → its scale."""
+    folder = params.ROOT / "params"
+    base = _read(folder / "base.yaml") if (folder / "base.yaml").is_file() else {}
+    return {name: str((base | _read(folder / f"{name}.yaml")).get("scale")) for name in _names(base.get("sizes"))}
+
+
+def problems(scale: str) -> Iterator[str]:
+    """What keeps a file from being a study of this scale, or that there is none, with what to do."""
+    wrong = [file for file in _files() if not _fits(file) and str(_read(file).get("scale")) == scale]
+    for file in wrong:
+        yield f"params/{file.name} is no name for a study: rename it to params/{UNFIT.sub('-', file.stem)}.yaml"
+    scales = sorted(set(studies().values()))
+    if not wrong and scale not in scales:
+        yield f"no file in params/ has 'scale: {scale}'; there are {', '.join(scales)}"
+
+
+# Laying one over another --------------------------------------------------------------------------------------------
+
+
 def merge(base: dict, over: dict) -> dict:
-    """``over`` laid upon ``base``, section by section. A corpus, an encoder's or a task's own table of columns or files
-    replaces the one below it as a whole."""
+    """``over`` laid upon ``base``, section by section. A corpus's or a task's own table of columns or files replaces
+    the one below it as a whole; of a corpus with another name, only the numbers of words remain."""
     out = dict(base)
     for key, value in over.items():
-        nested = isinstance(value, dict) and isinstance(out.get(key), dict) and key not in ("files", "columns")
-        if key == "corpus" and nested and value.get("name", base[key].get("name")) != base[key].get("name"):
-            sizes = {k: v for k, v in base[key].items() if k.endswith("_words")}
-            out[key] = {**sizes, **value}
+        below = out.get(key)
+        if not (isinstance(value, dict) and isinstance(below, dict)) or key in ("files", "columns"):
+            out[key] = value
+        elif key == "corpora":
+            out[key] = below | {name: _merge_corpus(below.get(name), corpus) for name, corpus in value.items()}
         else:
-            out[key] = merge(out[key], value) if nested else value
+            out[key] = _merge_corpus(below, value) if key == "corpus" else merge(below, value)
     return out
 
 
-def studies() -> list[str]:
-    """Names of the studies in ``params/``."""
-    sizes = read_yaml(params.ROOT / "params" / "base.yaml").get("sizes", {})
-    return sorted({*files.names(params.ROOT / "params")} - {"base", *sizes})
+def _merge_corpus(below: Any, corpus: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(corpus, dict)):
+        return corpus
+    same = corpus.get("name", below.get("name")) == below.get("name")
+    return merge(below if same else _words(below), corpus)
+
+
+def _words(corpus: dict) -> dict[str, Any]:
+    """The numbers of words of a corpus's splits."""
+    return {key: value for key, value in corpus.items() if key.endswith("_words")}
+
+
+def _reduced(data: dict, reduction: dict) -> dict:
+    """The parameters with a named reduction laid over them. What it says of ``corpus``, it says of all corpora."""
+    corpus, own = reduction.get("corpus", {}), data.get("corpora")
+    if isinstance(own, dict):
+        reduction = reduction | {"corpora": dict.fromkeys(own, _words(corpus))}
+    if data.get("corpus") is None:
+        reduction = {key: value for key, value in reduction.items() if key != "corpus"}
+    return merge(data, reduction)
 
 
 def load(study: str, size: str = "full", overrides: dict[str, Any] | None = None) -> Study:
@@ -78,15 +149,17 @@ def load(study: str, size: str = "full", overrides: dict[str, Any] | None = None
     ------
     ParameterError : unknown study, size or key (with the nearest name), or a value of the wrong type or range.
     """
-    known = studies()
-    if study not in known:
-        raise ParameterError(f"there is no study '{study}'{nearest(study, known)}\nStudies: {', '.join(known)}")
     base = read_yaml(params.ROOT / "params" / "base.yaml")
     sizes = {"full": {}, **base.pop("sizes", {})}
+    known = _names(sizes)
+    if study not in known:
+        raise ParameterError(f"there is no study '{study}'{nearest(study, known)}\nStudies: {', '.join(known)}")
     if size not in sizes:
         raise ParameterError(f"there is no size '{size}'{nearest(size, sizes)}\nSizes: {', '.join(sizes)}")
     data = merge(base, read_yaml(params.ROOT / "params" / f"{study}.yaml"))
-    data = merge(merge(data, sizes[size]), _nested(overrides or {}))
+    data = merge(_reduced(data, sizes[size]), _nested(overrides or {}))
+    if isinstance(data.get("corpora"), dict):
+        data["corpora"] = {name: _merge_corpus(data.get("corpus"), own) for name, own in data["corpora"].items()}
     try:
         return Study(name=study, size=size, **data)
     except ValidationError as error:
@@ -116,16 +189,18 @@ def _laid(base: Any, over: Any) -> Any:
 
 
 def _fields(path: tuple) -> list[str]:
-    model: Any = Study
+    """The parameters that there are at a place in a study."""
+    kind: Any = Study
     for part in path:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else OwnTask if model is not None else None
-    return list(getattr(model, "model_fields", {}))
+        fields = getattr(kind, "model_fields", {})
+        kind = get_args(kind)[1] if get_origin(kind) is dict else fields[part].annotation if part in fields else None
+        kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind
+    return list(getattr(kind, "model_fields", {}))
 
 
 def _explain(error: ValidationError, study: str, data: dict) -> str:
     lines = [f"study '{study}' cannot be used:"]
-    for item in error.errors():
+    for item in (e for e in error.errors() if e["type"] != "default_factory_not_called"):
         place = ".".join(str(p) for p in item["loc"] if p != "[key]") or "study"
         reason = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":

@@ -16,8 +16,7 @@ from typing import Any
 
 from lib import disk
 from lib.study import loading, params, provenance
-from lib.study.errors import ParameterError
-from lib.study.params import Study
+from lib.study.params import ParameterError, Study
 from lib.study.steps import STEPS
 from lib.study.variants import Variant
 
@@ -45,8 +44,9 @@ class Run:
         encoder = Path(self.study.encoder.checkpoint).name
         return home() / "models" / encoder / self.variant.name / self.key("finetune")
 
-    def activations(self, split: str) -> Path:
-        return self.result("extract") / self.study.corpus.name / split
+    def activations(self, split: str, corpus: str | None = None) -> Path:
+        """The store of a split of a corpus; by default that of the first property."""
+        return self.result("extract") / (corpus or next(iter(self.study.corpora_in_use))) / split
 
     def notebook(self, step: str) -> Path:
         """The executed notebook of a step."""

@@ -51,7 +51,7 @@ class Step:
 
 def _training(run: Run) -> list[Any]:
     study, data = run.study, run.study.task_data
-    settings = [inputs.checkpoint_digest(study), study.finetune, study.encoder.max_pieces, study.seed]
+    settings = [inputs.checkpoint_digest(study), study.finetune, study.encoder.max_subwords, study.seed]
     amounts = data.model_dump(exclude={"own", "glue", "glue_revision"})
     return [run.variant.name, *settings, amounts, *inputs.examples_of(study, run.variant.task or "")]
 
@@ -59,7 +59,8 @@ def _training(run: Run) -> list[Any]:
 def _extraction(run: Run) -> list[Any]:
     study = run.study
     source = [] if run.variant.task else [inputs.checkpoint_digest(study), run.variant.name, study.seed]
-    return [source, inputs.corpus_digest(study), study.encoder.pooling, study.encoder.max_pieces, study.properties]
+    corpora = [inputs.corpus_digest(study, name) for name in study.corpora_in_use]
+    return [source, corpora, study.encoder.pooling, study.encoder.max_subwords, study.properties]
 
 
 STEPS = {
@@ -68,7 +69,9 @@ STEPS = {
         Step("finetune", "01_finetune", ("tables", "tasks", "encoders/checkpoints", "finetune"), (), _training,
              tables=("curve.csv", "predictions.csv")),
         Step("extract", "02_extract", ("encoders/checkpoints", "encoders/alignment", "encoders/activations"),
-             ("finetune",), _extraction, lasts=False, stores=lambda run: [run.activations(split) for split in SPLITS]),
+             ("finetune",), _extraction, lasts=False, stores=lambda run: [
+                 run.activations(split, corpus) for corpus in run.study.corpora_in_use for split in SPLITS
+             ]),
         Step("layers", "03_probe_layers", ("probes/labels", "probes/linear", "probes/layers"),
              ("extract",), lambda run: [run.study.probe, run.study.seed],
              tables=("counts.parquet",), beside=("random",)),

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lib.study.errors import ParameterError
+from lib.study.params import ParameterError
 
 SHARES = {"half": 0.5, "quarter": 0.25}
 """Shares of the updates that a name can ask for."""
@@ -34,13 +34,13 @@ class Variant:
         """
         if name in ("pretrained", "random"):
             return cls(name)
-        found = re.fullmatch(rf"{CONDITION}-s(?P<seed>\d+)", name if seed is None else f"{name}-s{seed}")
-        if not found or int(found["seed"]) >= 2**32:
+        parts = re.fullmatch(rf"{CONDITION}-s(?P<seed>\d+)", name if seed is None else f"{name}-s{seed}")
+        if not parts or int(parts["seed"]) >= 2**32:
             raise ParameterError(
                 f"'{name}' is no variant: write pretrained, random, or task[-amount]-sSEED, as in rte-s1, sst2-1k-s2"
             )
-        examples = int(found["examples"]) * (1000 if found["thousands"] else 1) if found["examples"] else None
-        return cls("pretrained", found["task"], examples, SHARES.get(found["share"], 1.0), int(found["seed"]))
+        examples = int(parts["examples"]) * (1000 if parts["thousands"] else 1) if parts["examples"] else None
+        return cls("pretrained", parts["task"], examples, SHARES.get(parts["share"], 1.0), int(parts["seed"]))
 
     @property
     def amount(self) -> str:

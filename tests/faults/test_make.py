@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 STUDY = """
 scale: faults
 title: A tiny encoder
-encoder: {checkpoint: my-encoder, batch_pieces: 64}
+encoder: {checkpoint: my-encoder, batch_subwords: 64}
 corpus:
   name: mine
   format: columns
