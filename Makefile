@@ -156,7 +156,7 @@ test-quick: data lint ## the unit tests alone (under two minutes)
 	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults tests
 
 lint: env
-	@"$(PYTHON)" -m ruff check lib tests bench
+	@"$(PYTHON)" -m ruff check lib tests bench notebooks
 	@"$(PYTHON)" -m ruff format --check --quiet lib tests bench
 
 notebooks: data runs/.ipython ## execute the lessons in place, as they are committed (after a change of their text or code)
