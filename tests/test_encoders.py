@@ -378,7 +378,7 @@ def test_a_study_may_ask_for_shorter_inputs(make_study) -> None:
 def test_a_device_that_is_not_here_is_refused(make_study) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    with pytest.raises(EncoderError, match="sees no CUDA device here; use device: auto"):
+    with pytest.raises(EncoderError, match="sees no CUDA device; use device: auto"):
         encoders.device(make_study(device="cuda"))
 
 
