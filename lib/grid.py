@@ -69,7 +69,8 @@ def fetch(wanted: list[Run]) -> None:
     problems = _problems(sorted(set().union(*map(_sources, wanted))), lambda n: print("OK", n, sources.fetch(n)))
     problems += _problems([s for name, s in hub.items() if name not in sources.SOURCES], encoders.fetch)
     problems += _problems(reading.values(), lambda run: tasks.load(run.study, run.variant))
-    problems += _problems(probing.values(), inputs.corpus_digest)
+    read = [(study, corpus) for study in probing.values() for corpus in study.corpora_in_use]
+    problems += _problems(read, lambda pair: inputs.corpus_digest(*pair))
     if not problems:
         problems = _problems(probing.values(), encoders.check) + _problems(probing.values(), corpora.check)
         problems += _problems({run.study.name: run.study for run in training}.values(), encoders.head)
