@@ -349,7 +349,7 @@ def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Pat
     with runs.writing(run, "neurons", run.result("neurons")) as (part, _):
         for name in ("tests.parquet", "layers.parquet", "rankings.npz"):
             (part / name).write_text(name)
-    runs.record_notebook(run, STEPS["neurons"].notebook)
+    runs.record(run, "neurons")
     assert sorted(p.name for p in kept.result("neurons").iterdir()) == [
         "layers.parquet",
         disk.MANIFEST,

@@ -132,13 +132,6 @@ def writing(run: Run, step: str, folder: Path) -> Iterator[tuple[Path, dict[str,
         disk.write_manifest(part, facts | {"provenance": provenance.describe()})
 
 
-def record_notebook(run: Run, notebook: str) -> None:
-    """``record`` the step that a notebook computed, if it has tables."""
-    for step in STEPS.values():
-        if step.notebook == notebook and step.tables:
-            record(run, step.name)
-
-
 def record(run: Run, step: str) -> None:
     """Copy the small tables of a step's result into ``results/``, with its manifest. Raises StaleResult."""
     facts = manifest(run, step)
