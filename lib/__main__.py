@@ -32,7 +32,8 @@ VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "--record": FLAG | {"help": "skip recorded steps, and record the others as they finish"},
     }),
     "run": ("one notebook of one run", "lib.notebook:run", {
-        "study": {}, "variant": {}, "notebook": {}, "--record": {"default": "", "help": "the step whose tables are recorded"}, **PART,
+        "study": {}, "variant": {}, "notebook": {},
+        "--record": {"default": "", "help": "the step whose tables are recorded"}, **PART,
     }),
     "draw": ("the figures of several runs", "lib.notebook:draw", {
         "name": {"help": "the scale"}, "variants": {"type": json.loads, "help": "study → variants, as JSON"}, **PART,

@@ -48,14 +48,12 @@ def results() -> dict[str, str]:
 
 
 def results_of(tree: Path) -> dict[str, str]:
-    """``results`` of the code in a checkout, in a process and a folder of its own."""
+    """``results`` of the code in a checkout, in a process and a folder of its own. Raises CalledProcessError."""
     with tempfile.TemporaryDirectory() as folder:
         environ = os.environ | {"PYTHONPATH": str(tree), "RUNS": folder, "DATA": str(params.ROOT / "data")}
         command = [sys.executable, "-c", "import json; from lib import certify; print(json.dumps(certify.results()))"]
-        done = subprocess.run(command, cwd=tree, env=environ, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"the small study cannot be computed in {tree}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+        output = subprocess.run(command, cwd=tree, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])
 
 
 def changed() -> list[str]:
@@ -66,30 +64,25 @@ def changed() -> list[str]:
 
 def write(other: Iterable[str]) -> None:
     """Certify the code as it is: a next version for the steps in ``other``, the same for all else."""
-    known, other = inputs.certified(), set(other)
-    entries = {
-        step: {"version": known.get(step, {}).get("version", 0) + (step in other), "code": inputs.code_digest(*modules)}
-        for step, modules in CODE.items()
-    }
+    entries = {}
+    for step, modules in CODE.items():
+        version = inputs.certified().get(step, {}).get("version", 0) + (step in other)
+        entries[step] = {"version": version, "code": inputs.code_digest(*modules)}
+    head = "# The version of each step's results and the code that gives them. Written by `python -m lib certify`.\n"
     with disk.atomic_write(inputs.LIB / "study" / "certified.yaml") as part:
-        head = (
-            "# The version of each step's results and the code that gives them. Written by `python -m lib certify`.\n"
-        )
         part.write_text(head + yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
 
 
 def certify(commit: str) -> bool:
-    """Compare the working tree with a commit and write what was found. Returns whether all results are the same."""
+    """For contributors: compare the working tree with a commit, print and write down which steps give other results.
+    Returns whether none does."""
     if not changed():
         print("nothing to certify: the code is the one that was certified")
         return True
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=params.ROOT, check=True)
-        try:
-            before, now = results_of(tree), results_of(params.ROOT)
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=params.ROOT, check=True)
+    with tempfile.TemporaryDirectory() as tree:
+        command = ["git", f"--work-tree={tree}", "checkout", commit, "--", "."]
+        subprocess.run(command, cwd=params.ROOT, check=True, env=os.environ | {"GIT_INDEX_FILE": f"{tree}/.index"})
+        before, now = results_of(Path(tree)), results_of(params.ROOT)
     other = [step for step in CODE if before.get(step) != now[step]]
     write(other)
     for step in CODE:

@@ -187,11 +187,9 @@ def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, 
             others = [(v, doing.get((study, v), (None, []))[1]) for v in step.beside if v != variant]
             before += [target(study, v, step) for v, todo in others if step in todo]
             command = f"run {study} {variant} {step.notebook} --key {run.key(step.name)}"
-            rule(
-                target(study, variant, step),
-                before,
-                command + f" --record {step.name}" * bool(recording and step.tables),
-            )
+            if recording and step.tables:
+                command += f" --record {step.name}"
+            rule(target(study, variant, step), before, command)
         reading = [target(study, variant, s) for s in steps if "extract" in s.after]
         if reading and not keep:
             gone = f"runs/{study}/{variant}/extract"

@@ -25,7 +25,7 @@ LOST = re.compile(r"DeadKernelError|Kernel died|Address already in use|ZMQError|
 def run(
     study: str, variant: str, notebook: str, record: str, overrides: dict[str, Any], key: str, since: float, of: int
 ) -> bool:
-    """For Make: execute a notebook of a run, then ``record`` this step, if one is named. Returns whether it went well."""
+    """For Make: execute a notebook of a run, then ``record`` the step that is named, if any. Returns its success."""
     parameters = {"study": study, "variant": variant, "size": "full", "overrides": overrides}
     done = execute(ROOT / "runs" / study / variant / f"{notebook}.ipynb", parameters, key, since, of)
     if done and record:

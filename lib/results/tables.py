@@ -34,19 +34,18 @@ def recorded_runs(suite: str) -> list[Run]:
 
     Raises StaleResult if there are none, or if one is not of today's parameters and code.
     """
-    folders = sorted(folder for folder in runs.recorded(suite).glob("*/*") if folder.is_dir())
-    if not folders:
+    paths = [path for path in runs.recorded(suite).glob("*/*") if path.is_dir()]
+    if not paths:
         raise disk.StaleResult(f"nothing is recorded in {runs.recorded(suite)}: run 'make record SCALE={suite}'")
-    found = [replace(runs.load(folder.parent.name, folder.name), recorded=True) for folder in folders]
+    found = [replace(runs.load(path.parent.name, path.name), recorded=True) for path in paths]
     complete(found)
 
-    def rank(run: Run) -> tuple[str, int, str, int]:
-        order = ["pretrained", "random", *run.study.tasks]
-        condition, seed = run.variant.condition, run.variant.seed or 0
-        place = order.index(condition) if condition in order else len(order)
-        return run.study.name, place, condition, seed
+    def place(run: Run) -> tuple[str, int, str, int]:
+        condition = run.variant.condition
+        order = ["pretrained", "random", *run.study.tasks, condition]
+        return run.study.name, order.index(condition), condition, run.variant.seed or 0
 
-    return sorted(found, key=rank)
+    return sorted(found, key=place)
 
 
 def complete(wanted: Iterable[Run]) -> None:
