@@ -40,12 +40,12 @@ def recorded_runs(suite: str) -> list[Run]:
     found = [replace(runs.load(path.parent.name, path.name), recorded=True) for path in paths]
     complete(found)
 
-    def place(run: Run) -> tuple[str, int, str, int]:
+    def rank(run: Run) -> tuple[str, int, str, int]:
         condition = run.variant.condition
         order = ["pretrained", "random", *run.study.tasks, condition]
         return run.study.name, order.index(condition), condition, run.variant.seed or 0
 
-    return sorted(found, key=place)
+    return sorted(found, key=rank)
 
 
 def complete(wanted: Iterable[Run]) -> None:
