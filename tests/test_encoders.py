@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import KINDS, SENTENCES, _byte_level
+from conftest import KINDS, SENTENCES, _byte_level, represented
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -47,10 +47,6 @@ def surface(tok, ids: list[int]) -> str:
     """What sub-words spell, without the marks of word beginnings."""
     tokens = [t.removeprefix("##") for t in tok.convert_ids_to_tokens(ids)]
     return tok.convert_tokens_to_string(tokens).replace("▁", "").replace(" ", "")
-
-
-def represented(alignment: Alignment) -> list[int]:
-    return sorted(int(i) for w in alignment.windows for i in w.words)
 
 
 def check_spans(tok, words: list[str], alignment: Alignment, longest: int) -> None:
