@@ -6,45 +6,47 @@ the same small study is computed by the working tree and by a commit whose code 
 with equal results keep their version under the new code; the others, and those after them, get the next.
 """
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import yaml
 
 from lib import corpora, disk, finetune, neurons, probes
 from lib.encoders import activations
 from lib.study import inputs, params, runs
+from lib.study.runs import Run
 from lib.study.steps import STEPS
 
 STUDY, VARIANTS = "bert-mini", ("pretrained", "random", "sentiment-s1")
 """What is computed to compare two states of the code, at lesson size."""
+
+COMPUTE: dict[str, Callable[[Run], object]] = {
+    "finetune": finetune.ensure, "extract": activations.ensure, "layers": probes.ensure_layer_counts,
+    "neurons": neurons.ensure_tests,
+}  # fmt: skip
+"""Step → what computes it."""
 
 CODE = {"corpus": inputs.CORPUS_CODE} | {step.name: step.code for step in STEPS.values()}
 
 
 def results() -> dict[str, str]:
     """Step → digest of its results over the small study, computed now (about a minute)."""
-    found: dict[str, list[bytes]] = {step: [] for step in CODE}
+    found: dict[str, list[Any]] = {step: [] for step in CODE}
     for variant in VARIANTS:
         run = runs.load(STUDY, variant, "lesson", {"device": "cpu"})
-        found["corpus"] += [table.astype(str).to_csv().encode() for table in corpora.load(run.study).values()]
-        if run.variant.task:
-            trained = finetune.ensure(run)
-            found["finetune"] += [disk.file_digest(trained.folder / "model.safetensors").encode()]
-            found["finetune"] += [trained.predictions.to_csv().encode(), trained.curve.to_csv().encode()]
-        stores = activations.ensure(run).values()
-        found["extract"] += [hashlib.sha256(np.ascontiguousarray(s.vectors)).digest() for s in stores]
-        found["layers"] += [probes.ensure_layer_counts(run).to_csv().encode()]
-        found["neurons"] += [t.to_csv().encode() for t in (neurons.ensure_tests(run), neurons.ensure_layers(run))]
-        found["neurons"] += [rank.order.tobytes() for rank in neurons.ensure_rankings(run).values()]
-    return {step: hashlib.sha256(b"".join(parts)).hexdigest() for step, parts in found.items()}
+        found["corpus"] += [table.astype(str).to_csv() for table in corpora.load(run.study).values()]
+        for step in (step for step in STEPS.values() if step.applies(run)):
+            COMPUTE[step.name](run)
+            files = [disk.read_manifest(folder)["files"] for folder in step.folders(run)]
+            found[step.name] += [{n: digest for n, digest in listed.items() if n != "rankings.npz"} for listed in files]
+        found["neurons"] += [ranked.order.tolist() for ranked in neurons.ensure_rankings(run).values()]
+    return {step: inputs.digest(parts) for step, parts in found.items()}
 
 
 def results_of(tree: Path) -> dict[str, str]:

@@ -439,5 +439,9 @@ def test_a_change_that_gives_other_results_makes_a_new_version(step_key) -> None
     assert step_key("X = 2\n") == "version 2"
 
 
+def test_every_step_is_compared() -> None:
+    assert certify.COMPUTE.keys() == STEPS.keys()
+
+
 def test_the_code_is_certified() -> None:
     assert certify.changed() == [], "run 'python -m lib certify' before the commit: do results stay the same?"

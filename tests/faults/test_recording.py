@@ -1,4 +1,4 @@
-"""A recording through Make that stops and goes on: what is recorded is not computed again, and is drawn without runs."""
+"""A recording through Make that stops and goes on: recorded steps are not computed again, only drawn."""
 
 import re
 import shutil
