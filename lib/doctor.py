@@ -5,10 +5,8 @@ Begins with the standard library alone, so that it works before anything is inst
 
 import importlib.metadata
 import os
-import platform
 import re
 import shutil
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -19,30 +17,30 @@ Line = "tuple[bool | None, str, str]"  # a string: an old Python must get as far
 
 
 def python() -> Line:
-    return sys.version_info >= (3, 11), f"Python {platform.python_version()}", "install Python 3.11 or later"
+    return sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "install Python 3.11 or later"
 
 
 def make() -> Line:
+    """Whether there is one: the Makefile itself refuses a make that is too old."""
+    found = shutil.which("gmake") or shutil.which("make")
+    return (
+        found is not None,
+        f"make: {found}" if found else "no make",
+        "install GNU Make 4 or later (macOS: brew install make, then gmake)",
+    )
+
+
+def _version(package: str) -> str:
     try:
-        first = subprocess.run(["make", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
-    except (OSError, IndexError):
-        return False, "no make", "install GNU Make 4 or later"
-    number = re.search(r"\d+\.\d+", first)
-    good = "GNU" in first and number is not None and float(number[0]) >= 4
-    return good, first, "install GNU Make 4 or later (macOS: brew install make, then gmake)"
+        return importlib.metadata.version(package).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
 
 
 def packages() -> Line:
-    wrong = []
     pins = re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.M)
-    for name, version in pins:
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found = "missing"
-        if found.split("+")[0] != version:
-            wrong.append(f"{name} {found} (lock: {version})")
-    text = f"{len(pins)} packages as in requirements.lock" if not wrong else "; ".join(wrong[:5])
+    wrong = [f"{name} {_version(name)} (lock: {pin})" for name, pin in pins if _version(name) != pin]
+    text = "; ".join(wrong[:5]) or f"{len(pins)} packages as in requirements.lock"
     return not wrong, text + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""), "make env"
 
 
@@ -69,8 +67,11 @@ def device() -> Line:
 
 def disk() -> Line:
     free = shutil.disk_usage(ROOT).free / 1e9
-    fix = "free 6 GB, or make runs/ and data/ links to folders on a larger disk"
-    return free > 6, f"{free:.0f} GB of disk free", fix
+    return (
+        free > 6,
+        f"{free:.0f} GB of disk free",
+        "free 6 GB, or make runs/ and data/ links to folders on a larger disk",
+    )
 
 
 def memory() -> Line:

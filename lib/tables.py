@@ -10,7 +10,6 @@ import io
 import json
 import lzma
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +69,7 @@ def read(file: Path, format: str, names: list[str]) -> Table:
         raise
     except FileNotFoundError as error:
         raise TableError(f"there is no file {file}") from error
-    except (OSError, ValueError, EOFError, RecursionError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+    except Exception as error:  # decompressors and parsers raise some ten kinds
         raise TableError(f"{file} cannot be read as {format} ({reason(error)})") from error
 
 
@@ -84,8 +83,8 @@ def of_arrow(source: str, table: pa.Table, names: list[str]) -> Table:
         if pa.types.is_nested(kind := table.schema.field(name).type):
             raise TableError(f"column '{name}' holds {kind}, not one value per example ({source})")
     info = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}
-    features = {name: (info.get("features") or {}).get(name) for name in names}
-    classes = {name: f["names"] for name, f in features.items() if isinstance(f, dict) and f.get("names")}
+    features = info.get("features") or {}
+    classes = {name: features[name]["names"] for name in names if "names" in (features.get(name) or {})}
     return Table(source, {name: table.column(name).to_pylist() for name in names}, classes=classes)
 
 
@@ -144,7 +143,7 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         fault = "is not closed"
         if "unexpected end" not in str(error):
-            fault = f"is not closed, or not written twice inside a text ('{error}' in line {reader.line_num})"
+            fault += f", or not written twice inside a text ('{error}' in line {reader.line_num})"
         raise TableError(f"{file}:{line}: a quotation mark in the row that begins here {fault}") from error
 
 
@@ -169,8 +168,9 @@ def _json(file: Path, names: list[str]) -> Table:
         raise TableError(f"{file} holds one object with {shown([*only])}, no list of examples: {advice}")
     for i, example in enumerate(examples):
         if not isinstance(example, dict):
-            fault = f"{shown(example)} is no object of columns and values: {advice}"
-            raise Table(str(file), {}, lines).refused(i, fault)
+            raise Table(str(file), {}, lines).refused(
+                i, f"{shown(example)} is no object of columns and values: {advice}"
+            )
     _need(str(file), names, list(dict.fromkeys(column for example in examples for column in example)))
     return Table(str(file), {name: [example.get(name) for example in examples] for name in names}, lines)
 
@@ -221,8 +221,8 @@ def classes(table: Table, column: str, names: Sequence[str]) -> pa.Array:
     known = {str(i): (False, i) for i in range(len(names))} | {name: (True, i) for i, name in enumerate(names)}
     if {name.lower() for name in names} == {"true", "false"}:
         known |= {name.title(): known[name] for name in names}  # as Python writes a truth value
-    numbers, ways = [], {}
-    for i, value in enumerate(table.columns[column]):
+    values, found = table.columns[column], []
+    for i, value in enumerate(values):
         label = own[value] if type(value) is int and 0 <= value < len(own) else value
         text = str(label)
         if text not in known:
@@ -231,29 +231,27 @@ def classes(table: Table, column: str, names: Sequence[str]) -> pa.Array:
             raise table.refused(
                 i, f"label {shown(value)} is not one of {list(names)!s:.500} (nor of their numbers, from 0)"
             )
-        by_name, number = known[text]
-        ways.setdefault(by_name, (i, value))
-        numbers.append(number)
-    if len(ways) > 1:
-        (first, label), (other, number) = ways[True], ways[False]
+        found.append(known[text])
+    by_name = [named for named, _ in found]
+    if len(set(by_name)) > 1:
+        first, other = by_name.index(True), by_name.index(False)
         raise table.refused(
             other,
-            f"label {shown(number)} is the number of a class, {shown(label)} of example {first} the name of one: "
-            "write the names throughout",
+            f"label {shown(values[other])} is the number of a class, {shown(values[first])} of example {first} the "
+            "name of one: write the names throughout",
         )
-    return pa.array(numbers, pa.int64())
+    return pa.array([number for _, number in found], pa.int64())
 
 
 def numbers(table: Table, column: str) -> pa.Array:
     """A column of numbers. Raises TableError if one is missing, no number, or not finite in single precision."""
     numbers = []
     for i, value in enumerate(table.columns[column]):
-        text = str(value)
         try:
-            number = np.nan if "_" in text else float(text)  # Python alone reads 1_000
+            number = float(str(value))
         except ValueError:
             number = np.nan
-        if not abs(number) <= float(np.finfo(np.float32).max):
+        if not abs(number) <= float(np.finfo(np.float32).max) or "_" in str(value):  # Python alone reads 1_000
             raise table.refused(
                 i, f"label {shown(value)} is not one of the numbers that a regression can learn (finite, in single "
                 "precision); classes are named in 'labels'",

@@ -14,10 +14,7 @@ import datasets
 import numpy as np
 
 from lib import sources, tables
-from lib.study import params
-from lib.study.params import Study
-from lib.study.variants import Variant
-from lib.tables import Table, TableError
+from lib.study import params, variants
 
 datasets.disable_progress_bars()
 
@@ -70,7 +67,7 @@ FUNCTION_WORDS = frozenset(
 """Words at which a phrase begins: swapping one with its neighbour breaks the grammar and keeps the words."""
 
 
-def task(study: Study, name: str) -> Task:
+def task(study: params.Study, name: str) -> Task:
     """The description of a task. Raises ParameterError for an unknown one, with the nearest name, and for one of the
     user's own with the name of another."""
     known = REGISTRY | GLUE
@@ -87,7 +84,7 @@ def task(study: Study, name: str) -> Task:
     return known[name]
 
 
-def load(study: Study, variant: Variant) -> datasets.DatasetDict:
+def load(study: params.Study, variant: variants.Variant) -> datasets.DatasetDict:
     """The examples that a variant is fine-tuned and tested on, sampled by the study's seed (one sample for all seeds).
 
     Raises
@@ -147,7 +144,7 @@ def scores(spec: Task) -> Callable[[Any], dict[str, float]]:
     return compute
 
 
-def _examples(study: Study, spec: Task, name: str, split: str) -> datasets.Dataset:
+def _examples(study: params.Study, spec: Task, name: str, split: str) -> datasets.Dataset:
     """One split of GLUE or of a task of the user's own, checked, in the order of its file."""
     columns = dict(zip(("text", "text_pair"), spec.columns, strict=False))
     parts = []
@@ -155,17 +152,16 @@ def _examples(study: Study, spec: Task, name: str, split: str) -> datasets.Datas
         for table in _tables(study, name, split, [*spec.columns, spec.label]):
             # GLUE counts as it is: two questions of QQP's are empty.
             part: dict[str, Any] = {k: tables.texts(table, c, may_be_empty=name in GLUE) for k, c in columns.items()}
-            if spec.labels:
-                part["label"] = tables.classes(table, spec.label, spec.labels)
-            else:
-                part["label"] = tables.numbers(table, spec.label)
+            part["label"] = (
+                tables.classes(table, spec.label, spec.labels) if spec.labels else tables.numbers(table, spec.label)
+            )
             parts.append(datasets.Dataset.from_dict(part))
-    except TableError as error:
+    except tables.TableError as error:
         raise TaskError(f"task '{name}', {split}, {error}") from error
     return datasets.concatenate_datasets(parts)
 
 
-def _tables(study: Study, name: str, split: str, columns: list[str]) -> list[Table]:
+def _tables(study: params.Study, name: str, split: str, columns: list[str]) -> list[tables.Table]:
     """The files of a split, or its table from the hub."""
     data = study.task_data
     if own := data.own.get(name):
@@ -209,21 +205,19 @@ def _copied(folder: Path, name: str, split: str) -> list[Path]:
 # Movie snippets --------------------------------------------------------------------------------------------------
 
 
-def _snippets(study: Study, name: str) -> datasets.DatasetDict:
+def _snippets(study: params.Study, name: str) -> datasets.DatasetDict:
     rng = np.random.default_rng(study.seed)
-    pairs = read_snippets()
-    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
-    texts = [text for text, _ in pairs]
-    labels = np.array([int(valence > 0) for _, valence in pairs])
+    snippets = read_snippets()
+    texts, ratings = zip(*(snippets[i] for i in rng.permutation(len(snippets))), strict=True)
+    labels = (np.array(ratings) > 0).astype(int)
     if name == "acceptability":
         labels = rng.permutation(np.arange(len(texts)) % 2)
         texts = [t if keep else corrupt(t, rng) for t, keep in zip(texts, labels, strict=True)]
     elif name == "shuffled":
         labels = rng.permutation(labels)
-    data = datasets.Dataset.from_dict({"text": texts, "label": [int(x) for x in labels]})
-    a, b = int(len(data) * 0.8), int(len(data) * 0.9)
-    parts = {"train": range(a), "dev": range(a, b), "test": range(b, len(data))}
-    return datasets.DatasetDict({k: data.select(v) for k, v in parts.items()})
+    data = datasets.Dataset.from_dict({"text": texts, "label": labels})
+    train, dev, test = np.split(np.arange(len(data)), [int(len(data) * 0.8), int(len(data) * 0.9)])
+    return datasets.DatasetDict(train=data.select(train), dev=data.select(dev), test=data.select(test))
 
 
 def read_snippets() -> list[tuple[str, float]]:
