@@ -16,9 +16,6 @@ from lib import disk
 from lib.study import inputs, runs
 from lib.study.params import SPLITS, Corpus, RankingSettings, Study
 
-MANY = 0.25
-"""Share of duplicate sentences from which their number is printed."""
-
 
 class CorpusError(ValueError):
     """A corpus that cannot be used; the message says what, where (file:line) and what to do."""
@@ -47,8 +44,9 @@ def load(study: Study, name: str | None = None) -> dict[str, pd.DataFrame]:
     folder = runs.home() / "corpora" / f"{name}-{key}"
     with disk.lock(folder):
         if disk.read_manifest(folder).get("key") != key:
-            splits = _splits(corpus, properties, study.seed)
-            tables = {split: _table(sentences, properties) for split, sentences in splits.items()}
+            reader = importlib.import_module(f"lib.corpora.{corpus.format}")
+            sentences = reader.read(corpus, properties, study.seed)
+            tables = {split: _table(_cut(corpus, split, sentences[split]), properties) for split in SPLITS}
             with disk.atomic_write(folder) as part:
                 part.mkdir()
                 for split, table in tables.items():
@@ -82,8 +80,10 @@ def _lacking(labels: dict[str, pd.Series], settings: RankingSettings) -> Iterato
         blank = " ('_' marks an empty column)" if often == "_" else ""
         yield f"one label only in the training words, '{often}': there is nothing to learn{blank}"
     elif most < least:
-        more = f"the most frequent, '{often}', has {most}: lower ranking.min_label_words or take more training words"
-        yield f"no label with {least} training words; {more}"
+        yield (
+            f"no label with {least} training words; the most frequent, '{often}', has {most}: lower "
+            "ranking.min_label_words or take more training words"
+        )
     for split in ("dev", "test"):
         if not labels[split].isin(counts.index).any():
             yield f"no label in the {split} split that occurs in the training words: there is nothing to test"
@@ -97,11 +97,6 @@ def label_name(study: Study, name: str) -> str:
 def plain_quotes(word: str) -> str:
     """Directional quotes as plain ones: the encoders saw plain text."""
     return {"``": '"', "''": '"', "“": '"', "”": '"', "‘": "'", "’": "'", "`": "'"}.get(word, word)
-
-
-def _splits(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, list[Sentence]]:
-    splits = importlib.import_module(f"lib.corpora.{corpus.format}").read(corpus, properties, seed)
-    return {split: _cut(corpus, split, splits[split]) for split in SPLITS}
 
 
 def _cut(corpus: Corpus, split: str, sentences: Iterable[Sentence]) -> list[Sentence]:
@@ -119,7 +114,8 @@ def _cut(corpus: Corpus, split: str, sentences: Iterable[Sentence]) -> list[Sent
         words += len(form)
     if not different:
         raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
-    if repeated > MANY * (read := len(different) + repeated):
+    read = len(different) + repeated
+    if repeated > read / 4:
         print(f"corpus '{corpus.name}', {split}: {repeated} of {read} sentences repeat another one and are dropped")
     return [*different.values()]
 

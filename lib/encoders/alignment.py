@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import transformers
+from tokenizers import Encoding
 
 from lib.encoders.checkpoints import EncoderError, cut
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +35,17 @@ class Alignment:
     dropped: dict[int, str]
 
 
-def show_subwords(tok: PreTrainedTokenizerBase, words: Sequence[str]) -> pd.DataFrame:
+def show_subwords(tok: transformers.PreTrainedTokenizerBase, words: Sequence[str]) -> pd.DataFrame:
     """How a sentence is cut, for display: one row per word with its sub-words and the positions that they take."""
     encoding = cut(tok, [words])[0]
-    numbers, spans = _spans(encoding.word_ids)
-    span_of = dict(zip(numbers.tolist(), spans.tolist(), strict=True))
-    ends = [span_of.get(number, (0, -1)) for number in range(len(words))]
-    rows = [(word, " ".join(encoding.tokens[a : b + 1]), a, b) for word, (a, b) in zip(words, ends, strict=True)]
+    spans = [encoding.word_to_tokens(number) or (0, 0) for number in range(len(words))]
+    rows = [(word, " ".join(encoding.tokens[a:b]), a, b - 1) for word, (a, b) in zip(words, spans, strict=True)]
     return pd.DataFrame(rows, columns=["word", "sub-words", "first", "last"])
 
 
-def align(tok: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], max_subwords: int) -> list[Alignment]:
+def align(
+    tok: transformers.PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], max_subwords: int
+) -> list[Alignment]:
     """Sub-words of each sentence and which of them are which word.
 
     A sentence longer than ``max_subwords`` is read in windows that overlap by half; each of its words is taken from the
@@ -80,7 +77,9 @@ def _window(*parts: Sequence[int] | np.ndarray) -> Window:
     return Window(*(np.array(part, np.int32) for part in parts))
 
 
-def _align_one(tok: PreTrainedTokenizerBase, words: Sequence[str], encoding: Encoding, longest: int) -> Alignment:
+def _align_one(
+    tok: transformers.PreTrainedTokenizerBase, words: Sequence[str], encoding: Encoding, longest: int
+) -> Alignment:
     numbers, spans = _spans(encoding.word_ids)
     dropped = {int(i): "no sub-word" for i in np.setdiff1d(np.arange(len(words)), numbers)}
     if len(encoding.ids) <= longest:

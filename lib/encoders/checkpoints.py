@@ -154,8 +154,11 @@ def _words_of(tok: transformers.PreTrainedTokenizerBase) -> list[str]:
     plain = (tok.convert_tokens_to_string([token]).strip() for token in sorted(vocabulary, key=vocabulary.get))
     own = [w for w in plain if len(w) > 2 and w.isalpha()]
     added = [str(t) for t in tok.added_tokens_decoder.values() if not t.special and str(t).split() == [str(t)]]
-    english = "the green tree sleeps under 24 birds ; is it so , at 3.50 % ? 12345".split()
-    return [*english, *added[:40], *own[:: max(1, len(own) // 40)]]
+    return [
+        *"the green tree sleeps under 24 birds ; is it so , at 3.50 % ? 12345".split(),
+        *added[:40],
+        *own[:: max(1, len(own) // 40)],
+    ]
 
 
 def _without_tokenizer(folder: Path) -> str | None:
@@ -252,8 +255,8 @@ def classifier(study: params.Study, labels: Sequence[str]) -> transformers.PreTr
     model, report = kind.from_pretrained(
         None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
     )
-    inside = f"{model.base_model_prefix}."
-    if lost := [name for name in report["missing_keys"] if name.startswith(inside) and not POOLER.search(name)]:
+    encoder_keys = [key for key in report["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
+    if lost := [key for key in encoder_keys if not POOLER.search(key)]:
         raise EncoderError(f"{config.model_type} under a head lacks weights that the encoder has: {_some(lost)}")
     return model
 
