@@ -1,7 +1,6 @@
 """Fine-tuning: ``transformers.Trainer`` on a Task, resumable. The only module that imports Trainer."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +53,9 @@ def ensure(run: runs.Run) -> Finetuned:
     """
     if not run.variant.task:
         raise params.ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
-    folder = runs.ensure(run, "finetune", lambda folder: _train(run, folder))
-    disk.remove(_checkpoints(run))
+    checkpoints = run.model.with_name(f".checkpoints-{run.model.name}")
+    folder = runs.ensure(run, "finetune", lambda folder: _train(run, folder, checkpoints))
+    disk.remove(checkpoints)
     tables = (pd.read_csv(folder / name) for name in ("curve.csv", "predictions.csv"))
     return Finetuned(folder, *tables, runs.manifest(run, "finetune"))
 
@@ -89,14 +89,10 @@ def _check_finite(values: dict[str, float], step: int) -> None:
 class _ByLength(LengthGroupedSampler):
     """Examples of like length together, in an order of the seed and the epoch alone: a resumed epoch goes on in it."""
 
-    seed, epoch = 0, 0
+    seed = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+    def set_epoch(self, epoch: int) -> None:  # which Trainer calls before each epoch
+        self.generator = torch.Generator().manual_seed(self.seed + epoch)
 
 
 class _Trainer(Trainer):
@@ -112,7 +108,7 @@ def majority_score(task: tasks.Task, gold: np.ndarray) -> float:
     return pd.Series(gold).value_counts(normalize=True).max() if task.metric == "accuracy" else 0.0
 
 
-def _train(run: runs.Run, folder: Path) -> dict[str, Any]:
+def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     """Train and test a model and save it in ``folder``; returns the facts. A training that diverges leaves nothing."""
     study, variant, seed = run.study, run.variant, run.variant.seed
     assert seed is not None and variant.task
@@ -133,7 +129,6 @@ def _train(run: runs.Run, folder: Path) -> dict[str, Any]:
     encoded = _encoded(data, tok, min(study.finetune.max_subwords, encoders.max_length(study, tok, model)))
     by_length = np.argsort(encoded["test"]["length"][:], kind="stable")  # little padding
     steps = math.ceil(math.ceil(len(data["train"]) / study.finetune.batch_size) * study.finetune.epochs * variant.share)
-    checkpoints = _checkpoints(run)
     trainer = _Trainer(
         model=model, args=_arguments(study.finetune, checkpoints, steps, seed, device), train_dataset=encoded["train"],
         eval_dataset=encoded["dev"].sort("length"), data_collator=DataCollatorWithPadding(tok),
@@ -188,10 +183,6 @@ def _arguments(
     return arguments
 
 
-def _checkpoints(run: runs.Run) -> Path:
-    return run.model.with_name(f".checkpoints-{run.model.name}")
-
-
 def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end (the trainer's state comes last), if any."""
     done = [p for p in folder.glob("checkpoint-*") if disk.read_json(p / "trainer_state.json") is not None]
@@ -200,8 +191,11 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 def _curve(history: list[dict[str, float]]) -> pd.DataFrame:
     """The Trainer's log as one row per evaluation."""
-    log = pd.DataFrame(history).rename(columns=lambda name: name.replace("eval_", "dev_"))
-    log = log.drop(columns="train_loss", errors="ignore").rename(columns={"loss": "train_loss"})  # that one is a mean
+    log = (
+        pd.DataFrame(history)
+        .drop(columns="train_loss", errors="ignore")  # the mean of all updates
+        .rename(columns=lambda name: "train_loss" if name == "loss" else name.replace("eval_", "dev_"))
+    )
     rows = log.groupby("step", as_index=False).first().dropna(subset="dev_loss").round({"epoch": 4})
     return rows[[c for c in ("step", "epoch", "train_loss", "dev_loss") if c in rows] + [
         c for c in rows if c.startswith("dev_") and c[4:] in tasks.SCORES

@@ -119,12 +119,11 @@ def chunks(sentences: list[list[tuple[str, str]]]) -> list[list[str]]:
 
 def supersenses(sentences: list[list[tuple[str, str]]]) -> list[list[str]]:
     """The lexicographer file of each word's most frequent WordNet sense in its part of speech; ``O`` for all others."""
-    folder = sources.fetch("wordnet")
     classes = {
         "nn": "noun", "np": "noun", "nr": "noun", "vb": "verb", "be": "verb", "hv": "verb", "do": "verb", "jj": "adj",
         "rb": "adv",
     }  # fmt: skip
-    senses = {pos: _first_senses(folder, pos) for pos in SUFFIXES}
+    senses = {pos: _first_senses(sources.fetch("wordnet"), pos) for pos in SUFFIXES}
 
     @cache
     def label(word: str, tag: str) -> str:

@@ -51,11 +51,6 @@ def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespa
         yield Sentence(text, [r[word] for r in rows], labels)
 
 
-BEGINS = re.compile(r"#\s*(?:newdoc(?:\s+id)?(?:\s*=\s*|\s+|$)|begin document\b\s*)(.*)")
-"""Where a text begins in CoNLL-U and in CoNLL-2012, and its name."""
-
-ENDS = re.compile(r"#\s*end document\b.*")
-
 CONLLU = re.compile(
     r"#\s*(?:(?:sent_id|text|newdoc id|newpar id|global\.columns)\s*=|new(?:doc|par)\s*$)"
     r"|\d+(?:[-.]\d+)?(?:\t[^\t]*){9}$"
@@ -91,16 +86,19 @@ def _sentences(file: Path, word: int, tab: bool) -> Iterator[tuple[str, list[tup
 
 def _begun(line: str, word: int, tab: bool) -> str | None:
     """The name of the text that begins at a line, '' if it has none; None where no text begins."""
-    if "-DOCSTART-" in line and "-DOCSTART-" in (line.split()[0], *_cells(line, tab)[word : word + 1]):
+    if "-DOCSTART-" in [*line.split()[:1], *_cells(line, tab)[word : word + 1]]:  # CoNLL-2003
         return ""
-    begins = BEGINS.fullmatch(line.strip())
+    begins = re.fullmatch(
+        r"#\s*(?:newdoc(?:\s+id)?(?:\s*=\s*|\s+|$)|begin document\b\s*)(.*)",  # CoNLL-U, CoNLL-2012
+        line.strip(),
+    )
     return begins[1] if begins else None
 
 
 def _holds_no_word(line: str, word: int, tab: bool, first: bool) -> bool:
     """Whether a line is a comment, or a word range or an empty node of CoNLL-U. ``first`` : of its sentence."""
-    if not tab or ENDS.fullmatch(line):
-        return bool(ENDS.fullmatch(line) or (first and REMARK.match(line)))
+    if not tab:
+        return bool(re.match(r"#\s*end document\b", line) or (first and REMARK.match(line)))
     comment = line.startswith("# ") or (line.startswith("#") and "\t" not in line)
     return comment or (word > 0 and bool(re.match(r" *\d+[-.]\d+ *(\t|$)", line)))
 

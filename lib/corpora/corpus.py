@@ -44,8 +44,7 @@ def load(study: Study, name: str | None = None) -> dict[str, pd.DataFrame]:
     folder = runs.home() / "corpora" / f"{name}-{key}"
     with disk.lock(folder):
         if disk.read_manifest(folder).get("key") != key:
-            reader = importlib.import_module(f"lib.corpora.{corpus.format}")
-            sentences = reader.read(corpus, properties, study.seed)
+            sentences = importlib.import_module(f"lib.corpora.{corpus.format}").read(corpus, properties, study.seed)
             tables = {split: _table(_cut(corpus, split, sentences[split]), properties) for split in SPLITS}
             with disk.atomic_write(folder) as part:
                 part.mkdir()
@@ -77,8 +76,9 @@ def _lacking(labels: dict[str, pd.Series], settings: RankingSettings) -> Iterato
     counts, least = labels["train"].value_counts(), settings.min_label_words
     often, most = counts.index[0], counts.iloc[0]
     if len(counts) < 2:
-        blank = " ('_' marks an empty column)" if often == "_" else ""
-        yield f"one label only in the training words, '{often}': there is nothing to learn{blank}"
+        yield f"one label only in the training words, '{often}': there is nothing to learn" + (
+            " ('_' marks an empty column)" if often == "_" else ""
+        )
     elif most < least:
         yield (
             f"no label with {least} training words; the most frequent, '{often}', has {most}: lower "
@@ -102,20 +102,18 @@ def plain_quotes(word: str) -> str:
 def _cut(corpus: Corpus, split: str, sentences: Iterable[Sentence]) -> list[Sentence]:
     """The first sentences of a split, up to its number of words, without repetitions; in plain quotes."""
     different: dict[tuple[str, ...], Sentence] = {}
-    words = repeated = 0
+    words = read = 0
     for sentence in sentences:
-        form = tuple(plain_quotes(word) for word in sentence.words)
         if words >= getattr(corpus, f"{split}_words"):
             break
-        if form in different:
-            repeated += 1
-            continue
-        different[form] = sentence._replace(words=[*form])
-        words += len(form)
+        read += 1
+        form = tuple(plain_quotes(word) for word in sentence.words)
+        if form not in different:
+            different[form] = sentence._replace(words=[*form])
+            words += len(form)
     if not different:
         raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
-    read = len(different) + repeated
-    if repeated > read / 4:
+    if (repeated := read - len(different)) > read / 4:
         print(f"corpus '{corpus.name}', {split}: {repeated} of {read} sentences repeat another one and are dropped")
     return [*different.values()]
 

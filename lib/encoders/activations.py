@@ -87,13 +87,11 @@ def norms(store: Activations, words: int = 2000) -> pd.DataFrame:
 
 def encoder(run: runs.Run) -> transformers.PreTrainedModel:
     """The encoder of a run: released, of random weights, or fine-tuned (now, if it is not yet)."""
-    if run.variant.name == "pretrained":
-        return encoders.pretrained(run.study)
-    if run.variant.name == "random":
-        return encoders.randomised(run.study)
-    from lib import finetune  # here: Trainer takes seconds to import, and most runs do not need it
+    if run.variant.task:
+        from lib import finetune  # here: Trainer takes seconds to import, and most runs do not need it
 
-    return encoders.finetuned(finetune.ensure(run).folder)
+        return encoders.finetuned(finetune.ensure(run).folder)
+    return encoders.pretrained(run.study) if run.variant.start == "pretrained" else encoders.randomised(run.study)
 
 
 def extract(

@@ -65,16 +65,12 @@ def align(
 
 
 def _spans(word_ids: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the represented words [n] and their first and last sub-word [n, 2]."""
-    ids = np.array([-1 if w is None else w for w in word_ids])
+    """Numbers of the represented words [n] and their first and last sub-word [n, 2], both int32."""
+    ids = np.array([-1 if w is None else w for w in word_ids], np.int32)
     at = np.flatnonzero(ids >= 0)
     words, first = np.unique(ids[at], return_index=True)
-    last = np.append(first[1:], len(at)) - 1
-    return words, np.stack([at[first], at[last]], 1) if len(at) else np.empty((0, 2), int)
-
-
-def _window(*parts: Sequence[int] | np.ndarray) -> Window:
-    return Window(*(np.array(part, np.int32) for part in parts))
+    last = np.append(first, len(at))[1:] - 1
+    return words, np.stack([at[first], at[last]], 1).astype(np.int32)
 
 
 def _align_one(
@@ -83,7 +79,7 @@ def _align_one(
     numbers, spans = _spans(encoding.word_ids)
     dropped = {int(i): "no sub-word" for i in np.setdiff1d(np.arange(len(words)), numbers)}
     if len(encoding.ids) <= longest:
-        return Alignment([_window(encoding.ids, numbers, spans)] if len(numbers) else [], dropped)
+        return Alignment([Window(np.array(encoding.ids, np.int32), numbers, spans)] if len(numbers) else [], dropped)
     lengths, room = spans[:, 1] - spans[:, 0] + 1, longest - tok.num_special_tokens_to_add()
     for i in np.flatnonzero(lengths > room):
         dropped[int(numbers[i])] = f"{lengths[i]} sub-words, more than the {room} that fit"
@@ -95,7 +91,7 @@ def _align_one(
         inside, spans = _spans(encoding.word_ids)
         if len(inside) != len(part) or len(encoding.ids) > longest:
             raise EncoderError(f"the tokenizer splits {words[part[0]]!r} … otherwise at the start of a window")
-        windows.append(_window(encoding.ids, part[own], spans[own]))
+        windows.append(Window(np.array(encoding.ids, np.int32), part[own], spans[own]))
     return Alignment(windows, dropped)
 
 

@@ -130,8 +130,8 @@ def cut(
 ) -> list[Encoding]:
     """Each sentence, given as words, cut into sub-words; the words get the space that ``_mark_words`` asks for."""
     space = " " if getattr(tok, "words_begin_with_a_space", False) else ""
-    spaced = [[space + word for word in words] for words in sentences]
-    return tok(spaced, is_split_into_words=True, truncation=False, verbose=False, **options).encodings or []
+    words = [[space + word for word in sentence] for sentence in sentences]
+    return tok(words, is_split_into_words=True, truncation=False, verbose=False, **options).encodings or []
 
 
 def unlike_running_text(
@@ -144,15 +144,17 @@ def unlike_running_text(
     pieces = zip(running["input_ids"], running["offset_mapping"], strict=True)
     in_text = [i for i, (_, end) in pieces if end > len(words[0])]  # how a text begins may differ
     in_list = [(i, w) for i, w in zip(encoded.ids, encoded.word_ids, strict=True) if w]
-    differs = (words[w] for (i, w), other in zip(in_list, in_text, strict=False) if i != other)
-    return next(differs, None if len(in_list) == len(in_text) else words[-1])
+    return next(
+        (words[w] for (i, w), other in zip(in_list, in_text, strict=False) if i != other),
+        None if len(in_list) == len(in_text) else words[-1],
+    )
 
 
 def _words_of(tok: transformers.PreTrainedTokenizerBase) -> list[str]:
     """Some words to try a tokenizer on: English ones, figures, marks, and words of its own vocabulary."""
-    vocabulary = tok.get_vocab()
-    plain = (tok.convert_tokens_to_string([token]).strip() for token in sorted(vocabulary, key=vocabulary.get))
-    own = [w for w in plain if len(w) > 2 and w.isalpha()]
+    by_number = sorted(tok.get_vocab().items(), key=lambda item: item[1])
+    vocabulary = (tok.convert_tokens_to_string([token]).strip() for token, _ in by_number)
+    own = [w for w in vocabulary if len(w) > 2 and w.isalpha()]
     added = [str(t) for t in tok.added_tokens_decoder.values() if not t.special and str(t).split() == [str(t)]]
     return [
         *"the green tree sleeps under 24 birds ; is it so , at 3.50 % ? 12345".split(),
@@ -226,9 +228,8 @@ def bare(study: params.Study) -> tuple[transformers.PreTrainedModel, set[str]]:
 
 def randomised(study: params.Study) -> transformers.PreTrainedModel:
     """The same architecture with fresh weights, drawn by the study's seed: what probes read without any training."""
-    config = configuration(study)
     torch.manual_seed(study.seed)
-    return transformers.AutoModel.from_config(config, dtype=torch.float32).eval()
+    return transformers.AutoModel.from_config(configuration(study), dtype=torch.float32).eval()
 
 
 def finetuned(folder: Path) -> transformers.PreTrainedModel:
@@ -243,7 +244,6 @@ def classifier(study: params.Study, labels: Sequence[str]) -> transformers.PreTr
 
     Raises EncoderError as ``bare`` and ``head`` do.
     """
-    kind = head(study)
     with torch.random.fork_rng(devices=[]):
         encoder, absent = bare(study)
     names = dict(enumerate(labels or ["score"]))
@@ -252,11 +252,13 @@ def classifier(study: params.Study, labels: Sequence[str]) -> transformers.PreTr
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer(study).pad_token_id
     weights = {name: weight for name, weight in encoder.state_dict().items() if name not in absent}
-    model, report = kind.from_pretrained(
+    model, report = head(study).from_pretrained(
         None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
     )
-    encoder_keys = [key for key in report["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
-    if lost := [key for key in encoder_keys if not POOLER.search(key)]:
+    if lost := [
+        key for key in report["missing_keys"]
+        if key.startswith(f"{model.base_model_prefix}.") and not POOLER.search(key)
+    ]:  # fmt: skip
         raise EncoderError(f"{config.model_type} under a head lacks weights that the encoder has: {_some(lost)}")
     return model
 
@@ -341,7 +343,7 @@ def check(study: params.Study) -> None:
             number >= rows,
         f"{checkpoint}: the encoder counts positions from its padding token {padding} on, but the tokenizer pads with "
         f"{tok.pad_token_id} ({tok.pad_token}). Make pad_token_id in config.json and the tokenizer agree":
-            padding not in (None, tok.pad_token_id),
+            padding not in (-1, tok.pad_token_id),
     })  # fmt: skip
     if tok.pad_token in (tok.eos_token, tok.sep_token, tok.unk_token, tok.bos_token):
         print(f"{checkpoint} has no padding token: {tok.pad_token} stands for it (padding is masked)")
@@ -355,6 +357,7 @@ def check(study: params.Study) -> None:
             raise EncoderError(f"{checkpoint}, an input of {length} sub-words: {error}; {hint}") from error
 
 
+@torch.inference_mode()
 def layers_of(model: transformers.PreTrainedModel, ids: Sequence[int]) -> tuple[int, int]:
     """Layers (the embedding output counts as one) and width, as the model gives them for an input [sub-words].
 
@@ -365,8 +368,7 @@ def layers_of(model: transformers.PreTrainedModel, ids: Sequence[int]) -> tuple[
     kind, least = model.config.model_type, model.config.num_hidden_layers + 1
     batch = torch.tensor([ids], device=model.device)
     try:
-        with torch.inference_mode():
-            hidden = model(batch, attention_mask=torch.ones_like(batch), output_hidden_states=True).hidden_states or ()
+        hidden = model(batch, attention_mask=torch.ones_like(batch), output_hidden_states=True).hidden_states or ()
     except Exception as error:  # whatever an architecture raises
         raise EncoderError(f"{kind} fails: {_in_short(error)}") from error
     _refuse({
@@ -400,22 +402,20 @@ def max_length(
     study: params.Study, tok: transformers.PreTrainedTokenizerBase, model: transformers.PreTrainedModel
 ) -> int:
     """Longest input in sub-words, special tokens included."""
+    limits = [study.encoder.max_subwords or 512, tok.model_max_length]
     positions = getattr(model.config, "max_position_embeddings", None) or -1
-    if positions < 1:  # relative positions (XLNet says -1): any length
-        positions = 10**9
-    elif (padding := _counted_from(model)) is not None:
-        positions -= padding + 1
-    return min(study.encoder.max_subwords or 512, positions, tok.model_max_length)
+    if positions > 0:  # relative positions (XLNet says -1) allow any length
+        limits.append(positions - 1 - _counted_from(model))
+    return min(limits)
 
 
-def _counted_from(model: transformers.PreTrainedModel) -> int | None:
-    """The row of the table of positions that stands for padding, where positions are counted from it on."""
+def _counted_from(model: transformers.PreTrainedModel) -> int:
+    """The row of the table of positions that stands for padding, where positions are counted from it on; else -1."""
     tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
-    return next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), None)
+    return next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), -1)
 
 
 def _load(kind: type, checkpoint: str, study: params.Study | None, **options: object):
-    """What ``kind.from_pretrained`` gives for a hub id, at the study's revision, or a folder. Raises EncoderError."""
     revision = None if Path(checkpoint).is_dir() else study.encoder.revision
     try:
         return kind.from_pretrained(checkpoint, revision=revision, trust_remote_code=False, **options)
@@ -428,5 +428,4 @@ def _load(kind: type, checkpoint: str, study: params.Study | None, **options: ob
 
 
 def _in_short(error: Exception) -> str:
-    """The kind of an error and what it says, on one line, cut where it is long."""
     return f"{type(error).__name__}: {textwrap.shorten(str(error), 300, placeholder=' …') or '-'}"
