@@ -37,7 +37,7 @@ def toks(encoder_folder):
 
     def tok(kind: str):
         if kind not in made:
-            made[kind] = checkpoints._load("AutoTokenizer", str(encoder_folder(kind)), None, add_prefix_space=True)
+            made[kind] = checkpoints._load(AutoTokenizer, str(encoder_folder(kind)), None, add_prefix_space=True)
         return made[kind]
 
     return tok
@@ -376,12 +376,6 @@ def test_a_device_that_is_not_here_is_refused(make_study) -> None:
         pytest.skip("there is a CUDA device here")
     with pytest.raises(EncoderError, match="sees no CUDA device; use device: auto"):
         encoders.device(make_study(device="cuda"))
-
-
-def test_the_device_sets_the_threads_of_the_study(make_study) -> None:
-    torch.set_num_threads(1)
-    encoders.device(make_study(threads=2))
-    assert torch.get_num_threads() == 2
 
 
 # Whether weights, configuration and tokenizer belong together ---------------------------------------------------
