@@ -115,8 +115,7 @@ def two_streams(model: XLNetLMHeadModel, ids: Tensor, targets: Tensor, reach: in
         where = torch.cat([torch.arange(n, device=ids.device).expand(size, n), targets], 1)
         blocked = blocked | too_far(where, n, reach)[:, None]
         blocked[..., -1] = False  # the classification token: no row may be left with nothing to see
-    distance = n - targets[:, None, :, None] + torch.arange(n, device=ids.device)
-    distance = distance.expand(size, heads, k, n)
+    distance = (n - targets[:, None, :, None] + torch.arange(n, device=ids.device)).expand(size, heads, k, n)
     position = body.relative_positional_encoding(n, n, device=ids.device)[:, 0].to(body.dtype)
     x = torch.cat([body.word_embedding(ids), body.mask_emb.expand(size, k, -1)], 1)
 
@@ -167,7 +166,7 @@ def guesses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sentence
     """
     ids = torch.tensor(tokenizer(sentence)["input_ids"])[None]
     (gap,) = (ids[0] == tokenizer.mask_token_id).nonzero()[:, 0]
-    scores = logits(model.eval(), Batch(ids, gap[None, None], ids[:, :1]))[0, 0].float().softmax(-1)
-    best = scores.topk(count)
+    scores = logits(model.eval(), Batch(ids, gap[None, None], ids[:, :1]))[0, 0].float()
+    best = scores.softmax(-1).topk(count)
     pieces = [tokenizer.decode([i]).strip() for i in best.indices.tolist()]
     return pd.DataFrame({"piece": pieces, "probability": best.values.tolist()})
