@@ -115,9 +115,7 @@ def _end_with_parent() -> None:
     """End when the parent ends, however it ends: the run that resumes must be alone with the files."""
 
     def follow() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent
-        parent.join()
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

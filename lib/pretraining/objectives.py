@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast, XLNetLMHeadModel
 
 from lib import encoders
-from lib.pretraining.text import Pieces
+from lib.pretraining.text import Pieces, encode
 
 encoders.quiet()
 
@@ -138,8 +138,7 @@ def two_streams(model: XLNetLMHeadModel, ids: Tensor, targets: Tensor, reach: in
 
 def window(tokenizer: PreTrainedTokenizerFast, sentence: str) -> Pieces:
     """One sentence as a text of its own, to ``draw`` from: its only window starts at 0."""
-    ids = [*tokenizer(sentence, add_special_tokens=False)["input_ids"], tokenizer.sep_token_id]
-    return Pieces(np.asarray(ids, dtype=np.int32), np.zeros(1, dtype=np.int64))
+    return encode(tokenizer, [sentence], length=1, longest=0)
 
 
 def window_table(batch: Batch, tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:

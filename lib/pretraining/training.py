@@ -1,7 +1,6 @@
 """Pre-train the mini encoders: three families, one text, one budget, one schedule."""
 
 import copy
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -115,14 +114,14 @@ def settings(size: str = "full", overrides: dict[str, Any] | None = None) -> Set
     """
     if size not in SIZES:
         raise ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
-    known = [field.name for field in dataclasses.fields(Settings)]
-    for name in sorted(set(overrides or {}) - set(known)):
-        raise ParameterError(f"pre-training has no setting '{name}'{nearest(name, known)}")
     try:
         return Settings(**{**SIZES[size], **(overrides or {})})
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "unexpected_keyword_argument":
+            names = Settings.__dataclass_fields__
+            raise ParameterError(f"pre-training has no setting '{field}'{nearest(field, names)}") from error
         raise ParameterError(f"pre-training: {field} = {problem['input']!r}: {problem['msg']}") from error
 
 

@@ -1,6 +1,7 @@
 """Layer probes: how well each layer of a run tells each property."""
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,14 +20,13 @@ def ensure_layer_counts(run: Run) -> pd.DataFrame:
     One row per property, target (real, control), layer, split (dev, test), word group and text: ``correct`` of
     ``total``. The baselines are rows too: layer -1, ``target`` = majority or lookup.
     """
-    folder = runs.ensure(run, "layers", lambda part: _count(run).to_parquet(part / "counts.parquet", index=False))
+    folder = runs.ensure(run, "layers", lambda folder: _write_counts(run, folder))
     return pd.read_parquet(folder / "counts.parquet")
 
 
-def _count(run: Run) -> pd.DataFrame:
-    """The counts of all corpora of the run, one after another."""
+def _write_counts(run: Run, folder: Path) -> None:
     tables = [table for corpus in run.study.corpora_in_use for table in _counts_of_corpus(run, corpus)]
-    return pd.concat(tables, ignore_index=True)
+    pd.concat(tables).to_parquet(folder / "counts.parquet", index=False)
 
 
 def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:

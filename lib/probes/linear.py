@@ -183,12 +183,11 @@ def fit_specs(
         (settings.l1 if spec.l1 is None else spec.l1, settings.l2 if spec.l2 is None else spec.l2) for spec in specs
     ]
     standardiser = Standardiser.of(X) if settings.standardise else None
-    empty = torch.empty(layers, 0, width, device=device)
-    probes = [initial_probe(empty, spec, standardiser) for spec in specs]
+    buffer = torch.empty(settings.batch_size, layers, width, device=device)
+    probes = [initial_probe(buffer[:0].transpose(0, 1), spec, standardiser) for spec in specs]
     update = _adam([w for probe in probes for w in (probe.weight, probe.bias)], settings.learning_rate)
     order = batches(words, settings.batch_size, settings.order, settings.epochs, seed)
     steps = -(-words // settings.batch_size) * settings.epochs
-    buffer = torch.empty(settings.batch_size, layers, width, device=device)
     torch.empty(1 << 22)  # glibc from now on keeps 16 MB that are freed, instead of giving them back at every step
     for rows in tqdm(order, total=steps, desc=title, unit="step", leave=False):
         block = read_block(X, rows, standardiser, device, buffer)
@@ -207,8 +206,8 @@ def _adam(weights: list[torch.Tensor], learning_rate: float) -> Callable[[list[t
     moments = [[torch.zeros_like(w) for w in weights] for _ in range(2)]
     steps = [torch.zeros((), device=w.device) for w in weights]
     settings = {"lr": learning_rate, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
-    settings |= {"amsgrad": False, "maximize": False, "fused": weights[0].device.type in ("cpu", "cuda") or None}
-    return lambda gradients: adam(weights, gradients, *moments, [], steps, **settings)
+    flags = {"amsgrad": False, "maximize": False, "fused": weights[0].device.type in ("cpu", "cuda") or None}
+    return lambda gradients: adam(weights, gradients, *moments, [], steps, **settings, **flags)
 
 
 def initial_probe(empty: torch.Tensor, spec: ProbeSpec, standardiser: Standardiser | None) -> Probe:
