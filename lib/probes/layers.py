@@ -47,11 +47,12 @@ def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:
             for (target, layer, guess), (group, inside) in product(guesses, groups.items()):
                 cell = {"property": labels.property, "target": target, "layer": layer, "split": split}
                 right = (guess == labels.ids[split])[inside]
-                tables.append(_counts_by_text(texts[inside], right).assign(**cell, word_group=group))
+                tables.append(_counts_by_text(texts[inside], right, cell | {"word_group": group}))
     return tables
 
 
-def _counts_by_text(texts: pd.Categorical, right: np.ndarray) -> pd.DataFrame:
-    """How many predictions are right, of how many, in each text: columns text, correct, total."""
-    counts = pd.Series(right).groupby(texts, observed=True).agg(correct="sum", total="count")
-    return counts.rename_axis("text").reset_index().astype({"text": str})
+def _counts_by_text(texts: pd.Categorical, right: np.ndarray, cell: dict[str, str | int]) -> pd.DataFrame:
+    """How many predictions are right, of how many, in each text: columns text, correct, total and the cell."""
+    names = texts.categories.astype(str)
+    correct, total = (np.bincount(codes, minlength=len(names)) for codes in (texts.codes[right], texts.codes))
+    return pd.DataFrame({"text": names, "correct": correct, "total": total, **cell})[total > 0]
