@@ -254,9 +254,10 @@ def train(
     model.to(device).train()
     low = wants_bfloat16(settings, model.device)
     work = copy.deepcopy(model).to(torch.bfloat16) if low else model
+    masters, workers = list(model.parameters()), list(work.parameters())
     groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        {"params": [p for p in masters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in masters if p.ndim == 1], "weight_decay": 0.0},
     ]
     adam = torch.optim.AdamW(groups, settings.lr, (0.9, 0.98), fused=True)
     log: list[dict[str, float]] = []
@@ -279,14 +280,15 @@ def train(
     )
     for step in range(done + 1, end + 1):
         if low:
-            work.load_state_dict(model.state_dict())
+            with torch.no_grad():
+                torch._foreach_copy_(workers, masters)
         reach = settings.reach(step - 1)
         loss = loss_of(work, draw_step(text, tokenizer, settings, step - 1), reach)
         loss.backward()
         if low:
-            for master, worker in zip(model.parameters(), work.parameters(), strict=True):
+            for master, worker in zip(masters, workers, strict=True):
                 master.grad = None if worker.grad is None else worker.grad.float()
-            work.zero_grad()
+                worker.grad = None
         for group in adam.param_groups:
             group["lr"] = settings.rate(step - 1)
         adam.step()
