@@ -1,6 +1,7 @@
 """Figures that compare encoders, each from a tidy table."""
 
 import math
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,8 +42,8 @@ def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
     where the table has them: the seeds' interval ends, averaged: exact if all seeds err on the same texts, otherwise
     too wide.
     """
-    identifying = [*results.CELL, "ranking", "test", "split"]
-    keys = [column for column in identifying if column in table and column not in ("variant", "seed")]
+    keys = [column for column in (*results.CELL, "ranking", "test", "split") if column in table]
+    keys = [column for column in keys if column not in ("variant", "seed")]
     means = {column: (column, "mean") for column in (value, "low", "high") if column in table}
     over_seeds = {"min": (value, "min"), "max": (value, "max"), "seeds": (value, "size")}
     return labelled(table.groupby(keys, dropna=False, observed=True).agg(**means, **over_seeds).reset_index())
@@ -67,16 +68,11 @@ def encoders_side_by_side(
     levels = _shaded(seed_mean(pick(drawn, property=name, word_group=word_group), "accuracy"))
     changes = seed_mean(pick(drop, property=name, word_group=word_group), "drop") if drop is not None else levels[:0]
     changes = changes[changes["study"].isin(list(titles))]
-    figure, axes = _grid(2 if len(changes) else 1, len(titles))
-    for ax, (study, title) in zip(axes[0], titles.items(), strict=True):
-        style.accuracy_panel(ax, pick(levels, study=study), "label")
-        ax.set_title(title)
-    axes[0, 0].set_ylabel(f"accuracy,\n{word_group} words")
-    for row in axes[1:]:
-        for ax, above, study in zip(row, axes[0], titles, strict=True):
+    figure, axes = _grid(titles, [f"accuracy,\n{word_group} words", *([POINTS] if len(changes) else [])])
+    for study, (top, *below) in zip(titles, axes.T, strict=True):
+        style.accuracy_panel(top, pick(levels, study=study), "label")
+        for ax in below:
             _change_panel(ax, pick(changes, study=study))
-            above.set_xlabel("")
-        row[0].set_ylabel(POINTS)
     return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True))
 
 
@@ -87,7 +83,6 @@ def _change_panel(ax: Axes, changes: pd.DataFrame) -> None:
         style.line(ax, rows.assign(change=-rows["drop"], low=-rows["high"], high=-rows["low"]), "change", label)
     for rows in lines(changes[changes["seeds"] > 1], "label").values():
         ax.vlines(rows["layer"], -100 * rows["high"], -100 * rows["low"], color=colour(subject(rows)), lw=1.2)
-    style.layers_axis(ax)
     if changes.empty:
         ax.text(0.5, 0.7, "not fine-tuned", ha="center", transform=ax.transAxes)
 
@@ -137,12 +132,12 @@ def top_neurons(neuron_layers: pd.DataFrame, titles: dict[str, str], name: str, 
 
     ``neuron_layers`` : as ``results.neuron_layers`` gives it, of all studies in ``titles``. ``name`` : the property.
     """
-    figure, axes = _grid(2, len(titles), heights=(3, 1))
+    figure, axes = _grid(titles, ["share of the\ntop neurons", "mean\nlayer"], height=5.2, height_ratios=(3, 1))
     per_layer = _shares(pick(neuron_layers, property=name, ranking=ranking))
     shares = _shaded(seed_mean(per_layer, "share"))
     centres = results.centres_of_gravity(per_layer, "neurons", ["study", *VARIANT]).reset_index()
     order = list(lines(shares, "label"))
-    for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
+    for study, (top, bottom) in zip(titles, axes.T, strict=True):
         for label, rows in lines(pick(shares, study=study), "label").items():
             style.line(top, rows, "share", label)
             means = pick(centres, study=study, condition=rows["condition"].iloc[0])["centre"]
@@ -151,11 +146,9 @@ def top_neurons(neuron_layers: pd.DataFrame, titles: dict[str, str], name: str, 
             bottom.plot(means.mean(), height, **style.line_style(rows) | {"marker": "^", "markersize": 7})
             if subject(rows) == "pretrained":
                 bottom.axvline(means.mean(), color=shade, lw=1)
-        top.set_title(title)
-        style.layers_axis(bottom)
-    percent_axis(axes[0, 0], "share of the\ntop neurons")
+    percent_axis(axes[0, 0])
     axes[0, 0].set_ylim(0, None)
-    axes[1, 0].set(ylabel="mean\nlayer", yticks=[], ylim=(len(order) - 0.3, -0.7))
+    axes[1, 0].set(yticks=[], ylim=(len(order) - 0.3, -0.7))
     return finish(figure, f"Where the top neurons lie: {_property(neuron_layers, name)}", _caption(shares, texts=False))
 
 
@@ -205,10 +198,10 @@ def raw_and_standardised(
     ``neuron_layers``, ``accuracy`` : as ``results`` gives them, of both studies. ``titles`` : study with standardised
     neurons → title of its panels. ``raw`` : the same study → the study with raw neurons.
     """
-    figure, axes = _grid(2, len(titles))
+    figure, axes = _grid(titles, ["accuracy, all words", "share of the\ntop neurons"])
     levels = pick(accuracy, property=name, variant="pretrained", target="real", word_group="all")
     shares = _shares(pick(neuron_layers, property=name, ranking=ranking, variant="pretrained"))
-    for (top, bottom), (standardised, title) in zip(axes.T, titles.items(), strict=True):
+    for standardised, (top, bottom) in zip(titles, axes.T, strict=True):
         for label, study, look in (
             ("standardised neurons", standardised, {}),
             ("raw neurons", raw[standardised], HOLLOW),
@@ -218,10 +211,8 @@ def raw_and_standardised(
             style.line(bottom, rows, "share", label, **look)
             centre = results.centres_of_gravity(rows, "neurons")
             bottom.plot(centre, [0], "k^", markersize=9, clip_on=False, zorder=5, **look)
-        top.set_title(title)
-        style.layers_axis(bottom)
-    percent_axis(axes[0, 0], "accuracy, all words")
-    percent_axis(axes[1, 0], "share of the\ntop neurons")
+    for ax in axes[:, 0]:
+        percent_axis(ax)
     axes[1, 0].set_ylim(0, None)
     caption = "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer."
     return finish(figure, f"Raw and standardised neurons: {_property(accuracy, name)}", caption)
@@ -234,13 +225,12 @@ def pretraining(curves: pd.DataFrame) -> Figure:
     in nats), entropy (of the encoder's single pieces, in nats: a constant). Encoders cut words into different pieces,
     so a line compares with its own dotted line only.
     """
-    figure, (ax,) = style.panels(1, 7.6, 4.8)
+    figure, ax = plt.subplots(figsize=(7.6, 4.8))
     for (encoder, architecture), curve in curves.groupby(["encoder", "architecture"], sort=False):
         shade, marker = encoder_look(architecture, encoder)
         curve = curve.sort_values("pieces")
-        every = math.ceil(len(curve) / 12)
-        ax.plot(curve["pieces"] / 1e6, curve["held_out"], color=shade, marker=marker, markevery=every, lw=2,
-                label=named(encoder))  # fmt: skip
+        look = {"color": shade, "marker": marker, "markevery": math.ceil(len(curve) / 12), "lw": 2}
+        ax.plot(curve["pieces"] / 1e6, curve["held_out"], label=named(encoder), **look)
         ax.axhline(curve["entropy"].iloc[0], color=shade, lw=2, linestyle=":")
     ax.plot([], [], ":", color="#555555", lw=2, label="guessing by frequency")
     ax.set(xlabel="millions of pieces read", ylabel="held-out loss, nats per piece", ylim=(0, None))
@@ -280,7 +270,10 @@ def _caption(means: pd.DataFrame, texts: bool) -> str:
     return f"Lines: mean of {many if few == many else f'{few}–{many}'} seeds; shades: lowest to highest. {rest}."
 
 
-def _grid(rows: int, columns: int, heights: tuple[float, ...] | None = None) -> tuple[Figure, np.ndarray]:
-    """Panels of which each row shares its y axis, each column its x axis."""
-    size = (max(6.4, 3.6 * columns), 1 + 2.6 * rows if heights is None else 5.2)
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, sharex="col", sharey="row", height_ratios=heights)
+def _grid(titles: dict[str, str], ylabels: list[str], **layout: Any) -> tuple[Figure, np.ndarray]:
+    """``style.panels``, one column per study, with layers along the x axis; each row shares its y axis."""
+    width = max(6.4 / len(titles), 3.6)
+    figure, axes = style.panels(titles.values(), ylabels, width, sharex="col", sharey="row", **layout)
+    for ax in axes[-1]:
+        style.layers_axis(ax)
+    return figure, axes

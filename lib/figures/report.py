@@ -38,7 +38,6 @@ def write(notebook: str | Path, page: str | Path) -> None:
     if not any(kind.startswith("image/") for kind in kinds):
         raise ValueError(f"{notebook}: no figure is in it; unset MPLBACKEND, if it is set, and execute it again")
     html, _ = exporter.from_notebook_node(book)
-    html = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", html)
     html = re.sub(r"<script[^>]*>.*?</script>", "", html, flags=re.S)
     html = html.replace("</head>", CSS + "</head>", 1)
     if loaded := re.search(r"""(?:src=|<link[^>]*href=|@import|url\()\s*["']?(https?:)?//[^"')\s]+""", html):

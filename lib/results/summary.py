@@ -140,9 +140,9 @@ def train_missing(wanted: Iterable[Run]) -> None:
 
 
 def top_third(per_layer: np.ndarray) -> np.ndarray:
-    """Mean over the top third of the layers: [layers, n] → [n]; NaN with fewer than three layers."""
+    """Mean over the top third of the layers: [layers, ...] → [...]; NaN with fewer than three layers."""
     count = len(per_layer) // 3
-    return per_layer[-count:].mean(0) if count else np.full(per_layer.shape[1], np.nan)
+    return per_layer[-count:].mean(axis=0) if count else np.full(per_layer.shape[1:], np.nan)
 
 
 def centre_of_gravity(per_layer: np.ndarray) -> np.ndarray:
@@ -189,40 +189,40 @@ def summary(
     accuracy with all but the top tenth of the neurons zeroed minus that with a random tenth, is clearly above zero;
     ``minimal set``, the smallest share tried that keeps all but the smallest delta of the dev accuracy.
     """
-    accuracy, drop = pick(accuracies(counts), target="real"), drops(counts)
-    score = task_scores(wanted).set_index(["study", "variant"])
+    rows = [
+        {
+            "study": run.study.name,
+            **run.variant.columns(),
+            "property": name,
+            "source": "gold" if run.study.is_gold(name) else "silver",
+            "ranking": ranking,
+        }
+        for run in wanted
+        for name in run.study.properties
+    ]
+    scores = task_scores(wanted)
+    accuracy = pick(accuracies(counts), target="real")
+    per_layer = pick(accuracy, word_group="all").set_index("layer").groupby(NAMED)["accuracy"]
+    top_layer = accuracy[accuracy["layer"] == accuracy.groupby("study")["layer"].transform("max")]
+    lost = pick(drops(counts), word_group="all").merge(pick(scores, learnt=True)[["study", "variant"]])
     tests, neuron_layers = pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking)
-    mean_layer, spread = centres_of_gravity(neuron_layers, "neurons"), entropy(neuron_layers, "neurons")
-    rows = []
-    for run in wanted:
-        study, variant = run.study.name, run.variant.name
-        for name in run.study.properties:
-            where = {"study": study, "variant": variant, "property": name}
-            per_layer = pick(accuracy, **where, word_group="all").set_index("layer")["accuracy"]
-            top = int(per_layer.index.max())
-            ambiguous = pick(accuracy, **where, word_group="ambiguous", layer=top)["accuracy"]
-            learnt = score["learnt"].get((study, variant), False)
-            lost = pick(drop, **where, word_group="all").sort_values("layer")[["drop"]].to_numpy()
-            retrained = pick(tests, **where, test="retrain", split="dev").set_index("neurons")["accuracy"]
-            fewest = neurons.minimal_set(retrained.to_dict(), min(run.study.ranking.deltas))
-            rows.append(
-                {
-                    "study": study,
-                    **run.variant.columns(),
-                    "property": name,
-                    "source": "gold" if run.study.is_gold(name) else "silver",
-                    "ranking": ranking,
-                    "task score": score["score"].get((study, variant)),
-                    "majority": score["majority"].get((study, variant)),
-                    "best layer": int(per_layer.idxmax()),
-                    "best accuracy": per_layer.max(),
-                    "top layer accuracy": per_layer[top],
-                    "top layer ambiguous": ambiguous.iloc[0] if len(ambiguous) else np.nan,
-                    "drop, top third": top_third(lost)[0] if learnt else np.nan,
-                    "mean layer of top neurons": mean_layer[study, variant, name],
-                    "entropy of top neurons": spread[study, variant, name],
-                    "top - random": margin(pick(tests, **where, split="test")),
-                    "minimal set": fewest / retrained.index.max(),
-                }
-            )
-    return pd.DataFrame(rows)
+    delta = {run.study.name: min(run.study.ranking.deltas) for run in wanted}
+    retrained = pick(tests, test="retrain", split="dev").set_index("neurons").groupby(NAMED)["accuracy"]
+    fewest = {
+        key: neurons.minimal_set(reached.to_dict(), delta[key[0]]) / reached.index.max() for key, reached in retrained
+    }
+    numbers = pd.DataFrame(
+        {
+            "best layer": per_layer.idxmax(),
+            "best accuracy": per_layer.max(),
+            "top layer accuracy": pick(top_layer, word_group="all").set_index(NAMED)["accuracy"],
+            "top layer ambiguous": pick(top_layer, word_group="ambiguous").set_index(NAMED)["accuracy"],
+            "drop, top third": lost.sort_values("layer").groupby(NAMED)["drop"].agg(top_third).astype(float),
+            "mean layer of top neurons": centres_of_gravity(neuron_layers, "neurons"),
+            "entropy of top neurons": entropy(neuron_layers, "neurons"),
+            "top - random": pick(tests, split="test").groupby(NAMED).apply(margin),
+            "minimal set": pd.Series(fewest),
+        }
+    )
+    of_task = scores[["study", "variant", "score", "majority"]].rename(columns={"score": "task score"})
+    return pd.DataFrame(rows).merge(of_task, "left").join(numbers, on=NAMED)

@@ -22,11 +22,14 @@ def load(
     At full size all results must exist already (``complete``), in ``results/`` if they are ``recorded``; at a reduction
     missing ones are computed.
     """
-    found = [runs.load(study, name, size, overrides) for study, names in variants_of.items() for name in names]
-    found = [replace(run, recorded=recorded) for run in found]
+    loaded = [
+        replace(runs.load(study, variant, size, overrides), recorded=recorded)
+        for study, variants in variants_of.items()
+        for variant in variants
+    ]
     if size == "full":
-        complete(found)
-    return found
+        complete(loaded)
+    return loaded
 
 
 def recorded_runs(suite: str) -> list[Run]:
@@ -34,19 +37,17 @@ def recorded_runs(suite: str) -> list[Run]:
 
     Raises StaleResult if there are none, or if one is not of today's parameters and code.
     """
-    folders = sorted(folder for folder in runs.recorded(suite).glob("*/*") if folder.is_dir())
-    if not folders:
+    variants_of: dict[str, list[str]] = {}
+    for folder in sorted(runs.recorded(suite).glob("*/*/")):
+        variants_of.setdefault(folder.parent.name, []).append(folder.name)
+    if not variants_of:
         raise disk.StaleResult(f"nothing is recorded in {runs.recorded(suite)}: run 'make record SCALE={suite}'")
-    found = [replace(runs.load(folder.parent.name, folder.name), recorded=True) for folder in folders]
-    complete(found)
 
-    def rank(run: Run) -> tuple[str, int, str, int]:
-        order = ["pretrained", "random", *run.study.tasks]
-        condition, seed = run.variant.condition, run.variant.seed or 0
-        place = order.index(condition) if condition in order else len(order)
-        return run.study.name, place, condition, seed
+    def place(run: Run) -> tuple[str, int, str, int]:
+        order = ["pretrained", "random", *run.study.tasks, run.variant.condition]
+        return run.study.name, order.index(run.variant.condition), run.variant.condition, run.variant.seed or 0
 
-    return sorted(found, key=rank)
+    return sorted(load(variants_of, recorded=True), key=place)
 
 
 def complete(wanted: Iterable[Run]) -> None:

@@ -24,16 +24,11 @@ REASONS = {
 }
 """Why each kind of comparison has the tolerance that it has."""
 
-
 TIGHT = 0.005
 """Tolerance of the tight comparisons, as a fraction of the test words."""
 
-
 MEASURES = ["task score", "best accuracy", "top layer accuracy", "drop, top third", "mean layer of top neurons"]
 """Columns of ``results.summary`` that are compared loosely, for the first gold property."""
-
-
-OPPOSITE = {("reproduced", "not reproduced"), ("not reproduced", "reproduced")}
 
 
 def exact(wanted: list[Run]) -> dict[str, Any]:
@@ -44,8 +39,8 @@ def exact(wanted: list[Run]) -> dict[str, Any]:
         found[f"{name}: checkpoint"] = inputs.checkpoint_digest(study)
         found[f"{name}: layers, width"] = list(encoders.shape(study))
         if run.variant.task:
-            examples = runs.manifest(run, "finetune")["examples"]
-            found[f"{name}: {run.variant.condition}: examples"] = [examples[k] for k in sorted(examples)]
+            examples = sorted(runs.manifest(run, "finetune")["examples"].items())
+            found[f"{name}: {run.variant.condition}: examples"] = [count for _, count in examples]
         for corpus, (_, properties) in study.corpora_in_use.items() if run.variant.name == "pretrained" else ():
             place = f"{name}: {corpus}" if len(study.corpora_in_use) > 1 else name
             for split, words in corpora.load(study, corpus).items():
@@ -62,13 +57,10 @@ def tight(accuracy: pd.DataFrame) -> dict[str, float]:
 
     ``accuracy`` : as ``results.accuracies`` gives it.
     """
-    untouched = pick(accuracy, target="real", word_group="all", task="")
-    found = {}
-    for (study, variant, name), table in untouched.groupby(results.NAMED):
-        layers = table.set_index("layer")["accuracy"]
-        for layer in (0, layers.index.max() // 2, layers.index.max()):
-            found[f"{study}: {variant}: {name}: layer {layer}"] = float(layers[layer])
-    return found
+    rows = pick(accuracy, target="real", word_group="all", task="")
+    top = rows.groupby(results.NAMED)["layer"].transform("max")
+    chosen = rows[(rows["layer"] == 0) | (rows["layer"] == top // 2) | (rows["layer"] == top)]
+    return {f"{r.study}: {r.variant}: {r.property}: layer {r.layer}": r.accuracy for r in chosen.itertuples()}
 
 
 def loose(summary: pd.DataFrame) -> pd.DataFrame:
@@ -113,15 +105,13 @@ def expectations(
         raise ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
     own = {(run.study.name, task) for run in wanted for task in run.study.tasks}
     default = [r for r in wanted if not r.variant.task or (r.study.name, r.variant.condition) in own]
-    table = loose(summary)
-    table = table[[pair in own for pair in zip(table["study"], table["condition"], strict=True)]]
     return {
         "exact": {"reason": REASONS["exact"], "values": exact(default)},
         "tight": {"reason": REASONS["tight"], "tolerance": TIGHT,
                   "values": {k: round(v, 4) for k, v in tight(accuracy).items()}},
         "loose": {"reason": REASONS["loose"],
                   "values": {row.name: {"value": round(row.value, 4), "tolerance": round(4 * row.sigma, 4)}
-                             for row in table.itertuples(index=False)}},
+                             for row in loose(summary).itertuples() if (row.study, row.condition) in own}},
         "claim": {"reason": REASONS["claim"], "values": verdicts(judged)},
     }  # fmt: skip
 
@@ -134,25 +124,26 @@ def compare(
     The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side) or ``MISSING`` (not made). A claim that the
     run could not ask, for want of a variant, is not compared.
     """
-    found = {"exact": exact(wanted), "tight": tight(accuracy), "claim": verdicts(judged)}
-    found["loose"] = loose(summary).set_index("name")["value"].to_dict()
+    computed = {
+        "exact": exact(wanted),
+        "tight": tight(accuracy),
+        "loose": loose(summary).set_index("name")["value"].to_dict(),
+        "claim": verdicts(judged),
+    }
     rows = []
-    for kind in REASONS:
-        section = expected[kind]
+    for kind, section in expected.items():
         for name, value in section["values"].items():
-            got, tolerance = found[kind].get(name), section.get("tolerance")
-            if isinstance(value, dict):
+            got, tolerance = computed[kind].get(name), section.get("tolerance")
+            if kind == "loose":
                 value, tolerance = value["value"], value["tolerance"]
-            if got is None:
-                good = None
-            elif kind == "claim":
-                good = (value, got) not in OPPOSITE
-            elif tolerance is None:
+            if kind == "claim":
+                good = {value, got} != {claims.REPRODUCED, claims.NOT_REPRODUCED}
+            elif kind == "exact" or got is None:
                 good = value == got
             else:
-                good = bool(abs(got - value) <= tolerance)
-            if not (kind == "claim" and got is None):
-                verdict = {True: "OK", False: "MISS", None: "MISSING"}[good]
+                good = abs(got - value) <= tolerance
+            if got is not None or kind != "claim":
+                verdict = "MISSING" if got is None else "OK" if good else "MISS"
                 rows.append((kind, name, value, got, tolerance, verdict, section["reason"]))
     return pd.DataFrame(rows, columns=["kind", "name", "expected", "got", "tolerance", "verdict", "reason"])
 
