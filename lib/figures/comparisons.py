@@ -11,8 +11,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import results
-from lib.figures import style
-from lib.figures.style import HOLLOW, PRETRAINED, colour, encoder_look, finish, lines, named, percent_axis, subject
+from lib.figures.style import (
+    HOLLOW,
+    PRETRAINED,
+    accuracy_panel,
+    colour,
+    encoder_look,
+    finish,
+    layers_axis,
+    line,
+    line_style,
+    lines,
+    named,
+    panels,
+    percent_axis,
+    subject,
+)
 from lib.results.claims import CENTRE_OF_GRAVITY, MIN_EFFECT
 from lib.results.summary import VARIANT, pick
 
@@ -42,11 +56,11 @@ def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
     where the table has them: the seeds' interval ends, averaged: exact if all seeds err on the same texts, otherwise
     too wide.
     """
-    keys = [column for column in (*results.CELL, "ranking", "test", "split") if column in table]
-    keys = [column for column in keys if column not in ("variant", "seed")]
+    identifying = [*results.CELL, "ranking", "test", "split"]
+    keys = [column for column in identifying if column in table and column not in ("variant", "seed")]
+    runs = table.groupby(keys, dropna=False, observed=True)
     means = {column: (column, "mean") for column in (value, "low", "high") if column in table}
-    over_seeds = {"min": (value, "min"), "max": (value, "max"), "seeds": (value, "size")}
-    return labelled(table.groupby(keys, dropna=False, observed=True).agg(**means, **over_seeds).reset_index())
+    return labelled(runs.agg(**means, min=(value, "min"), max=(value, "max"), seeds=(value, "size")).reset_index())
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
@@ -70,7 +84,7 @@ def encoders_side_by_side(
     changes = changes[changes["study"].isin(list(titles))]
     figure, axes = _grid(titles, [f"accuracy,\n{word_group} words", *([POINTS] if len(changes) else [])])
     for study, (top, *below) in zip(titles, axes.T, strict=True):
-        style.accuracy_panel(top, pick(levels, study=study), "label")
+        accuracy_panel(top, pick(levels, study=study), "label")
         for ax in below:
             _change_panel(ax, pick(changes, study=study))
     return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True))
@@ -80,7 +94,7 @@ def _change_panel(ax: Axes, changes: pd.DataFrame) -> None:
     """Accuracy after minus before fine-tuning of one encoder; of several seeds the range, and intervals over texts."""
     ax.axhline(0, color=PRETRAINED, lw=1)
     for label, rows in lines(_shaded(changes), "label").items():
-        style.line(ax, rows.assign(change=-rows["drop"], low=-rows["high"], high=-rows["low"]), "change", label)
+        line(ax, rows.assign(change=-rows["drop"], low=-rows["high"], high=-rows["low"]), "change", label)
     for rows in lines(changes[changes["seeds"] > 1], "label").values():
         ax.vlines(rows["layer"], -100 * rows["high"], -100 * rows["low"], color=colour(subject(rows)), lw=1.2)
     if changes.empty:
@@ -117,8 +131,10 @@ def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, word_gro
 
 def _heatmap(ax: Axes, change: pd.DataFrame, certain: pd.DataFrame, most: float) -> None:
     """Points as numbers on colours from ``-most`` to ``most``; bold where ``certain``, white where the cell is dark."""
-    look = {"cmap": "RdBu", "vmin": -most, "vmax": most, "linewidths": 1, "cbar": False, "fmt": ""}
-    sns.heatmap(change, annot=change.map(_signed), xticklabels=True, yticklabels=True, ax=ax, **look)
+    sns.heatmap(
+        change, annot=change.map(_signed), fmt="", cmap="RdBu", vmin=-most, vmax=most, linewidths=1, cbar=False,
+        xticklabels=True, yticklabels=True, ax=ax,
+    )  # fmt: skip
     ax.tick_params(length=0, grid_alpha=0, labelrotation=0)
     shown = change.notna().to_numpy()
     shades = ax.collections[0].get_facecolors()[shown.ravel()]
@@ -139,11 +155,11 @@ def top_neurons(neuron_layers: pd.DataFrame, titles: dict[str, str], name: str, 
     order = list(lines(shares, "label"))
     for study, (top, bottom) in zip(titles, axes.T, strict=True):
         for label, rows in lines(pick(shares, study=study), "label").items():
-            style.line(top, rows, "share", label)
+            line(top, rows, "share", label)
             means = pick(centres, study=study, condition=rows["condition"].iloc[0])["centre"]
             height, shade = order.index(label), colour(subject(rows))
             bottom.scatter(means, [height] * len(means), s=9 if len(means) > 1 else 0, color=shade, alpha=0.6, lw=0)
-            bottom.plot(means.mean(), height, **style.line_style(rows) | {"marker": "^", "markersize": 7})
+            bottom.plot(means.mean(), height, **line_style(rows) | {"marker": "^", "markersize": 7})
             if subject(rows) == "pretrained":
                 bottom.axvline(means.mean(), color=shade, lw=1)
     percent_axis(axes[0, 0])
@@ -179,10 +195,10 @@ def gravity_shifts(judged: pd.DataFrame, name: str) -> Figure:
     for edge in range(1, len(tasks)):
         ax.axhline(edge - 0.5, color="#cccccc", lw=1)
     ax.grid(False, axis="y")
-    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=tasks)
-    ax.set_xlabel("shift of the centre of gravity, layers (← towards lower layers)")
-    caption = "Bars: 95 % interval over texts. Small dots: single seeds."
-    return finish(figure, "Does fine-tuning move the knowledge to lower layers?", caption)
+    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=tasks,
+           xlabel="shift of the centre of gravity, layers (← towards lower layers)")  # fmt: skip
+    title = "Does fine-tuning move the knowledge to lower layers?"
+    return finish(figure, title, "Bars: 95 % interval over texts. Small dots: single seeds.")
 
 
 def raw_and_standardised(
@@ -207,8 +223,8 @@ def raw_and_standardised(
             ("raw neurons", raw[standardised], HOLLOW),
         ):
             rows = pick(shares, study=study)
-            style.line(top, pick(levels, study=study), "accuracy", label, **look)
-            style.line(bottom, rows, "share", label, **look)
+            line(top, pick(levels, study=study), "accuracy", label, **look)
+            line(bottom, rows, "share", label, **look)
             centre = results.centres_of_gravity(rows, "neurons")
             bottom.plot(centre, [0], "k^", markersize=9, clip_on=False, zorder=5, **look)
     for ax in axes[:, 0]:
@@ -271,9 +287,9 @@ def _caption(means: pd.DataFrame, texts: bool) -> str:
 
 
 def _grid(titles: dict[str, str], ylabels: list[str], **layout: Any) -> tuple[Figure, np.ndarray]:
-    """``style.panels``, one column per study, with layers along the x axis; each row shares its y axis."""
+    """``panels``, one column per study, with layers along the x axis; each row shares its y axis."""
     width = max(6.4 / len(titles), 3.6)
-    figure, axes = style.panels(titles.values(), ylabels, width, sharex="col", sharey="row", **layout)
+    figure, axes = panels(titles.values(), ylabels, width, sharex="col", sharey="row", **layout)
     for ax in axes[-1]:
-        style.layers_axis(ax)
+        layers_axis(ax)
     return figure, axes

@@ -19,7 +19,6 @@ from lib.figures.style import (
     named,
     panels,
     percent_axis,
-    powers_of_ten,
     subject,
 )
 from lib.results.summary import pick
@@ -45,8 +44,10 @@ def confusion(predictions: pd.DataFrame, labels: list[str]) -> Figure:
     if labels:
         counts = pd.crosstab(predictions["gold"], predictions["predicted"])
         counts = counts.reindex(index=range(len(labels)), columns=range(len(labels)), fill_value=0)
-        look = {"annot": True, "fmt": "d", "cmap": "Blues", "cbar": False, "square": True}
-        sns.heatmap(counts, ax=ax, xticklabels=labels, yticklabels=labels, **look)
+        sns.heatmap(
+            counts, annot=True, fmt="d", cmap="Blues", cbar=False, square=True, xticklabels=labels, yticklabels=labels,
+            ax=ax,
+        )  # fmt: skip
     else:
         ax.scatter(predictions["gold"], predictions["predicted"], s=8, alpha=0.5)
     ax.set(xlabel="predicted", ylabel="gold")
@@ -103,8 +104,10 @@ def neurons_per_layer(neuron_layers: pd.DataFrame, names: dict[str, str], rankin
     for ax, name in zip(axes, names, strict=True):
         table = pick(neuron_layers, property=name, ranking=ranking)
         look = {named(variant): colour(subject(rows)) for variant, rows in lines(table).items()}
-        bars = {"hue": "variant", "hue_order": [*look], "palette": look, "native_scale": True, "legend": ax is axes[0]}
-        sns.barplot(table.assign(variant=table["variant"].map(named)), x="layer", y="neurons", ax=ax, **bars)
+        sns.barplot(
+            table.assign(variant=table["variant"].map(named)), x="layer", y="neurons", hue="variant", hue_order=[*look],
+            palette=look, native_scale=True, legend=ax is axes[0], ax=ax,
+        )  # fmt: skip
         ax.set_ylabel("top neurons" if ax is axes[0] else "")
         layers_axis(ax)
     if axes[0].get_legend():
@@ -129,6 +132,7 @@ def accuracy_by_neurons(
             rows = pick(tests, property=name, ranking=ranking, test=test, split=split).sort_values("neurons")
             ax.plot(rows["neurons"], rows["accuracy"] * 100, color=shade, linestyle=dashes, marker=marker, label=label)
         ax.set(xscale="log", xlabel="neurons")
-        powers_of_ten(ax.xaxis)
+        for tick in (*ax.xaxis.get_major_ticks(20), *ax.xaxis.get_minor_ticks(200)):  # more than there are
+            tick.label1.set_parse_math(True)  # powers of ten are formulas
         percent_axis(ax)
     return finish(figure)

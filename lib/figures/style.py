@@ -13,9 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -65,7 +63,7 @@ sns.set_theme("notebook", "ticks", rc={
     "pdf.fonttype": 42,
     "figure.constrained_layout.use": True,
     "font.family": ["DejaVu Sans", *(font for font in ASIAN if font in get_font_names())],
-    "text.parse_math": False,  # a name may hold $, _ and ^; formulas are marked (``powers_of_ten``)
+    "text.parse_math": False,  # a name may hold $, _ and ^; formulas are marked (``accuracy_by_neurons``)
 })  # fmt: skip
 
 STYLE = {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
@@ -85,9 +83,8 @@ def line_style(rows: pd.DataFrame) -> dict:
     """How the line of the rows of one condition is drawn: dashed and hollow if its training was reduced."""
     name = subject(rows)
     marker = {"pretrained": "o", "random": ""}.get(name, MARKERS[(_task_number(name) + 1) % len(MARKERS)])
-    look = {"color": colour(name), "linestyle": "-", "marker": marker, "markersize": 5, "linewidth": 1.8}
-    if name == "random":
-        look["linestyle"] = ":"
+    dashes = ":" if name == "random" else "-"
+    look = {"color": colour(name), "linestyle": dashes, "marker": marker, "markersize": 5, "linewidth": 1.8}
     return look | HOLLOW if rows["amount"].iloc[0] else look
 
 
@@ -168,7 +165,7 @@ def percent_axis(ax: Axes) -> None:
 
 def finish(figure: Figure, title: str = "", caption: str = "") -> Figure:
     """Title above; below, a caption and one legend of all lines of all panels, in as few rows as the width allows."""
-    entries: dict[str, Artist] = {}
+    entries = {}
     for ax in figure.axes:
         entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     caption = textwrap.fill(caption, int(figure.get_figwidth() * 10.4))
@@ -190,8 +187,7 @@ def accuracy_panel(ax: Axes, table: pd.DataFrame, by: str = "variant") -> None:
         line(ax, rows, "accuracy", name)
     lookup, majority = pick(table, target="lookup")["accuracy"], pick(table, target="majority")["accuracy"]
     if len(lookup):
-        look = {"color": BASELINE, "linestyle": "--", "lw": 1.2}
-        ax.axhline(lookup.iloc[0] * 100, label="most frequent tag of the word type", **look)
+        ax.axhline(lookup.iloc[0] * 100, color=BASELINE, ls="--", lw=1.2, label="most frequent tag of the word type")
     if len(majority):
         value, (low, high) = majority.iloc[0] * 100, ax.get_ylim()
         if value > low - 10:
@@ -200,9 +196,3 @@ def accuracy_panel(ax: Axes, table: pd.DataFrame, by: str = "variant") -> None:
         ax.set_ylim(low - 0.06 * (high - low), high)  # a line far below is only named: differences stay visible
         ax.text(0.02, 0.02, f"majority tag: {value:.0f}%", color=BASELINE, transform=ax.transAxes, size=9)
     percent_axis(ax)
-
-
-def powers_of_ten(axis: Axis) -> None:
-    """Draw the numbers of a logarithmic axis as formulas, 10 to a power: names are drawn as they are."""
-    for tick in (*axis.get_major_ticks(20), *axis.get_minor_ticks(200)):  # more ticks than an axis of neurons has
-        tick.label1.set_parse_math(True)

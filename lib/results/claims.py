@@ -6,7 +6,7 @@ that did not learn its task (``results.task_scores``) tells nothing: it is left 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,7 @@ from lib.study.variants import SHARES
 FORGET, KEEP = ("sst2", "qnli", "mnli"), ("stsb", "rte", "mrpc")
 """The GLUE tasks after which, the paper says, the higher layers forget or keep the properties."""
 
-BERT, OTHERS = "bert", ("roberta", "xlnet")
-"""The architectures that the paper compares, as ``model_type`` of config.json names them."""
-
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = "reproduced", "not reproduced", "undecided", "not testable here"
-
-ORDER = [REPRODUCED, NOT_REPRODUCED, UNDECIDED]
-"""The verdicts on what could be tested."""
 
 MIN_SEEDS = 3
 """Without an interval, this many seeds are needed for a verdict."""
@@ -192,8 +186,8 @@ def c2_lower(evidence: Evidence) -> Iterator[Comparison]:
 def c3_architectures(evidence: Evidence) -> Iterator[Comparison]:
     """BERT minus RoBERTa or XLNet: ``depth`` of the drop and shift of the centre of gravity. Tokenizer, objective and
     positions vary together: such a difference is an observation, not the effect of one of them."""
-    berts = [study for study in evidence.titles if evidence.architectures[study] == BERT]
-    others = [study for study in evidence.titles if evidence.architectures[study] in OTHERS]
+    berts = [study for study in evidence.titles if evidence.architectures[study] == "bert"]
+    others = [study for study in evidence.titles if evidence.architectures[study] in ("roberta", "xlnet")]
     if len(berts) != 1 or not others:
         yield Comparison("C3", DEPTH)
         return
@@ -216,9 +210,6 @@ def c4_amounts(evidence: Evidence) -> Iterator[Comparison]:
         fewer = tuned[(tuned["amount"] != "") & tuned["task"].isin(evidence.tasks(study))]
         more = [Comparison("C4", AMOUNTS, study, (run.task,), (run.condition,), 1) for run in fewer.itertuples()]
         yield from more or [Comparison("C4", AMOUNTS, study)]
-
-
-CLAIMS = [c1_tasks, c2_lower, c3_architectures, c4_amounts]
 
 
 # Judging ---------------------------------------------------------------------------------------------------------
@@ -253,7 +244,7 @@ def judge_tables(
     neuron_layers: pd.DataFrame,
     ranking: str = "lca",
 ) -> pd.DataFrame:
-    """The verdict on every comparison of ``CLAIMS`` (method, section 1), or what it lacks.
+    """The verdict on every comparison of the claims (method, section 1), or what it lacks.
 
     ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
     ``scores``, ``counts``, ``tests``, ``neuron_layers`` : as ``results`` gives them. ``ranking`` : the ranking whose
@@ -273,10 +264,15 @@ def judge_tables(
     gold = pick(counts, source="gold", word_group="all", target="real", split="test")
     if gold.groupby(["property", "study"])["text"].agg(frozenset).groupby("property").nunique().gt(1).any():
         raise ValueError("the studies were not probed on the same test texts: judge each alone")
-    layers = gold.groupby("study")["layer"].nunique().to_dict()
-    values = _of_layers(gold) | _of_neurons(pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking))
-    evidence = Evidence(titles, architectures, layers, scores, ranking, values)
-    comparisons = [comparison for claim in CLAIMS for comparison in claim(evidence)]
+    evidence = Evidence(
+        titles,
+        architectures,
+        layers=gold.groupby("study")["layer"].nunique().to_dict(),
+        finetuned=scores,
+        ranking=ranking,
+        values=_of_layers(gold) | _of_neurons(pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking)),
+    )
+    comparisons = chain(*(claim(evidence) for claim in (c1_tasks, c2_lower, c3_architectures, c4_amounts)))
     return pd.DataFrame([row for comparison in comparisons for row in _rows(evidence, comparison)])
 
 
@@ -322,7 +318,8 @@ def _cell(judged: pd.DataFrame) -> str:
     names = ["compared", "property"] if testable["property"].nunique() > 1 else ["compared"]
     effects = [" ".join([*(row[name] for name in names), f"{row['effect']:+.2f}"]) for _, row in testable.iterrows()]
     listed = pd.Series(effects, testable["verdict"], dtype=str).groupby("verdict").agg(", ".join)
-    return "; ".join(f"{verdict} ({listed[verdict]})" for verdict in ORDER if verdict in listed) or NOT_TESTABLE
+    order = [verdict for verdict in (REPRODUCED, NOT_REPRODUCED, UNDECIDED) if verdict in listed]
+    return "; ".join(f"{verdict} ({listed[verdict]})" for verdict in order) or NOT_TESTABLE
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -335,14 +332,12 @@ def _of_layers(counts: pd.DataFrame) -> dict:
     """The measures on accuracies, as ``Evidence.values``."""
     if counts.empty:
         return {}
-    cells, correct, total = results.counts_by_text(counts, "test")
-    points = 100 * np.column_stack([correct.sum(1) / total.sum(1), results.resampled(cells, correct, total, seed=0)])
-    accuracy = {key: points[rows.sort_values("layer").index] for key, rows in cells.groupby(RUN)}
+    cells, _, fractions = results.resampled(counts, "test", seed=0)
+    accuracy = {key: 100 * fractions[rows.sort_values("layer").index] for key, rows in cells.groupby(RUN)}
     values = {}
     for run, after in accuracy.items():
         study, *_, name = run
-        before = accuracy.get((study, "pretrained", -1, name))
-        random = accuracy.get((study, "random", -1, name))
+        before, random = (accuracy.get((study, start, -1, name)) for start in ("pretrained", "random"))
         if before is not None:
             values |= {(DROP.name, *run): top_third(before - after), (DEPTH.name, *run): depth(before - after)}
         if before is not None and random is not None:
@@ -426,8 +421,10 @@ def _sentence(evidence: Evidence, comparison: Comparison, row: dict, doubtful: l
         if np.isnan(row["low"]):
             interval = f"no interval: {MIN_SEEDS} seeds decide"
         hope = {1: "more than ", -1: "less than -", 0: "beyond ±"}[comparison.expected]
-        found = f"{row['effect']:+.2f} {row['unit']} ({interval}; per seed {row['per_seed']}); "
-        found += f"the claim expects {hope}{row['threshold']:g}"
+        found = (
+            f"{row['effect']:+.2f} {row['unit']} ({interval}; per seed {row['per_seed']}); "
+            f"the claim expects {hope}{row['threshold']:g}"
+        )
     compared = [pick(evidence.finetuned, study=study, condition=condition) for study, condition in comparison.weights]
     runs = [run for table in compared for run in table.itertuples()]
     remarks = {

@@ -23,10 +23,6 @@ CELL = ["study", *VARIANT, "property", "source", "target", "word_group", "layer"
 NAMED = ["study", "variant", "property"]
 """The columns that identify a variant's property."""
 
-LEARNT_STANDARD_ERRORS = 3
-"""A task counts as learnt if the score is more than this many standard errors above the majority baseline. With two,
-some untrained runs would pass by chance."""
-
 
 def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
     """The rows whose columns have these values."""
@@ -48,9 +44,8 @@ def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.D
     One row per study, variant, property, target (real, control, majority, lookup), word group and layer:
     ``accuracy``, ``low``, ``high``, ``n`` (words).
     """
-    cells, correct, total = counts_by_text(counts, split)
-    draws, accuracy = resampled(cells, correct, total, seed), correct.sum(1) / total.sum(1)
-    return cells.assign(accuracy=accuracy, **_interval(draws), n=total.sum(1))
+    cells, words, accuracy = resampled(counts, split, seed)
+    return cells.assign(accuracy=accuracy[:, 0], **_interval(accuracy), n=words)
 
 
 def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
@@ -62,13 +57,12 @@ def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFr
     -------
     One row per fine-tuned variant, property, word group and layer: ``drop``, ``low``, ``high`` (fractions, not points).
     """
-    cells, correct, total = counts_by_text(pick(counts, target="real"), split)
-    draws, accuracy = resampled(cells, correct, total, seed), correct.sum(1) / total.sum(1)
+    cells, _, accuracy = resampled(pick(counts, target="real"), split, seed)
     cells = cells.drop(columns="target").assign(row=range(len(cells)))
     before = pick(cells, condition="pretrained").drop(columns=VARIANT)
     pairs = cells[cells["task"] != ""].merge(before, on=list(before.columns.drop("row")), suffixes=("", "_before"))
-    after, before = pairs.pop("row"), pairs.pop("row_before")
-    return pairs.assign(drop=accuracy[before] - accuracy[after], **_interval(draws[before] - draws[after]))
+    drop = accuracy[pairs.pop("row_before")] - accuracy[pairs.pop("row")]
+    return pairs.assign(drop=drop[:, 0], **_interval(drop))
 
 
 def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
@@ -78,30 +72,29 @@ def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
     return (wide["real"] - wide["control"]).rename("selectivity").reset_index()
 
 
-def counts_by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Cells and their correct and total counts per text: table [cells], [cells, texts], [cells, texts]."""
-    rows = pick(counts, split=split)
-    wide = rows.pivot_table(index=CELL, columns="text", values=["correct", "total"], fill_value=0, observed=True)
-    return wide.index.to_frame(index=False), wide["correct"].to_numpy(float), wide["total"].to_numpy(float)
+def resampled(counts: pd.DataFrame, split: str, seed: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Accuracy in every cell, on all texts and on texts drawn with replacement, the same draws for all cells of one
+    corpus.
 
-
-def resampled(cells: pd.DataFrame, correct: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
-    """Accuracies on texts drawn with replacement, the same draws for all cells of one corpus: [cells, RESAMPLES].
-
-    ``cells``, ``correct``, ``total`` : as ``counts_by_text`` gives them.
+    Returns
+    -------
+    The cells (their ``CELL``), words [cells] and accuracy [cells, 1 + RESAMPLES], of all texts first.
     """
-    accuracy = np.empty((len(cells), RESAMPLES))
+    wide = pick(counts, split=split).pivot_table(["correct", "total"], CELL, "text", fill_value=0, observed=True)
+    correct, total = (wide[column].to_numpy(float) for column in ("correct", "total"))
+    cells = wide.index.to_frame(index=False)
+    accuracy = np.column_stack([correct.sum(1) / total.sum(1), np.empty((len(cells), RESAMPLES))])
     for rows in cells.groupby(["study", "property"]).indices.values():
         inside = np.ix_(rows, total[rows].any(0))  # another property may be of another corpus, with its own texts
         texts = inside[1].size
         weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)
         drawn = total[inside] @ weight
-        accuracy[rows] = (correct[inside] @ weight) / np.where(drawn > 0, drawn, np.nan)
-    return accuracy
+        accuracy[rows, 1:] = (correct[inside] @ weight) / np.where(drawn > 0, drawn, np.nan)
+    return cells, total.sum(1), accuracy
 
 
-def _interval(draws: np.ndarray) -> dict[str, np.ndarray]:
-    low, high = np.nanquantile(draws, [0.025, 0.975], axis=1).reshape(2, len(draws))  # there may be no cells
+def _interval(values: np.ndarray) -> dict[str, np.ndarray]:
+    low, high = np.nanquantile(values[:, 1:], [0.025, 0.975], axis=1).reshape(2, len(values))  # there may be no cells
     return {"low": low, "high": high}
 
 
@@ -111,8 +104,9 @@ def _interval(draws: np.ndarray) -> dict[str, np.ndarray]:
 def task_scores(wanted: Iterable[Run]) -> pd.DataFrame:
     """How well each fine-tuned run does its task: one row per run.
 
-    ``majority`` : the score of the best constant answer. ``learnt`` : whether the score is more than
-    ``LEARNT_STANDARD_ERRORS`` above it (of a proportion for an accuracy; else of a correlation, 1/√n).
+    ``majority`` : the score of the best constant answer. ``learnt`` : whether the score is more than three standard
+    errors above it (of a proportion for an accuracy; else of a correlation, 1/√n). With two, some untrained runs would
+    pass by chance.
 
     Raises
     ------
@@ -123,7 +117,7 @@ def task_scores(wanted: Iterable[Run]) -> pd.DataFrame:
         meta = runs.manifest(run, "finetune")
         score, majority, examples = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]
         variance = majority * (1 - majority) if meta["metric"] == "accuracy" else 1
-        learnt = bool(score > majority + LEARNT_STANDARD_ERRORS * np.sqrt(variance / examples["test"]))
+        learnt = bool(score > majority + 3 * np.sqrt(variance / examples["test"]))
         numbers = [meta["metric"], score, majority, learnt, meta["updates"], examples["train"], examples["test"]]
         rows.append([run.study.name, *run.variant.columns().values(), *numbers])
     columns = ["study", *VARIANT, "metric", "score", "majority", "learnt", "updates", "train", "test"]
@@ -172,9 +166,8 @@ def margin(tests: pd.DataFrame) -> float:
 
     ``tests`` : ``neuron_tests`` of one run, property, ranking and split.
     """
-    kept = tests[tests["test"].isin(["keep-top", "keep-random"])]
-    kept = kept.pivot(index="neurons", columns="test", values="accuracy")
-    near = (kept.index - kept.index.max() / 10).to_series().abs().argmin()
+    kept = tests[tests["test"].isin(["keep-top", "keep-random"])].pivot(index="neurons", columns="test")["accuracy"]
+    near = np.abs(kept.index - kept.index.max() / 10).argmin()
     return float(kept["keep-top"].iloc[near] - kept["keep-random"].iloc[near])
 
 

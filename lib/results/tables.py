@@ -53,15 +53,18 @@ def recorded_runs(suite: str) -> list[Run]:
 def complete(wanted: Iterable[Run]) -> None:
     """Raise StaleResult with one list of all that is missing or of other parameters, and the command that makes it."""
     problems = []
-    for run in wanted:
-        for step in STEPS.values():
-            if step.tables and step.applies(run):
-                try:
-                    runs.manifest(run, step.name)
-                except disk.StaleResult as error:
-                    problems.append(str(error))
+    for run, step in tabled_steps(wanted):
+        try:
+            runs.manifest(run, step)
+        except disk.StaleResult as error:
+            problems.append(str(error))
     if problems:
         raise disk.StaleResult("\n".join(["these results are missing or not current:", *problems]))
+
+
+def tabled_steps(wanted: Iterable[Run]) -> list[tuple[Run, str]]:
+    """Each run with each of its steps that leaves tables."""
+    return [(run, step.name) for run in wanted for step in STEPS.values() if step.tables and step.applies(run)]
 
 
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
@@ -108,9 +111,8 @@ def times(wanted: Iterable[Run]) -> pd.DataFrame:
             seconds = notebook["metadata"].get("papermill", {}).get("duration")
             if run.recorded and step.tables:
                 seconds = runs.manifest(run, step.name)["seconds"]
-            if seconds is not None:
-                rows.append((run.study.name, run.variant.name, step.notebook, seconds))
-    return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"])
+            rows.append((run.study.name, run.variant.name, step.notebook, seconds))
+    return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"]).dropna()
 
 
 def versions() -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,8 @@ import yaml
 
 from lib import corpora, disk, encoders, notebook, results
 from lib.results import claims
-from lib.results.summary import pick
 from lib.study import inputs, loading, params, runs
-from lib.study.params import ParameterError
 from lib.study.runs import Run
-from lib.study.steps import STEPS
 
 REASONS = {
     "exact": "counted, not trained: splits, label sets and checkpoints are pinned",
@@ -47,8 +45,7 @@ def exact(wanted: list[Run]) -> dict[str, Any]:
                 counts = [words["text"].nunique(), int(words["sentence"].max()) + 1, len(words)]
                 found[f"{place}: {split}: texts, sentences, words"] = counts
                 found[f"{place}: {split}: words and labels"] = inputs.digest(words.astype(str).to_numpy().tolist())
-                for label in properties:
-                    found[f"{place}: {split}: {label}: labels"] = int(words[label].nunique())
+                found |= {f"{place}: {split}: {name}: labels": int(words[name].nunique()) for name in properties}
     return found
 
 
@@ -57,7 +54,7 @@ def tight(accuracy: pd.DataFrame) -> dict[str, float]:
 
     ``accuracy`` : as ``results.accuracies`` gives it.
     """
-    rows = pick(accuracy, target="real", word_group="all", task="")
+    rows = results.pick(accuracy, target="real", word_group="all", task="")
     top = rows.groupby(results.NAMED)["layer"].transform("max")
     chosen = rows[(rows["layer"] == 0) | (rows["layer"] == top // 2) | (rows["layer"] == top)]
     return {f"{r.study}: {r.variant}: {r.property}: layer {r.layer}": r.accuracy for r in chosen.itertuples()}
@@ -73,20 +70,20 @@ def loose(summary: pd.DataFrame) -> pd.DataFrame:
     One row per study, condition and measure: ``name``, ``value`` (mean over seeds), ``sigma`` (pooled over the rows of
     the measure; none with one seed).
     """
-    gold = pick(summary, source="gold")
+    gold = results.pick(summary, source="gold")
     tuned = gold[(gold["task"] != "") & (gold["property"] == gold["property"].iloc[0])]
     keys = ["study", "condition", "measure"]
     values = tuned.melt(keys[:2], MEASURES, "measure").dropna().groupby(keys, sort=False)["value"]
     table = values.agg(value="mean", variance="var").reset_index()
-    table["sigma"] = table.groupby("measure")["variance"].transform("mean") ** 0.5
-    return table.assign(name=table["study"] + ": " + table["condition"] + ": " + table["measure"])
+    sigma = table.groupby("measure")["variance"].transform("mean") ** 0.5
+    return table.assign(sigma=sigma, name=table["study"] + ": " + table["condition"] + ": " + table["measure"])
 
 
 def verdicts(judged: pd.DataFrame) -> dict[str, str]:
     """The verdict of every comparison that could be made. ``judged`` : as ``claims.judge`` gives it."""
-    testable = judged[judged["verdict"].isin(claims.ORDER)]
-    keys = testable[["claim", "encoder", "compared", "property", "measure"]].itertuples(index=False)
-    return {": ".join(key): verdict for key, verdict in zip(keys, testable["verdict"], strict=True)}
+    columns = ["claim", "encoder", "compared", "property", "measure", "verdict"]
+    testable = judged.loc[judged["verdict"] != claims.NOT_TESTABLE, columns]
+    return {": ".join(names): verdict for *names, verdict in testable.itertuples(index=False)}
 
 
 def expectations(
@@ -102,7 +99,7 @@ def expectations(
     """
     seeds = pd.Series([run.variant.condition for run in wanted if run.variant.task]).value_counts()
     if len(seeds) and seeds.min() < 3:
-        raise ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
+        raise params.ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
     own = {(run.study.name, task) for run in wanted for task in run.study.tasks}
     default = [r for r in wanted if not r.variant.task or (r.study.name, r.variant.condition) in own]
     return {
@@ -151,10 +148,10 @@ def compare(
 def read(path: Path) -> dict[str, Any]:
     """Recorded numbers. Raises ParameterError if the file is not there or has other sections."""
     if not path.exists():
-        raise ParameterError(f"nothing is recorded for this scale: there is no {path}")
+        raise params.ParameterError(f"nothing is recorded for this scale: there is no {path}")
     expected = loading.read_yaml(path)
     if set(expected) != set(REASONS):
-        raise ParameterError(f"{path}: the sections must be {', '.join(REASONS)}")
+        raise params.ParameterError(f"{path}: the sections must be {', '.join(REASONS)}")
     return expected
 
 
@@ -196,16 +193,15 @@ def record(wanted: list[Run], scale: str) -> bool:
     StaleResult : a run is neither recorded nor computed.
     ParameterError : fewer than three seeds of a task.
     """
-    for run in wanted:
-        for step in STEPS.values():
-            if step.tables and step.applies(run) and not runs.is_current(replace(run, recorded=True), step.name):
-                runs.record(run, step.name)
+    for run, step in results.tabled_steps(wanted):
+        if not runs.is_current(replace(run, recorded=True), step):
+            runs.record(run, step)
     recorded = results.recorded_runs(scale)
     path = params.ROOT / "expected" / f"{scale}.yaml"
+    numbers = yaml.safe_dump(expectations(recorded, *_tables(recorded)), sort_keys=False, width=120)
     head = f"# What a run at scale '{scale}' must give again, and how closely. Written by `make record`.\n"
-    values = expectations(recorded, *_tables(recorded))
     with disk.atomic_write(path) as part:
-        part.write_text(head + yaml.safe_dump(values, sort_keys=False, width=120), encoding="utf-8")
+        part.write_text(head + numbers, encoding="utf-8")
     print(f"recorded in {runs.recorded(scale).relative_to(params.ROOT)}/ and {path.relative_to(params.ROOT)}")
     return draw_recorded(scale)
 
@@ -213,9 +209,8 @@ def record(wanted: list[Run], scale: str) -> bool:
 def draw_recorded(scale: str) -> bool:
     """For Make: draw all figures and tables of the recorded runs into ``figures/<scale>``, and write their verdicts
     into README, if it has a place for them. Returns whether it went well."""
-    variants: dict[str, list[str]] = {}
-    for run in results.recorded_runs(scale):
-        variants.setdefault(run.study.name, []).append(run.variant.name)
+    of_study = groupby(results.recorded_runs(scale), lambda run: run.study.name)
+    variants = {study: [run.variant.name for run in recorded] for study, recorded in of_study}
     if not notebook.draw(scale, variants, {}, recorded=True):
         return False
     page = params.ROOT / "README.md"
