@@ -7,7 +7,6 @@ from lib.results.summary import (
     accuracies,
     centre_of_gravity,
     centres_of_gravity,
-    counts_by_text,
     drops,
     entropy,
     margin,
@@ -28,6 +27,7 @@ from lib.results.tables import (
     neuron_layers,
     neuron_tests,
     recorded_runs,
+    tabled_steps,
     times,
     versions,
 )
