@@ -19,7 +19,7 @@ from lib.pretraining import training
 from lib.pretraining.text import FAMILIES, Pieces, Prose, encode, registry_prose, train_tokenizer, unigram_entropy
 from lib.pretraining.training import Settings
 from lib.sources import SOURCES
-from lib.study import loading, params, provenance, runs
+from lib.study import loading, params, runs
 from lib.study.params import Corpus, Study
 from lib.study.runs import Run
 from lib.study.variants import Variant
@@ -217,7 +217,7 @@ def describe(folder: Path, settings: Settings, text: dict[str, Any], corpus: Cor
     log = torch.load(work / "last.pt", map_location="cpu", weights_only=True)["log"]
     pieces = np.load(work / "pieces.npz")
     entropy = unigram_entropy(pieces["held_out_ids"])
-    computer = provenance.describe()
+    computer = runs.provenance()
     chip = torch.cuda.get_device_name() if torch.cuda.is_available() else computer["processor"]
     pd.DataFrame(log).assign(entropy=entropy).to_csv(encoder / "log.csv", index=False)
     name, tokenizer, objective, source, limits = CARDS[settings.family]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib import disk, neurons, probes
 from lib.results.summary import VARIANT
-from lib.study import params, provenance, runs
+from lib.study import params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
 
@@ -116,5 +116,5 @@ def times(wanted: Iterable[Run]) -> pd.DataFrame:
 
 
 def versions() -> pd.DataFrame:
-    """What computes here (``provenance.describe``), one row each."""
-    return pd.Series(provenance.describe(), name="version").to_frame()
+    """What computes here (``runs.provenance``), one row each."""
+    return pd.Series(runs.provenance(), name="version").to_frame()
