@@ -416,8 +416,8 @@ def test_a_picture_does_not_depend_on_the_matplotlibrc_of_whoever_draws_it(tmp_p
 
 
 def test_saving_heeds_no_setting_that_is_made_after_the_drawing(tmp_path: Path) -> None:
-    _, ax = plt.subplots()
-    ax.set(title="before", xlabel="layer")
+    _, ((ax,),) = style.panels(["before"], ["accuracy"])
+    style.layers_axis(ax)
     figures.save(ax.figure, tmp_path, "plain", pd.DataFrame())
     with plt.rc_context(OWN):
         figures.save(ax.figure, tmp_path, "own", pd.DataFrame())

@@ -197,8 +197,11 @@ def gravity_shifts(judged: pd.DataFrame, name: str) -> Figure:
     ax.grid(False, axis="y")
     ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=tasks,
            xlabel="shift of the centre of gravity, layers (← towards lower layers)")  # fmt: skip
-    title = "Does fine-tuning move the knowledge to lower layers?"
-    return finish(figure, title, "Bars: 95 % interval over texts. Small dots: single seeds.")
+    return finish(
+        figure,
+        "Does fine-tuning move the knowledge to lower layers?",
+        "Bars: 95 % interval over texts. Small dots: single seeds.",
+    )
 
 
 def raw_and_standardised(
@@ -230,8 +233,11 @@ def raw_and_standardised(
     for ax in axes[:, 0]:
         percent_axis(ax)
     axes[1, 0].set_ylim(0, None)
-    caption = "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer."
-    return finish(figure, f"Raw and standardised neurons: {_property(accuracy, name)}", caption)
+    return finish(
+        figure,
+        f"Raw and standardised neurons: {_property(accuracy, name)}",
+        "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer.",
+    )
 
 
 def pretraining(curves: pd.DataFrame) -> Figure:
@@ -250,8 +256,11 @@ def pretraining(curves: pd.DataFrame) -> Figure:
         ax.axhline(curve["entropy"].iloc[0], color=shade, lw=2, linestyle=":")
     ax.plot([], [], ":", color="#555555", lw=2, label="guessing by frequency")
     ax.set(xlabel="millions of pieces read", ylabel="held-out loss, nats per piece", ylim=(0, None))
-    caption = "Pieces differ between encoders: compare a line with its own dotted line only."
-    return finish(figure, "Pre-training of the encoders", caption)
+    return finish(
+        figure,
+        "Pre-training of the encoders",
+        "Pieces differ between encoders: compare a line with its own dotted line only.",
+    )
 
 
 def _property(table: pd.DataFrame, name: str) -> str:

@@ -3,7 +3,6 @@
 from lib.results.summary import (
     CELL,
     NAMED,
-    VARIANT,
     accuracies,
     centre_of_gravity,
     centres_of_gravity,
