@@ -121,7 +121,9 @@ def figures_key(wanted: list[Run]) -> str:
     notebook = json.loads((params.ROOT / "notebooks" / f"{FIGURES}.ipynb").read_text(encoding="utf-8"))
     drawn = [inputs.code_digest(*FIGURES_CODE), ["".join(cell["source"]) for cell in notebook["cells"]]]
     recorded = [disk.file_digest(table) for table in sorted(params.ROOT.glob("figures/*/*.csv"))]
-    keys = [[run.study.name, run.study.title, run.variant.name, run.key(step)] for run, step in results.tabled_steps(wanted)]
+    keys = [
+        [run.study.name, run.study.title, run.variant.name, run.key(step)] for run, step in results.tabled_steps(wanted)
+    ]
     return inputs.digest(drawn, recorded, sorted(keys))
 
 
