@@ -160,7 +160,7 @@ lint: env
 	@"$(PYTHON)" -m ruff format --check --quiet lib tests bench
 
 notebooks: data runs/.ipython ## execute the lessons in place, as they are committed (after a change of their text or code)
-	@$(ASK) lessons
+	@"$(PYTHON)" notebooks/execute.py
 
 lab: data runs/.ipython ## open the notebooks in JupyterLab
 	@"$(PYTHON)" -m jupyter lab notebooks

@@ -144,6 +144,6 @@ def _products(study: Study, words: int, groups: int, features: int, labels: int,
 if __name__ == "__main__":
     stage, job = sys.argv[1], json.loads(sys.argv[2])
     run = runs.load("minilm", "pretrained", overrides=job["overrides"])
-    encoders.device(run.study)  # sets the threads
+    torch.set_num_threads(run.study.threads)
     stages = {"prepare": prepare, "extract": extract, "probe": probe, "limits": limits, "scaling": scaling}
     Path(sys.argv[3]).write_text(json.dumps(stages[stage](run)))

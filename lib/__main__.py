@@ -5,7 +5,6 @@ import importlib
 import inspect
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 FLAG: dict[str, Any] = {"action": "store_true"}
@@ -33,7 +32,8 @@ VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "--record": FLAG | {"help": "skip recorded steps, and record the others as they finish"},
     }),
     "run": ("one notebook of one run", "lib.notebook:run", {
-        "study": {}, "variant": {}, "notebook": {}, "--record": FLAG | {"help": "record the step's tables"}, **PART,
+        "study": {}, "variant": {}, "notebook": {},
+        "--record": {"default": "", "help": "the step whose tables are recorded"}, **PART,
     }),
     "draw": ("the figures of several runs", "lib.notebook:draw", {
         "name": {"help": "the scale"}, "variants": {"type": json.loads, "help": "study → variants, as JSON"}, **PART,
@@ -48,9 +48,6 @@ VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
     }),
     "certify": ("whether changed code gives the same results as a commit's", "lib.certify:certify", {
         "commit": {"nargs": "?", "default": "HEAD"},
-    }),
-    "lessons": ("execute notebooks in place, as they are committed", "lib.notebook:execute_in_place", {
-        "notebooks": {"nargs": "*", "type": Path, "help": "default: all"},
     }),
     "doctor": ("what this machine has and lacks", "lib.doctor:report", {}),
 }  # fmt: skip

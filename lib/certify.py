@@ -6,56 +6,56 @@ the same small study is computed by the working tree and by a commit whose code 
 with equal results keep their version under the new code; the others, and those after them, get the next.
 """
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import yaml
 
 from lib import corpora, disk, finetune, neurons, probes
 from lib.encoders import activations
 from lib.study import inputs, params, runs
+from lib.study.runs import Run
 from lib.study.steps import STEPS
 
 STUDY, VARIANTS = "bert-mini", ("pretrained", "random", "sentiment-s1")
 """What is computed to compare two states of the code, at lesson size."""
+
+COMPUTE: dict[str, Callable[[Run], object]] = {
+    "finetune": finetune.ensure, "extract": activations.ensure, "layers": probes.ensure_layer_counts,
+    "neurons": neurons.ensure_tests,
+}  # fmt: skip
+"""Step → what computes it."""
 
 CODE = {"corpus": inputs.CORPUS_CODE} | {step.name: step.code for step in STEPS.values()}
 
 
 def results() -> dict[str, str]:
     """Step → digest of its results over the small study, computed now (about a minute)."""
-    found: dict[str, list[bytes]] = {step: [] for step in CODE}
+    found: dict[str, list[Any]] = {step: [] for step in CODE}
     for variant in VARIANTS:
         run = runs.load(STUDY, variant, "lesson", {"device": "cpu"})
-        found["corpus"] += [table.astype(str).to_csv().encode() for table in corpora.load(run.study).values()]
-        if run.variant.task:
-            trained = finetune.ensure(run)
-            found["finetune"] += [disk.file_digest(trained.folder / "model.safetensors").encode()]
-            found["finetune"] += [trained.predictions.to_csv().encode(), trained.curve.to_csv().encode()]
-        stores = activations.ensure(run).values()
-        found["extract"] += [hashlib.sha256(np.ascontiguousarray(s.vectors)).digest() for s in stores]
-        found["layers"] += [probes.ensure_layer_counts(run).to_csv().encode()]
-        found["neurons"] += [t.to_csv().encode() for t in (neurons.ensure_tests(run), neurons.ensure_layers(run))]
-        found["neurons"] += [rank.order.tobytes() for rank in neurons.ensure_rankings(run).values()]
-    return {step: hashlib.sha256(b"".join(parts)).hexdigest() for step, parts in found.items()}
+        found["corpus"] += [table.astype(str).to_csv() for table in corpora.load(run.study).values()]
+        for step in (step for step in STEPS.values() if step.applies(run)):
+            COMPUTE[step.name](run)
+            files = [disk.read_manifest(folder)["files"] for folder in step.folders(run)]
+            found[step.name] += [{n: digest for n, digest in listed.items() if n != "rankings.npz"} for listed in files]
+        found["neurons"] += [ranked.order.tolist() for ranked in neurons.ensure_rankings(run).values()]
+    return {step: inputs.digest(parts) for step, parts in found.items()}
 
 
 def results_of(tree: Path) -> dict[str, str]:
-    """``results`` of the code in a checkout, in a process and a folder of its own."""
+    """``results`` of the code in a checkout, in a process and a folder of its own. Raises CalledProcessError."""
     with tempfile.TemporaryDirectory() as folder:
         environ = os.environ | {"PYTHONPATH": str(tree), "RUNS": folder, "DATA": str(params.ROOT / "data")}
         command = [sys.executable, "-c", "import json; from lib import certify; print(json.dumps(certify.results()))"]
-        done = subprocess.run(command, cwd=tree, env=environ, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"the small study cannot be computed in {tree}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+        output = subprocess.run(command, cwd=tree, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])
 
 
 def changed() -> list[str]:
@@ -66,30 +66,25 @@ def changed() -> list[str]:
 
 def write(other: Iterable[str]) -> None:
     """Certify the code as it is: a next version for the steps in ``other``, the same for all else."""
-    known, other = inputs.certified(), set(other)
-    entries = {
-        step: {"version": known.get(step, {}).get("version", 0) + (step in other), "code": inputs.code_digest(*modules)}
-        for step, modules in CODE.items()
-    }
+    entries = {}
+    for step, modules in CODE.items():
+        version = inputs.certified().get(step, {}).get("version", 0) + (step in other)
+        entries[step] = {"version": version, "code": inputs.code_digest(*modules)}
+    head = "# The version of each step's results and the code that gives them. Written by `python -m lib certify`.\n"
     with disk.atomic_write(inputs.LIB / "study" / "certified.yaml") as part:
-        head = (
-            "# The version of each step's results and the code that gives them. Written by `python -m lib certify`.\n"
-        )
         part.write_text(head + yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
 
 
 def certify(commit: str) -> bool:
-    """Compare the working tree with a commit and write what was found. Returns whether all results are the same."""
+    """For contributors: compare the working tree with a commit, print and write down which steps give other results.
+    Returns whether none does."""
     if not changed():
         print("nothing to certify: the code is the one that was certified")
         return True
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=params.ROOT, check=True)
-        try:
-            before, now = results_of(tree), results_of(params.ROOT)
-        finally:
-            subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=params.ROOT, check=True)
+    with tempfile.TemporaryDirectory() as tree:
+        command = ["git", f"--work-tree={tree}", "checkout", commit, "--", "."]
+        subprocess.run(command, cwd=params.ROOT, check=True, env=os.environ | {"GIT_INDEX_FILE": f"{tree}/.index"})
+        before, now = results_of(Path(tree)), results_of(params.ROOT)
     other = [step for step in CODE if before.get(step) != now[step]]
     write(other)
     for step in CODE:

@@ -62,11 +62,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         remove(part)
 
 
-def _open_to_others(place: Path) -> None:
+def _open_to_others(written: Path) -> None:
     """Give files the rights that the user's umask leaves them; safetensors come for their owner alone."""
     mask = os.umask(0o077)
     os.umask(mask)
-    for path in [place, *place.rglob("*")]:
+    for path in [written, *written.rglob("*")]:
         if path.is_file() and not path.is_symlink():
             path.chmod(path.stat().st_mode | 0o666 & ~mask)
 
@@ -79,21 +79,21 @@ def _whose() -> Iterator[None]:
     except PermissionError as error:
         if error.errno is None or not error.filename:  # explained already, or not about a file
             raise
-        place = Path(os.fsdecode(error.filename2 or error.filename))
-        while not os.path.lexists(place):  # what cannot be made is refused by its folder
-            place = place.parent
-        owner = place.stat().st_uid
+        refused = Path(os.fsdecode(error.filename2 or error.filename))
+        while not os.path.lexists(refused):  # what cannot be made is refused by its folder
+            refused = refused.parent
+        owner = refused.stat().st_uid
         try:
-            name = place.owner()
+            name = refused.owner()
         except KeyError:
             name = f"number {owner}"
-        folder = params.ROOT / place.relative_to(params.ROOT).parts[0] if params.ROOT in place.parents else place
+        folder = params.ROOT / refused.relative_to(params.ROOT).parts[0] if params.ROOT in refused.parents else refused
         message = (
-            f"{place} belongs to another user ({name}), who denies you access: ask for 'chmod -R g+rwX {folder}'; "
+            f"{refused} belongs to another user ({name}), who denies you access: ask for 'chmod -R g+rwX {folder}'; "
         )
         message += "to keep your own results elsewhere, make runs/ a link to another folder"
         if owner == os.geteuid():
-            message = f"{place} cannot be read or written: give yourself the right with 'chmod -R u+rwX {folder}'"
+            message = f"{refused} cannot be read or written: give yourself the right with 'chmod -R u+rwX {folder}'"
         raise PermissionError(message) from None
 
 
@@ -165,13 +165,13 @@ def lock(path: Path) -> Iterator[None]:
             yield
 
 
-def need_space(place: Path, size: float) -> None:
-    """Raise OSError if the disk that holds ``place`` has less than ``size`` bytes (and a tenth) free."""
-    place.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(place).free
+def need_space(folder: Path, size: float) -> None:
+    """Raise OSError if the disk that holds ``folder`` has less than ``size`` bytes (and a tenth) free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
     if free < size * 1.1:
         raise OSError(
-            f"{place} needs {size / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free: "
+            f"{folder} needs {size / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free: "
             "free some space, or make it a link to a folder on a larger disk"
         )
 

@@ -1,9 +1,6 @@
 """Fine-tuning: ``transformers.Trainer`` on a Task, resumable. The only module that imports Trainer."""
 
 import math
-import re
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +23,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from lib import disk, encoders, surroundings, tasks
-from lib.study import runs
-from lib.study.params import FinetuneSettings, ParameterError
-from lib.study.runs import Run
-from lib.tasks import Task
+from lib.study import params, runs
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Finetuned:
     meta: dict[str, Any]
 
 
-def ensure(run: Run) -> Finetuned:
+def ensure(run: runs.Run) -> Finetuned:
     """The fine-tuned encoder of a run, trained now if it is missing or of other parameters.
 
     A killed training goes on from its last checkpoint.
@@ -58,9 +52,10 @@ def ensure(run: Run) -> Finetuned:
     checkpoints.
     """
     if not run.variant.task:
-        raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
-    folder = runs.ensure(run, "finetune", lambda folder: _train(run, folder))
-    disk.remove(_checkpoints(run))
+        raise params.ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
+    checkpoints = run.model.with_name(f".checkpoints-{run.model.name}")
+    folder = runs.ensure(run, "finetune", lambda folder: _train(run, folder, checkpoints))
+    disk.remove(checkpoints)
     tables = (pd.read_csv(folder / name) for name in ("curve.csv", "predictions.csv"))
     return Finetuned(folder, *tables, runs.manifest(run, "finetune"))
 
@@ -78,7 +73,7 @@ class _Bar(ProgressCallback):
         _check_finite({k: v for k, v in (logs or {}).items() if isinstance(v, float)}, state.global_step)
 
 
-class Diverged(ParameterError):
+class Diverged(params.ParameterError):
     """A training whose loss or weights are not finite numbers: its model is not kept."""
 
 
@@ -94,14 +89,10 @@ def _check_finite(values: dict[str, float], step: int) -> None:
 class _ByLength(LengthGroupedSampler):
     """Examples of like length together, in an order of the seed and the epoch alone: a resumed epoch goes on in it."""
 
-    seed, epoch = 0, 0
+    seed = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+    def set_epoch(self, epoch: int) -> None:  # which Trainer calls before each epoch
+        self.generator = torch.Generator().manual_seed(self.seed + epoch)
 
 
 class _Trainer(Trainer):
@@ -111,20 +102,20 @@ class _Trainer(Trainer):
         return sampler
 
 
-def majority_score(task: Task, gold: np.ndarray) -> float:
+def majority_score(task: tasks.Task, gold: np.ndarray) -> float:
     """The main score of the best constant answer: the share of the most frequent label; 0 where the score is a
     correlation."""
-    return max(Counter(gold.tolist()).values()) / len(gold) if task.metric == "accuracy" else 0.0
+    return pd.Series(gold).value_counts(normalize=True).max() if task.metric == "accuracy" else 0.0
 
 
-def _train(run: Run, folder: Path) -> dict[str, Any]:
+def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     """Train and test a model and save it in ``folder``; returns the facts. A training that diverges leaves nothing."""
     study, variant, seed = run.study, run.variant, run.variant.seed
     assert seed is not None and variant.task
     task, data = tasks.task(study, variant.task), tasks.load(study, variant)
     device = encoders.device(study)
     if device.index:
-        raise ParameterError(
+        raise params.ParameterError(
             f"device: fine-tuning takes the first GPU that it sees: with {device}, set "
             f"CUDA_VISIBLE_DEVICES={device.index} and device: cuda"
         )
@@ -132,23 +123,23 @@ def _train(run: Run, folder: Path) -> dict[str, Any]:
     surroundings.clean()  # once more: Trainer and accelerate read theirs when they are made
     set_seed(seed)
     model = encoders.classifier(study, task.labels)
-    parameters = sum(p.numel() for p in model.parameters())
-    disk.need_space(run.model.parent, 4.0 * parameters * (2 * 3 + 1))  # two checkpoints of weights and Adam's moments
+    disk.need_space(
+        run.model.parent, 4.0 * model.num_parameters() * (2 * 3 + 1)
+    )  # two checkpoints of weights and Adam's moments
     encoded = _encoded(data, tok, min(study.finetune.max_subwords, encoders.max_length(study, tok, model)))
     by_length = np.argsort(encoded["test"]["length"][:], kind="stable")  # little padding
     steps = math.ceil(math.ceil(len(data["train"]) / study.finetune.batch_size) * study.finetune.epochs * variant.share)
-    checkpoints = _checkpoints(run)
     trainer = _Trainer(
         model=model, args=_arguments(study.finetune, checkpoints, steps, seed, device), train_dataset=encoded["train"],
         eval_dataset=encoded["dev"].sort("length"), data_collator=DataCollatorWithPadding(tok),
-        compute_metrics=tasks.scores(task),
+        compute_metrics=tasks.scores(task), callbacks=[_Bar],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Bar)
     try:
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
         output = trainer.predict(encoded["test"].select(by_length))
-        _check_finite(_magnitudes(model) | {"a prediction": float(np.abs(output.predictions).max())}, steps)
+        largest = {name: float(weight.detach().abs().max()) for name, weight in model.named_parameters()}
+        _check_finite(largest | {"a prediction": float(np.abs(output.predictions).max())}, steps)
     except Diverged as error:
         disk.remove(checkpoints)
         raise Diverged(f"{study.name}, {variant.name}: {error}") from None
@@ -163,21 +154,19 @@ def _train(run: Run, folder: Path) -> dict[str, Any]:
         "task": variant.task, "seed": seed, "metric": task.metric, "labels": task.labels,
         "scores": {k: output.metrics[f"test_{k}"] for k in tasks.SCORES if f"test_{k}" in output.metrics},
         "majority": {split: majority_score(task, np.array(data[split]["label"])) for split in ("dev", "test")},
-        "examples": {k: len(v) for k, v in data.items()}, "updates": steps, "parameters": parameters,
+        "examples": {k: len(v) for k, v in data.items()}, "updates": steps, "parameters": model.num_parameters(),
     }  # fmt: skip
 
 
 def _encoded(data: datasets.DatasetDict, tok: PreTrainedTokenizerBase, longest: int) -> datasets.DatasetDict:
     """The examples as sub-words, at most ``longest``, with their ``length``."""
-
-    def encode(batch: dict[str, list]) -> Any:
-        return tok(batch["text"], batch.get("text_pair"), truncation=True, max_length=longest, return_length=True)
-
-    return data.map(encode, batched=True, remove_columns=[c for c in data["train"].column_names if c != "label"])
+    texts = [name for name in ("text", "text_pair") if name in data["train"].column_names]
+    options = {"truncation": True, "max_length": longest, "return_length": True}
+    return data.map(tok, batched=True, input_columns=texts, remove_columns=texts, fn_kwargs=options)
 
 
 def _arguments(
-    settings: FinetuneSettings, checkpoints: Path, steps: int, seed: int, device: torch.device
+    settings: params.FinetuneSettings, checkpoints: Path, steps: int, seed: int, device: torch.device
 ) -> TrainingArguments:
     every = math.ceil(steps / settings.evaluations)
     arguments = TrainingArguments(
@@ -194,15 +183,6 @@ def _arguments(
     return arguments
 
 
-def _magnitudes(model: torch.nn.Module) -> dict[str, float]:
-    """The largest absolute value of each weight."""
-    return {name: float(weight.detach().abs().max()) for name, weight in model.named_parameters()}
-
-
-def _checkpoints(run: Run) -> Path:
-    return run.model.with_name(f".checkpoints-{run.model.name}")
-
-
 def _last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end (the trainer's state comes last), if any."""
     done = [p for p in folder.glob("checkpoint-*") if disk.read_json(p / "trainer_state.json") is not None]
@@ -211,8 +191,11 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 def _curve(history: list[dict[str, float]]) -> pd.DataFrame:
     """The Trainer's log as one row per evaluation."""
-    log = pd.DataFrame(history).rename(columns=lambda name: re.sub("^eval_", "dev_", name))
-    log = log.drop(columns="train_loss", errors="ignore").rename(columns={"loss": "train_loss"})  # that one is a mean
+    log = (
+        pd.DataFrame(history)
+        .drop(columns="train_loss", errors="ignore")  # the mean of all updates
+        .rename(columns=lambda name: "train_loss" if name == "loss" else name.replace("eval_", "dev_"))
+    )
     rows = log.groupby("step", as_index=False).first().dropna(subset="dev_loss").round({"epoch": 4})
     return rows[[c for c in ("step", "epoch", "train_loss", "dev_loss") if c in rows] + [
         c for c in rows if c.startswith("dev_") and c[4:] in tasks.SCORES

@@ -117,17 +117,14 @@ def to_do(run: Run, recording: bool = False) -> list[Step]:
 
 
 def figures_key(wanted: list[Run]) -> str:
-    """Digest of all that the figures of these runs depend on, the recorded tables that they show among it."""
-    recorded = sorted(params.ROOT.glob("figures/*/*.csv"))
-    drawn = [inputs.code_digest(*FIGURES_CODE), _text_digest(FIGURES), sorted({run.study.title for run in wanted})]
-    keys = sorted([run.study.name, run.variant.name, run.key("layers"), run.key("neurons")] for run in wanted)
-    return inputs.digest(drawn, [disk.file_digest(table) for table in recorded], keys)
-
-
-def _text_digest(notebook: str) -> str:
-    """Digest of a notebook's text and code."""
-    cells = json.loads((params.ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-    return inputs.digest(["".join(c["source"]) for c in cells])
+    """Digest of all that the figures of these runs depend on, also the recorded tables that they show."""
+    notebook = json.loads((params.ROOT / "notebooks" / f"{FIGURES}.ipynb").read_text(encoding="utf-8"))
+    drawn = [inputs.code_digest(*FIGURES_CODE), ["".join(cell["source"]) for cell in notebook["cells"]]]
+    recorded = [disk.file_digest(table) for table in sorted(params.ROOT.glob("figures/*/*.csv"))]
+    keys = [
+        [run.study.name, run.study.title, run.variant.name, run.key(step)] for run, step in results.tabled_steps(wanted)
+    ]
+    return inputs.digest(drawn, recorded, sorted(keys))
 
 
 def figures_are_current(wanted: list[Run], scale: str) -> bool:
@@ -187,7 +184,9 @@ def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, 
             others = [(v, doing.get((study, v), (None, []))[1]) for v in step.beside if v != variant]
             before += [target(study, v, step) for v, todo in others if step in todo]
             command = f"run {study} {variant} {step.notebook} --key {run.key(step.name)}"
-            rule(target(study, variant, step), before, command + " --record" * recording)
+            if recording and step.tables:
+                command += f" --record {step.name}"
+            rule(target(study, variant, step), before, command)
         reading = [target(study, variant, s) for s in steps if "extract" in s.after]
         if reading and not keep:
             gone = f"runs/{study}/{variant}/extract"

@@ -44,13 +44,10 @@ def mass_at_entry(weight: np.ndarray, steps: int) -> np.ndarray:
     ranked = np.take_along_axis(size, by_size, 1).astype(np.float64)
     before = np.cumsum(ranked, 1) - ranked  # the mass that precedes each neuron in its label's order
     total = ranked.sum(1, keepdims=True)
-    entry = np.where(total > 0, np.floor(before / np.where(total > 0, total, 1) * steps + 1e-9) + 1, steps + 1)
-    entry[(ranked == 0) | (before >= total)] = steps + 1
-    entry = np.minimum(entry, steps + 1)
-    entry[:, 0] = np.where(total[:, 0] > 0, 0, steps + 1)
-    first = np.full(size.shape, steps + 1.0)
-    np.put_along_axis(first, by_size, entry, 1)
-    return first.min(0).astype(int)
+    entry = np.floor(before / np.where(total > 0, total, 1) * steps + 1e-9) + 1
+    entry[:, 0] = 0
+    entry[(ranked == 0) | (before >= total)] = steps + 1  # no label needs it
+    return np.take_along_axis(entry, np.argsort(by_size, axis=1), 1).min(0).astype(int)
 
 
 def ordering(weight: np.ndarray, steps: int = 1000) -> np.ndarray:
@@ -59,8 +56,7 @@ def ordering(weight: np.ndarray, steps: int = 1000) -> np.ndarray:
     Neurons are sorted by the mass step at which they enter (``mass_at_entry``), within a step by their largest
     |weight|, then by number: unlike in the authors' toolkit the order is total.
     """
-    entry = mass_at_entry(weight, steps)
-    return np.lexsort((np.arange(weight.shape[1]), -np.abs(weight).max(0), entry))
+    return np.lexsort((np.arange(weight.shape[1]), -np.abs(weight).max(0), mass_at_entry(weight, steps)))
 
 
 @dataclass(frozen=True)
@@ -118,12 +114,11 @@ def rank(labels: Labels, weight: np.ndarray, X: np.ndarray, settings: RankingSet
         raise ValueError(
             f"property '{labels.property}': no label has {least} training words; lower ranking.min_label_words"
         )
-    row_of = np.full(len(labels.names), -1)
-    row_of[frequent] = np.arange(len(frequent))
+    y = pd.Index(frequent).get_indexer(ids)
     weight, shape = weight[frequent].astype(np.float32), (len(X), X.shape[2])
     names = [labels.names[i] for i in frequent]
     return [
-        Ranked(labels.property, name, order(weight, X, row_of[ids], settings), weight, names, shape)
+        Ranked(labels.property, name, order(weight, X, y, settings), weight, names, shape)
         for name, order in RANKINGS.items()
     ]
 

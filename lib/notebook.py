@@ -17,22 +17,21 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 LOST = re.compile(r"DeadKernelError|Kernel died|Address already in use|ZMQError|Kernel didn't respond")
 """What a log says when not the notebook but its kernel was at fault."""
 
 
 def run(
-    study: str, variant: str, notebook: str, record: bool, overrides: dict[str, Any], key: str, since: float, of: int
+    study: str, variant: str, notebook: str, record: str, overrides: dict[str, Any], key: str, since: float, of: int
 ) -> bool:
-    """For Make: execute a notebook of a run, and ``record`` the tables of its step. Returns whether it went well."""
+    """For Make: execute a notebook of a run, then ``record`` the step that is named, if any. Returns its success."""
     parameters = {"study": study, "variant": variant, "size": "full", "overrides": overrides}
     done = execute(ROOT / "runs" / study / variant / f"{notebook}.ipynb", parameters, key, since, of)
     if done and record:
         from lib.study import runs  # here: a step that is not recorded starts without pandas
 
-        runs.record_notebook(runs.load(study, variant, "full", overrides), notebook)
+        runs.record(runs.load(study, variant, "full", overrides), record)
     return done
 
 
@@ -83,28 +82,6 @@ def execute(target: Path, parameters: dict[str, Any], key: str, since: float, of
             stream.write(told + "\n")
         print(told, flush=True)
         return True
-
-
-def execute_in_place(notebooks: list[Path]) -> None:
-    """For Make: execute notebooks (none named: all) in fresh kernels and write them back, as they are committed.
-
-    Progress bars are not stored. Raises CellExecutionError, and leaves the file, if a cell fails.
-    """
-    import nbformat  # here: a step starts without these
-    from nbclient import NotebookClient
-
-    for path in [path.resolve() for path in notebooks] or sorted((ROOT / "notebooks").glob("*.ipynb")):
-        print(path.stem, flush=True)
-        book, resources = nbformat.read(path, 4), {"metadata": {"path": path.parent}}
-        NotebookClient(book, timeout=2000, kernel_name="python3", resources=resources).execute()
-        for cell in book.cells:
-            cell.metadata.pop("execution", None)
-            if cell.cell_type == "code":
-                shown = [output for output in cell.outputs if output.get("name") != "stderr"]
-                cell.outputs = [output for output in shown if WIDGET not in output.get("data", {})]
-        book.metadata.pop("widgets", None)
-        book.metadata.language_info = {"name": "python"}
-        nbformat.write(book, path)
 
 
 def key_of(executed: Path) -> str | None:

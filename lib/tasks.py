@@ -12,13 +12,9 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 
 from lib import sources, tables
-from lib.study import params
-from lib.study.params import Study
-from lib.study.variants import Variant
-from lib.tables import Table, TableError
+from lib.study import params, variants
 
 datasets.disable_progress_bars()
 
@@ -33,12 +29,13 @@ class TaskError(ValueError):
 @dataclass(frozen=True)
 class Task:
     """``columns`` hold the text or texts; ``labels`` are the class names in the order of their numbers, empty for a
-    regression; ``metric`` names the main score; ``test_split`` is tested on."""
+    regression; ``metric`` names the main score; ``test_split`` is tested on; ``label`` is the column of the labels."""
 
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     metric: str
     test_split: str = "validation"
+    label: str = "label"
 
 
 GLUE = {
@@ -70,12 +67,7 @@ FUNCTION_WORDS = frozenset(
 """Words at which a phrase begins: swapping one with its neighbour breaks the grammar and keeps the words."""
 
 
-def names(study: Study) -> list[str]:
-    """The tasks a study may name."""
-    return [*REGISTRY, *GLUE, *study.task_data.own]
-
-
-def task(study: Study, name: str) -> Task:
+def task(study: params.Study, name: str) -> Task:
     """The description of a task. Raises ParameterError for an unknown one, with the nearest name, and for one of the
     user's own with the name of another."""
     known = REGISTRY | GLUE
@@ -83,15 +75,16 @@ def task(study: Study, name: str) -> Task:
         if name in known:
             raise params.ParameterError(f"task_data.own: '{name}' is a task of this package; give yours another name")
         columns = (own.text, own.text_pair) if own.text_pair else (own.text,)
-        return Task(columns, tuple(own.labels or ()), "accuracy" if own.labels else "pearson", "test")
+        return Task(columns, tuple(own.labels or ()), "accuracy" if own.labels else "pearson", "test", own.label)
     if name not in known:
+        names = [*known, *study.task_data.own]
         raise params.ParameterError(
-            f"there is no task '{name}'{params.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
+            f"there is no task '{name}'{params.nearest(name, names)}\nTasks: {', '.join(names)}"
         )
     return known[name]
 
 
-def load(study: Study, variant: Variant) -> datasets.DatasetDict:
+def load(study: params.Study, variant: variants.Variant) -> datasets.DatasetDict:
     """The examples that a variant is fine-tuned and tested on, sampled by the study's seed (one sample for all seeds).
 
     Raises
@@ -110,9 +103,12 @@ def load(study: Study, variant: Variant) -> datasets.DatasetDict:
             raise TaskError(f"task '{name}': {len(train)} training examples cannot be split into train and dev")
         parts = train.train_test_split(test_size=0.1, seed=study.seed)
         data = datasets.DatasetDict(train=parts["train"], dev=parts["test"], test=test)
-    amounts = study.task_data
-    limits = {"train": variant.examples or amounts.train_examples, "dev": amounts.dev_examples}
-    for split, limit in (limits | {"test": amounts.test_examples}).items():
+    limits = {
+        "train": variant.examples or study.task_data.train_examples,
+        "dev": study.task_data.dev_examples,
+        "test": study.task_data.test_examples,
+    }
+    for split, limit in limits.items():
         if limit and limit < len(data[split]):
             data[split] = data[split].shuffle(seed=study.seed).select(range(limit))
         if not len(data[split]):
@@ -148,28 +144,24 @@ def scores(spec: Task) -> Callable[[Any], dict[str, float]]:
     return compute
 
 
-def _examples(study: Study, spec: Task, name: str, split: str) -> datasets.Dataset:
+def _examples(study: params.Study, spec: Task, name: str, split: str) -> datasets.Dataset:
     """One split of GLUE or of a task of the user's own, checked, in the order of its file."""
-    own = study.task_data.own.get(name)
-    label = own.label if own else "label"
+    columns = dict(zip(("text", "text_pair"), spec.columns, strict=False))
+    parts = []
     try:
-        parts = _tables(study, name, split, [*spec.columns, label])
-        # GLUE counts as it is: two questions of QQP's are empty.
-        table = pa.concat_tables(_checked(part, spec, label, may_be_empty=not own) for part in parts)
-    except TableError as error:
+        for table in _tables(study, name, split, [*spec.columns, spec.label]):
+            # GLUE counts as it is: two questions of QQP's are empty.
+            part: dict[str, Any] = {k: tables.texts(table, c, may_be_empty=name in GLUE) for k, c in columns.items()}
+            part["label"] = (
+                tables.classes(table, spec.label, spec.labels) if spec.labels else tables.numbers(table, spec.label)
+            )
+            parts.append(datasets.Dataset.from_dict(part))
+    except tables.TableError as error:
         raise TaskError(f"task '{name}', {split}, {error}") from error
-    return datasets.Dataset.from_dict({c: table.column(c) for c in table.column_names})
+    return datasets.concatenate_datasets(parts)
 
 
-def _checked(table: Table, spec: Task, label: str, may_be_empty: bool) -> pa.Table:
-    columns: dict[str, Any] = {}
-    for kind, column in zip(("text", "text_pair"), spec.columns, strict=False):
-        columns[kind] = tables.texts(table, column, may_be_empty)
-    of_label = tables.classes(table, label, spec.labels) if spec.labels else tables.numbers(table, label)
-    return pa.table(columns | {"label": of_label})
-
-
-def _tables(study: Study, name: str, split: str, columns: list[str]) -> list[Table]:
+def _tables(study: params.Study, name: str, split: str, columns: list[str]) -> list[tables.Table]:
     """The files of a split, or its table from the hub."""
     data = study.task_data
     if own := data.own.get(name):
@@ -180,9 +172,11 @@ def _tables(study: Study, name: str, split: str, columns: list[str]) -> list[Tab
     try:
         examples = datasets.load_dataset(data.glue, name=name, revision=data.glue_revision, split=split)
     except Exception as error:  # datasets raises some twenty kinds
-        advice = "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
-        if getattr(error, "filename", None):
-            advice = "What comes from the hub is kept on disk: set HF_HOME to a folder that can be written"
+        advice = (
+            "What comes from the hub is kept on disk: set HF_HOME to a folder that can be written"
+            if getattr(error, "filename", None)
+            else "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
+        )
         raise TaskError(
             f"task '{name}' could not be read from {data.glue}: there is no folder {folder}, and from the model hub it "
             f"did not come ({tables.reason(error)}). {advice}"
@@ -199,12 +193,11 @@ def _copied(folder: Path, name: str, split: str) -> list[Path]:
             f"task '{name}' could not be read from {folder}: there is no file {name}/{split}-*.parquet (in {name}/: "
             f"{', '.join(there)[:300] or 'nothing'}); set task_data.glue to the folder of a copy laid out as on the hub"
         )
-    of = re.search(r"-of-(\d+)", files[0].name)
-    count = int(of[1]) if of else len(files)
-    if len(files) != count:
+    declared = re.search(r"-of-(\d+)", files[0].name)
+    if declared and len(files) != int(declared[1]):
         raise TaskError(
             f"task '{name}' could not be read from {folder}: {name}/ has {len(files)} files of its {split} split, and "
-            f"by the name of the first, {files[0].name}, there are {count}"
+            f"by the name of the first, {files[0].name}, there are {int(declared[1])}"
         )
     return files
 
@@ -212,21 +205,19 @@ def _copied(folder: Path, name: str, split: str) -> list[Path]:
 # Movie snippets --------------------------------------------------------------------------------------------------
 
 
-def _snippets(study: Study, name: str) -> datasets.DatasetDict:
+def _snippets(study: params.Study, name: str) -> datasets.DatasetDict:
     rng = np.random.default_rng(study.seed)
-    pairs = read_snippets()
-    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
-    texts = [text for text, _ in pairs]
-    labels = np.array([int(valence > 0) for _, valence in pairs])
+    snippets = read_snippets()
+    texts, ratings = zip(*(snippets[i] for i in rng.permutation(len(snippets))), strict=True)
+    labels = (np.array(ratings) > 0).astype(int)
     if name == "acceptability":
         labels = rng.permutation(np.arange(len(texts)) % 2)
         texts = [t if keep else corrupt(t, rng) for t, keep in zip(texts, labels, strict=True)]
     elif name == "shuffled":
         labels = rng.permutation(labels)
-    data = datasets.Dataset.from_dict({"text": texts, "label": [int(x) for x in labels]})
-    a, b = int(len(data) * 0.8), int(len(data) * 0.9)
-    parts = {"train": range(a), "dev": range(a, b), "test": range(b, len(data))}
-    return datasets.DatasetDict({k: data.select(v) for k, v in parts.items()})
+    data = datasets.Dataset.from_dict({"text": texts, "label": labels})
+    train, dev, test = np.split(np.arange(len(data)), [int(len(data) * 0.8), int(len(data) * 0.9)])
+    return datasets.DatasetDict(train=data.select(train), dev=data.select(dev), test=data.select(test))
 
 
 def read_snippets() -> list[tuple[str, float]]:
@@ -251,9 +242,8 @@ def corrupt(text: str, rng: np.random.Generator) -> str:
     word after it (*a splash even greater* → *splash a even greater*), at one place for every eight words.
     """
     words = text.split()
-    places = rng.permutation(_places(words))
     swapped: set[int] = set()
-    for i in places[: max(1, len(words) // 8)]:
+    for i in rng.permutation(_places(words))[: max(1, len(words) // 8)]:
         if not swapped & {i, i + 1}:
             swapped |= {i, i + 1}
             words[i], words[i + 1] = words[i + 1], words[i]

@@ -188,28 +188,28 @@ ARCHITECTURES = {"BERT-mini": "bert", "RoBERTa-mini": "roberta", "XLNet-mini": "
 
 
 def look(title: str) -> tuple[str, str]:
-    return figures.encoder_look(ARCHITECTURES[title], title)
+    return style.encoder_look(ARCHITECTURES[title], title)
 
 
 def test_an_encoder_has_one_colour_and_marker_by_its_architecture_whatever_its_name() -> None:
     for architecture, known in style.ENCODER_LOOKS.items():
-        assert {figures.encoder_look(architecture, name) for name in ("bert-mini", "mine", "$x$", "")} == {known}
+        assert {style.encoder_look(architecture, name) for name in ("bert-mini", "mine", "$x$", "")} == {known}
     assert all(a[0] != b[0] and a[1] != b[1] for a, b in combinations(map(look, ARCHITECTURES), 2))
     for other in ("albert", "deberta-v2", "distilbert", "xlm-roberta", ""):
-        assert figures.encoder_look(other, "bert-mini") in style.OTHER_LOOKS
+        assert style.encoder_look(other, "bert-mini") in style.OTHER_LOOKS
 
 
 def test_no_encoder_has_the_colour_of_a_task() -> None:
-    taken = {*figures.COLOURS, figures.RANDOM, figures.PRETRAINED, figures.BASELINE, figures.PLAIN}
+    taken = {*style.COLOURS, style.RANDOM, style.PRETRAINED, style.BASELINE, style.PLAIN}
     assert not taken & {shade for shade, _ in (*style.ENCODER_LOOKS.values(), *style.OTHER_LOOKS)}
 
 
 def test_a_task_has_the_same_colour_in_every_figure() -> None:
     side = comparisons.encoders_side_by_side(accuracies(3, 3), drops(3, 3), TITLES_3, "pos")
     neurons = comparisons.top_neurons(neuron_layers(3, 3), TITLES_3, "pos")
-    want = {"before fine-tuning": "#000000", "random weights": to_hex(figures.RANDOM)}
-    want |= {"sentiment (quarter)": figures.colour("sentiment")}
-    want |= {t: figures.colour(t) for t in TASKS if "-" not in t}
+    want = {"before fine-tuning": "#000000", "random weights": to_hex(style.RANDOM)}
+    want |= {"sentiment (quarter)": style.colour("sentiment")}
+    want |= {t: style.colour(t) for t in TASKS if "-" not in t}
     for ax in [*panels(side)[:3], *panels(neurons)[:3]]:
         assert want.items() <= named(ax).items()
     for ax in panels(side)[3:]:
@@ -260,7 +260,7 @@ def test_lines_are_means_shades_are_seeds_and_whiskers_are_texts() -> None:
     assert low == pytest.approx([-0.1, -1.1, -2.1, -3.1])
     assert high == pytest.approx([0.1, -0.9, -1.9, -2.9])
     whiskers = [c for c in bottom.collections if type(c).__name__ == "LineCollection"]
-    (mine,) = (c for c in whiskers if to_hex(c.get_color()[0]) == figures.colour("shuffled"))
+    (mine,) = (c for c in whiskers if to_hex(c.get_color()[0]) == style.colour("shuffled"))
     assert [sorted(p[:, 1]) for p in mine.get_segments()] == [
         pytest.approx([y - 0.2, y + 0.4]) for y in (0, -1, -2, -3)
     ]
@@ -416,8 +416,8 @@ def test_a_picture_does_not_depend_on_the_matplotlibrc_of_whoever_draws_it(tmp_p
 
 
 def test_saving_heeds_no_setting_that_is_made_after_the_drawing(tmp_path: Path) -> None:
-    _, (ax,) = figures.panels(1)
-    ax.set(title="before", xlabel="layer")
+    _, ((ax,),) = style.panels(["before"], ["accuracy"])
+    style.layers_axis(ax)
     figures.save(ax.figure, tmp_path, "plain", pd.DataFrame())
     with plt.rc_context(OWN):
         figures.save(ax.figure, tmp_path, "own", pd.DataFrame())
@@ -552,8 +552,8 @@ def test_top_neurons_shows_shares_and_the_mean_layer_of_every_variant(encoders: 
         assert above.get_ylim()[0] == 0
         marks = {to_hex(m.get_color()): float(m.get_xdata()[0]) for m in below.lines if m.get_marker() == "^"}
         assert sum(m.get_marker() == "^" for m in below.lines) == 6
-        assert marks["#000000"] == 2 and marks[figures.colour("shuffled")] == pytest.approx(2 - mean / 10)
-        assert marks[to_hex(figures.RANDOM)] == pytest.approx(1.5)
+        assert marks["#000000"] == 2 and marks[style.colour("shuffled")] == pytest.approx(2 - mean / 10)
+        assert marks[to_hex(style.RANDOM)] == pytest.approx(1.5)
     assert len(legend(figure)) == 6
     assert_all_text_inside_and_apart(figure)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lib import corpora, sources
 from lib.corpora import brown as brown_module
 from lib.corpora.columns import read_columns
-from lib.corpora.corpus import CorpusError, _splits, _table
+from lib.corpora.corpus import CorpusError, _cut, _table
 from lib.study import loading, params, runs
 
 TWO = {"word": 0, "tag": 1}
@@ -474,7 +474,8 @@ def brown(brown_texts, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[st
 
     def splits(size: str = "full", **overrides) -> dict[str, list[corpora.Sentence]]:
         study = loading.load("minilm", size, {"properties": ["pos"], **overrides})
-        return _splits(study.corpus, study.properties, study.seed)
+        sentences = brown_module.read(study.corpus, study.properties, study.seed)
+        return {split: _cut(study.corpus, split, part) for split, part in sentences.items()}
 
     return splits
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import KINDS, SENTENCES, _byte_level
+from conftest import KINDS, SENTENCES, _byte_level, represented
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -37,7 +37,7 @@ def toks(encoder_folder):
 
     def tok(kind: str):
         if kind not in made:
-            made[kind] = checkpoints._load("AutoTokenizer", str(encoder_folder(kind)), None, add_prefix_space=True)
+            made[kind] = checkpoints._load(AutoTokenizer, str(encoder_folder(kind)), None, add_prefix_space=True)
         return made[kind]
 
     return tok
@@ -47,10 +47,6 @@ def surface(tok, ids: list[int]) -> str:
     """What sub-words spell, without the marks of word beginnings."""
     tokens = [t.removeprefix("##") for t in tok.convert_ids_to_tokens(ids)]
     return tok.convert_tokens_to_string(tokens).replace("▁", "").replace(" ", "")
-
-
-def represented(alignment: Alignment) -> list[int]:
-    return sorted(int(i) for w in alignment.windows for i in w.words)
 
 
 def check_spans(tok, words: list[str], alignment: Alignment, longest: int) -> None:
@@ -380,12 +376,6 @@ def test_a_device_that_is_not_here_is_refused(make_study) -> None:
         pytest.skip("there is a CUDA device here")
     with pytest.raises(EncoderError, match="sees no CUDA device; use device: auto"):
         encoders.device(make_study(device="cuda"))
-
-
-def test_the_device_sets_the_threads_of_the_study(make_study) -> None:
-    torch.set_num_threads(1)
-    encoders.device(make_study(threads=2))
-    assert torch.get_num_threads() == 2
 
 
 # Whether weights, configuration and tokenizer belong together ---------------------------------------------------

@@ -21,12 +21,9 @@ import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import FILES, examples, represented, tar, weights, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_encoders import represented
-from test_finetune import examples, weights
-from test_finetune import run_of as run_of
-from test_sources import FILES, tar, zipped
 from transformers import PreTrainedTokenizerBase
 
 from lib import corpora, disk, encoders, finetune, grid, neurons, sources

@@ -9,52 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load
+from conftest import examples, weights
+from transformers import AutoTokenizer
 
 from lib import disk, encoders, finetune, tasks
 from lib.encoders import checkpoints
 from lib.study import params
 from lib.study.runs import Run
 from lib.study.variants import Variant
-
-GOOD, BAD = ("sings", "light", "green", "friendly"), ("short", "old", "never", "nobody")
-FILLER = "the dog bird tree river they walked along slowly under".split()
-
-
-def examples(count: int, seed: int) -> pd.DataFrame:
-    """Texts whose class is told by several of their words."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(count) % 2)
-    texts = []
-    for label in labels:
-        words = [*rng.choice(FILLER, size=rng.integers(1, 4)), *rng.choice(GOOD if label else BAD, size=4)]
-        texts.append(" ".join(rng.permutation(words)))
-    return pd.DataFrame({"text": texts, "label": np.where(labels, "good", "bad")})
-
-
-@pytest.fixture
-def run_of(make_study, tmp_path: Path):
-    """``run_of(train, test, variant, **overrides)``: a run on an own task of these tables."""
-
-    def make(
-        train: pd.DataFrame, test: pd.DataFrame, variant: str = "own-s1", regression: bool = False, **overrides
-    ) -> Run:
-        files = {}
-        for name, table in (("train", train), ("test", test)):
-            files[name] = str(tmp_path / f"{name}.csv")
-            table.to_csv(files[name], index=False)
-        own = {"format": "csv", "files": files, "text": "text", **({} if regression else {"labels": ["bad", "good"]})}
-        given = {
-            "task_data": {"own": {"own": own}}, "finetune__epochs": 10.0, "finetune__batch_size": 16,
-            "finetune__learning_rate": 5e-3, "finetune__evaluations": 4, **overrides,
-        }  # fmt: skip
-        return Run(make_study(**given), Variant.parse(variant))
-
-    return make
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load((folder / "model.safetensors").read_bytes())
 
 
 def files(folder: Path) -> set[str]:
@@ -91,7 +53,7 @@ def test_a_separable_task_is_learnt_and_kept(run_of, monkeypatch) -> None:
     )
     monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained again"))
     assert finetune.ensure(run).meta == found.meta
-    tok = checkpoints._load("AutoTokenizer", str(run.model), run.study)
+    tok = checkpoints._load(AutoTokenizer, str(run.model), run.study)
     assert tok("the dog")["input_ids"] == encoders.tokenizer(run.study)("the dog")["input_ids"]
 
 

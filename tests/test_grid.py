@@ -16,7 +16,7 @@ from lib import grid, notebook, results
 from lib.study import inputs, loading, runs
 from lib.study.params import ParameterError
 from lib.study.runs import Run
-from lib.study.steps import STEPS
+from lib.study.steps import STEPS, Step
 from lib.study.variants import Variant
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +89,27 @@ def test_the_rules_run_each_step_after_those_that_it_reads_and_beside_what_it_sh
     assert "runs/minilm/random/04_rank_neurons.ipynb" in made["runs/figures/minilm/05_figures.ipynb"].split()
     kept = grid.rules(wanted, "minilm", {}, True)
     assert "rm -rf" not in kept
+
+
+def test_a_new_step_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Step("similarity", "06_similarity", ("neurons",), ("extract",), lambda run: [run.study.seed],
+               tables=("cka.parquet",), beside=("pretrained",))  # fmt: skip
+    monkeypatch.setitem(STEPS, row.name, row)
+    wanted = [runs.load("minilm", v) for v in ("pretrained", "rte-s1")]
+    keep(wanted[0], *(name for name in STEPS if name != "similarity"))
+    assert grid.plan(wanted, "minilm")[:2] == ["minilm/pretrained/02_extract", "minilm/pretrained/06_similarity"]
+    assert "minilm/rte-s1/06_similarity" in grid.plan(wanted, "minilm")
+    rules = grid.rules(wanted, "minilm", {}, False, recording=True)
+    (command,) = (line for line in rules.splitlines() if "run minilm pretrained 06_similarity" in line)
+    assert "--record similarity" in command
+    assert (
+        "runs/minilm/rte-s1/06_similarity.ipynb: runs/minilm/rte-s1/02_extract.ipynb runs/minilm/pretrained/06_sim"
+        in rules
+    )
+    keep(wanted[0], "similarity")
+    assert names(wanted[0]) == []
+    other = runs.load("minilm", "pretrained", overrides={"seed": 7})
+    assert other.key("similarity") != wanted[0].key("similarity")
 
 
 def test_make_executes_the_rules_in_their_order(tmp_path: Path) -> None:

@@ -40,13 +40,13 @@ def problem(words: int = 300, count: int = 4, layer: int = 1, noise: float = 0.5
 # Gradient and optimum --------------------------------------------------------------------------------------------
 
 
-def objective(block, weight, bias, parts, wanted, l1: float, l2: float) -> torch.Tensor:
+def objective(block, weight, bias, counts, wanted, l1: float, l2: float) -> torch.Tensor:
     """The loss by its definition: per group and label set, mean cross-entropy + λ1·Σ|W| + λ2·‖W‖₂; [groups, sets]."""
-    scores = block @ weight + bias
-    losses = []
-    for part, ids in zip(parts, wanted, strict=True):
-        picked = torch.log_softmax(scores[:, :, part], -1)[:, torch.arange(len(ids)), ids]
-        own = weight[:, :, part]
+    ends, losses = np.cumsum(counts).tolist(), []
+    for end, count, ids in zip(ends, counts, wanted, strict=True):
+        own = weight[:, :, end - count : end]
+        scores = block @ own + bias[:, :, end - count : end]
+        picked = torch.log_softmax(scores, -1)[:, torch.arange(len(ids)), ids]
         losses.append(-picked.mean(1) + l1 * own.abs().sum((1, 2)) + l2 * own.square().sum((1, 2)).sqrt())
     return torch.stack(losses, 1)
 
@@ -58,14 +58,12 @@ def objective(block, weight, bias, parts, wanted, l1: float, l2: float) -> torch
 )  # fmt: skip
 def test_the_gradient_is_that_of_the_loss(seed: int, l1: float, l2: float, counts: list[int], words: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    ends = np.cumsum([0, *counts])
-    parts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
     block = torch.randn(LAYERS, words, WIDTH, generator=generator, dtype=torch.float64)
-    weight = torch.randn(LAYERS, int(ends[-1]), WIDTH, generator=generator, dtype=torch.float64).requires_grad_()
-    bias = torch.randn(LAYERS, int(ends[-1]), 1, generator=generator, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(LAYERS, sum(counts), WIDTH, generator=generator, dtype=torch.float64).requires_grad_()
+    bias = torch.randn(LAYERS, sum(counts), 1, generator=generator, dtype=torch.float64).requires_grad_()
     wanted = torch.stack([torch.randint(n, (words,), generator=generator) for n in counts])
-    expected = torch.autograd.grad(objective(block, weight.mT, bias.mT, parts, wanted, l1, l2).sum(), (weight, bias))
-    probe = probes.Probe(weight.detach(), bias.detach(), parts, "each layer", None)
+    expected = torch.autograd.grad(objective(block, weight.mT, bias.mT, counts, wanted, l1, l2).sum(), (weight, bias))
+    probe = probes.Probe(weight.detach(), bias.detach(), counts, "each layer", None)
     of_weight, of_bias = linear.gradient(probe, block, wanted)
     linear.penalise(of_weight, probe, l1, l2)
     torch.testing.assert_close(of_weight, expected[0], rtol=1e-9, atol=1e-11)

@@ -349,7 +349,7 @@ def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Pat
     with runs.writing(run, "neurons", run.result("neurons")) as (part, _):
         for name in ("tests.parquet", "layers.parquet", "rankings.npz"):
             (part / name).write_text(name)
-    runs.record_notebook(run, STEPS["neurons"].notebook)
+    runs.record(run, "neurons")
     assert sorted(p.name for p in kept.result("neurons").iterdir()) == [
         "layers.parquet",
         disk.MANIFEST,
@@ -437,6 +437,10 @@ def test_a_change_that_gives_other_results_makes_a_new_version(step_key) -> None
     step_key("X = 2\n")
     certify.write(["step"])
     assert step_key("X = 2\n") == "version 2"
+
+
+def test_every_step_is_compared() -> None:
+    assert certify.COMPUTE.keys() == STEPS.keys()
 
 
 def test_the_code_is_certified() -> None:

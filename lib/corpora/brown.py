@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def read(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, list
     stratified, so that a small sample, cut to its number of words, still covers all genres.
     """
     assert corpus.source
-    sentences = list(read_brown(sources.fetch(corpus.source)))
+    sentences = read_brown(sources.fetch(corpus.source))
     texts = {name: list(group) for name, group in groupby(sentences, key=lambda s: s.text)}
     rng = np.random.default_rng(seed)
     chosen: dict[str, list[tuple[float, str]]] = {split: [] for split in SPLITS}
@@ -61,20 +62,17 @@ def read(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, list
         share = getattr(corpus, f"{split}_words") / len(names)
         splits[split] = [s for _, name in sorted(names) for s in _start(texts[name], share)]
     for name in SILVER.keys() & {*properties}:
-        read_sentences = [*chain(*splits.values())]
+        read_sentences = [sentence for split in splits.values() for sentence in split]
         tagged = [list(zip(s.words, s.labels["pos"], strict=True)) for s in read_sentences]
         for sentence, labels in zip(read_sentences, SILVER[name](tagged), strict=True):
             sentence.labels[name] = labels
     return splits
 
 
-def _start(text: list[Sentence], words: float) -> Iterator[Sentence]:
+def _start(text: list[Sentence], words: float) -> list[Sentence]:
     """The first sentences of a text, up to the one that reaches a number of words."""
-    for sentence in text:
-        if words <= 0:
-            return
-        words -= len(sentence.words)
-        yield sentence
+    ends = np.cumsum([len(sentence.words) for sentence in text])
+    return text[: np.searchsorted(ends, words) + 1]
 
 
 # Silver labels: computed from gold tags and word types -------------------------------------------------------------
@@ -121,37 +119,30 @@ def chunks(sentences: list[list[tuple[str, str]]]) -> list[list[str]]:
 
 def supersenses(sentences: list[list[tuple[str, str]]]) -> list[list[str]]:
     """The lexicographer file of each word's most frequent WordNet sense in its part of speech; ``O`` for all others."""
-    folder = sources.fetch("wordnet")
-    classes = {"nn": "noun", "np": "noun", "nr": "noun", "vb": "verb", "be": "verb", "hv": "verb", "do": "verb"}
-    classes |= {"jj": "adj", "rb": "adv"}
-    senses = {pos: _first_senses(folder, pos) for pos in SUFFIXES}
-    known: dict[tuple[str, str], str] = {}
+    classes = {
+        "nn": "noun", "np": "noun", "nr": "noun", "vb": "verb", "be": "verb", "hv": "verb", "do": "verb", "jj": "adj",
+        "rb": "adv",
+    }  # fmt: skip
+    senses = {pos: _first_senses(sources.fetch("wordnet"), pos) for pos in SUFFIXES}
 
+    @cache
     def label(word: str, tag: str) -> str:
         pos = classes.get(tag[:2])
         if pos is None:
             return "O"
-        if (word, pos) not in known:
-            lemma = word.lower().removesuffix("'s").removesuffix("'")
-            forms = [lemma] + [lemma.removesuffix(a) + b for a, b in SUFFIXES[pos] if lemma.endswith(a)]
-            known[word, pos] = next((LEXNAMES[senses[pos][f]] for f in forms if f in senses[pos]), "O")
-        return known[word, pos]
+        lemma = word.lower().removesuffix("'s").removesuffix("'")
+        forms = [lemma] + [lemma.removesuffix(a) + b for a, b in SUFFIXES[pos] if lemma.endswith(a)]
+        return next((LEXNAMES[senses[pos][f]] for f in forms if f in senses[pos]), "O")
 
     return [[label(word, tag) for word, tag in s] for s in sentences]
 
 
 def _first_senses(folder: Path, pos: str) -> dict[str, int]:
     """Lemma → number of the lexicographer file of its first (most frequent) sense."""
-    files = {}
-    for line in (folder / f"data.{pos}").read_text(encoding="utf-8").splitlines():
-        if line[0] != " ":
-            files[line[:8]] = int(line[9:11])
-    first = {}
-    for line in (folder / f"index.{pos}").read_text(encoding="utf-8").splitlines():
-        if line[0] != " ":
-            cells = line.split()
-            first[cells[0]] = files[cells[-int(cells[2])]]
-    return first
+    data, index = ((folder / f"{name}.{pos}").read_text(encoding="utf-8") for name in ("data", "index"))
+    file_of = dict(re.findall(r"^(\d{8}) (\d\d) ", data, re.MULTILINE))  # offset of a sense → number of its file
+    entries = [line.split() for line in index.splitlines() if not line.startswith(" ")]
+    return {cells[0]: int(file_of[cells[-int(cells[2])]]) for cells in entries}
 
 
 SILVER = {"chunk": chunks, "supersense": supersenses}

@@ -8,18 +8,17 @@ from pathlib import Path
 
 from lib.corpora.corpus import CorpusError, Sentence
 from lib.study import params
-from lib.study.params import Corpus
 
 
-def read(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, list[Sentence]]:
+def read(corpus: params.Corpus, properties: Sequence[str], seed: int) -> dict[str, list[Sentence]]:
     """The sentences of the three splits. Without a dev file, every tenth training sentence is held out.
 
     Raises CorpusError as ``read_columns`` does, and for a text that is withheld.
     """
-    splits = {}
-    for split, name in corpus.files.items():
-        splits[split] = [*read_columns(params.ROOT / name, corpus.columns, corpus.separator)]
-        _refuse_withheld(splits[split], params.ROOT / name)
+    files = {split: params.ROOT / name for split, name in corpus.files.items()}
+    splits = {split: [*read_columns(file, corpus.columns, corpus.separator)] for split, file in files.items()}
+    for split, file in files.items():
+        _refuse_withheld(splits[split], file)
     if "dev" not in splits:
         splits["dev"] = splits["train"][9::10]
         del splits["train"][9::10]
@@ -52,20 +51,14 @@ def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespa
         yield Sentence(text, [r[word] for r in rows], labels)
 
 
-BEGINS = re.compile(r"#\s*(?:newdoc(?:\s+id)?(?:\s*=\s*|\s+|$)|begin document\b\s*)(.*)")
-"""Where a text begins in CoNLL-U and in CoNLL-2012, and its name."""
-
-ENDS = re.compile(r"#\s*end document\b.*")
-
-COMMENT = r"#\s*(?:(?:sent_id|text|newdoc id|newpar id|global\.columns)\s*=|new(?:doc|par)\s*$)"
-
-CONLLU = re.compile(COMMENT + r"|\d+(?:[-.]\d+)?(?:\t[^\t]*){9}$")
+CONLLU = re.compile(
+    r"#\s*(?:(?:sent_id|text|newdoc id|newpar id|global\.columns)\s*=|new(?:doc|par)\s*$)"
+    r"|\d+(?:[-.]\d+)?(?:\t[^\t]*){9}$"
+)
 """What only CoNLL-U has: its comments, and lines of ten columns of which the first is a number."""
 
 REMARK = re.compile(r"#+\s*[a-z_]\w*\s*=|#+\s+id\b|</?\w+(\s+\w+=\S+)*\s*/?>\s*$")
 """What may stand before a sentence where white space separates, and is no word: ``# id 7``, ``# id = 7``, ``<s>``."""
-
-PACKED = b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ"
 
 
 def _cells(line: str, tab: bool) -> list[str]:
@@ -93,18 +86,19 @@ def _sentences(file: Path, word: int, tab: bool) -> Iterator[tuple[str, list[tup
 
 def _begun(line: str, word: int, tab: bool) -> str | None:
     """The name of the text that begins at a line, '' if it has none; None where no text begins."""
-    if "-DOCSTART-" in line:
-        cells = _cells(line, tab)
-        if "-DOCSTART-" in (cells[0].split(" ")[0], *cells[word : word + 1]):
-            return ""
-    begins = BEGINS.fullmatch(line.strip())
+    if "-DOCSTART-" in [*line.split()[:1], *_cells(line, tab)[word : word + 1]]:  # CoNLL-2003
+        return ""
+    begins = re.fullmatch(
+        r"#\s*(?:newdoc(?:\s+id)?(?:\s*=\s*|\s+|$)|begin document\b\s*)(.*)",  # CoNLL-U, CoNLL-2012
+        line.strip(),
+    )
     return begins[1] if begins else None
 
 
 def _holds_no_word(line: str, word: int, tab: bool, first: bool) -> bool:
     """Whether a line is a comment, or a word range or an empty node of CoNLL-U. ``first`` : of its sentence."""
-    if not tab or ENDS.fullmatch(line):
-        return bool(ENDS.fullmatch(line) or (first and REMARK.match(line)))
+    if not tab:
+        return bool(re.match(r"#\s*end document\b", line) or (first and REMARK.match(line)))
     comment = line.startswith("# ") or (line.startswith("#") and "\t" not in line)
     return comment or (word > 0 and bool(re.match(r" *\d+[-.]\d+ *(\t|$)", line)))
 
@@ -116,12 +110,11 @@ def _problem(line: str, cells: list[str], columns: dict[str, int], width: int, t
         return f"{number}, but column {last} (from 0) is asked for{_hint(line, tab)}"
     if len(cells) != width:
         return f"{number} where the lines before have {width}{_hint(line, tab)}"
-    empty = next((name for name, column in columns.items() if not cells[column].strip()), None)
-    if empty is None:
-        return ""
-    content = cells[columns[empty]]
-    only = f" (nothing but {_codes(content)})" if content else ""
-    return f"empty {empty if empty == 'word' else f'label for {empty!r}'}{only}"
+    for name, column in columns.items():
+        if not cells[column].strip():
+            only = f" (nothing but {_codes(cells[column])})" if cells[column] else ""
+            return f"empty {name if name == 'word' else f'label for {name!r}'}{only}"
+    return ""
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -133,7 +126,8 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             faults = {
                 "a Git LFS pointer, not the corpus: fetch it with 'git lfs pull'":
                     number == 1 and line.startswith(b"version https://git-lfs"),
-                "a packed file: unpack it": number == 1 and line.startswith(PACKED),
+                "a packed file: unpack it":  # by gzip, zip, bzip2 or xz
+                    number == 1 and line.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")),
                 "not UTF-8 (zero bytes, as in UTF-16); convert the file": b"\0" in line,
                 "a carriage return within the line; convert the line ends to \\n": b"\r" in line,
             }  # fmt: skip

@@ -16,9 +16,6 @@ from lib import disk
 from lib.study import inputs, runs
 from lib.study.params import SPLITS, Corpus, RankingSettings, Study
 
-MANY = 0.25
-"""Share of duplicate sentences from which their number is printed."""
-
 
 class CorpusError(ValueError):
     """A corpus that cannot be used; the message says what, where (file:line) and what to do."""
@@ -47,8 +44,8 @@ def load(study: Study, name: str | None = None) -> dict[str, pd.DataFrame]:
     folder = runs.home() / "corpora" / f"{name}-{key}"
     with disk.lock(folder):
         if disk.read_manifest(folder).get("key") != key:
-            splits = _splits(corpus, properties, study.seed)
-            tables = {split: _table(sentences, properties) for split, sentences in splits.items()}
+            sentences = importlib.import_module(f"lib.corpora.{corpus.format}").read(corpus, properties, study.seed)
+            tables = {split: _table(_cut(corpus, split, sentences[split]), properties) for split in SPLITS}
             with disk.atomic_write(folder) as part:
                 part.mkdir()
                 for split, table in tables.items():
@@ -79,11 +76,14 @@ def _lacking(labels: dict[str, pd.Series], settings: RankingSettings) -> Iterato
     counts, least = labels["train"].value_counts(), settings.min_label_words
     often, most = counts.index[0], counts.iloc[0]
     if len(counts) < 2:
-        blank = " ('_' marks an empty column)" if often == "_" else ""
-        yield f"one label only in the training words, '{often}': there is nothing to learn{blank}"
+        yield f"one label only in the training words, '{often}': there is nothing to learn" + (
+            " ('_' marks an empty column)" if often == "_" else ""
+        )
     elif most < least:
-        more = f"the most frequent, '{often}', has {most}: lower ranking.min_label_words or take more training words"
-        yield f"no label with {least} training words; {more}"
+        yield (
+            f"no label with {least} training words; the most frequent, '{often}', has {most}: lower "
+            "ranking.min_label_words or take more training words"
+        )
     for split in ("dev", "test"):
         if not labels[split].isin(counts.index).any():
             yield f"no label in the {split} split that occurs in the training words: there is nothing to test"
@@ -99,27 +99,21 @@ def plain_quotes(word: str) -> str:
     return {"``": '"', "''": '"', "“": '"', "”": '"', "‘": "'", "’": "'", "`": "'"}.get(word, word)
 
 
-def _splits(corpus: Corpus, properties: Sequence[str], seed: int) -> dict[str, list[Sentence]]:
-    splits = importlib.import_module(f"lib.corpora.{corpus.format}").read(corpus, properties, seed)
-    return {split: _cut(corpus, split, splits[split]) for split in SPLITS}
-
-
 def _cut(corpus: Corpus, split: str, sentences: Iterable[Sentence]) -> list[Sentence]:
     """The first sentences of a split, up to its number of words, without repetitions; in plain quotes."""
     different: dict[tuple[str, ...], Sentence] = {}
-    words = repeated = 0
+    words = read = 0
     for sentence in sentences:
-        form = tuple(plain_quotes(word) for word in sentence.words)
         if words >= getattr(corpus, f"{split}_words"):
             break
-        if form in different:
-            repeated += 1
-            continue
-        different[form] = sentence._replace(words=[*form])
-        words += len(form)
+        read += 1
+        form = tuple(plain_quotes(word) for word in sentence.words)
+        if form not in different:
+            different[form] = sentence._replace(words=[*form])
+            words += len(form)
     if not different:
         raise CorpusError(f"corpus '{corpus.name}': the {split} split is empty")
-    if repeated > MANY * (read := len(different) + repeated):
+    if (repeated := read - len(different)) > read / 4:
         print(f"corpus '{corpus.name}', {split}: {repeated} of {read} sentences repeat another one and are dropped")
     return [*different.values()]
 

@@ -14,28 +14,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+import transformers
 from torch.nn.functional import embedding_bag
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from lib import corpora, disk, encoders
 from lib.encoders.alignment import Alignment, Window
-from lib.study import runs
-from lib.study.params import SPLITS
-from lib.study.runs import Run
-from lib.study.steps import STEPS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from lib.study import params, runs, steps
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class Activations:
         return self.vectors.shape[2]
 
 
-def ensure(run: Run, corpus: str | None = None) -> dict[str, Activations]:
+def ensure(run: runs.Run, corpus: str | None = None) -> dict[str, Activations]:
     """The stores of the three splits of a corpus; by default that of the run's first property.
 
     Stores of the run's corpora that are missing, unfinished or of other parameters are extracted now, all in one go.
@@ -66,11 +59,11 @@ def ensure(run: Run, corpus: str | None = None) -> dict[str, Activations]:
     OSError : the disk is too small (checked before anything is computed).
     FloatingPointError : the encoder gave a value that is not finite.
     """
-    stores, key = STEPS["extract"].folders(run), run.key("extract")
+    stores, key = steps.STEPS["extract"].folders(run), run.key("extract")
     with disk.lock(run.result("extract")):
         if missing := [folder for folder in stores if disk.read_manifest(folder).get("key") != key]:
             _fill(run, missing)
-    return {split: read(run.activations(split, corpus)) for split in SPLITS}
+    return {split: read(run.activations(split, corpus)) for split in params.SPLITS}
 
 
 def read(folder: Path) -> Activations:
@@ -92,19 +85,17 @@ def norms(store: Activations, words: int = 2000) -> pd.DataFrame:
     return pd.DataFrame({"layer": np.arange(store.layers), "median": middle, "low": low, "high": high})
 
 
-def encoder(run: Run) -> PreTrainedModel:
+def encoder(run: runs.Run) -> transformers.PreTrainedModel:
     """The encoder of a run: released, of random weights, or fine-tuned (now, if it is not yet)."""
-    if run.variant.name == "pretrained":
-        return encoders.pretrained(run.study)
-    if run.variant.name == "random":
-        return encoders.randomised(run.study)
-    from lib import finetune  # here: Trainer takes seconds to import, and most runs do not need it
+    if run.variant.task:
+        from lib import finetune  # here: Trainer takes seconds to import, and most runs do not need it
 
-    return encoders.finetuned(finetune.ensure(run).folder)
+        return encoders.finetuned(finetune.ensure(run).folder)
+    return encoders.pretrained(run.study) if run.variant.start == "pretrained" else encoders.randomised(run.study)
 
 
 def extract(
-    model: PreTrainedModel,
+    model: transformers.PreTrainedModel,
     alignments: list[Alignment],
     pad_id: int,
     batch_subwords: int | None = None,
@@ -135,8 +126,8 @@ def extract(
         windows += [(total + np.searchsorted(represented, w.words), w) for w in alignment.windows]
         total += len(represented)
     windows.sort(key=lambda pair: -len(pair[1].ids))
-    subwords = sum(len(w.ids) for _, w in windows)
-    with torch.inference_mode(), tqdm(total=subwords, desc=title, unit="sub-word", unit_scale=True, leave=False) as bar:
+    bar = tqdm(desc=title, total=sum(len(w.ids) for _, w in windows), unit="sub-word", unit_scale=True, leave=False)
+    with torch.inference_mode(), bar:
         start = number = 0
         padded = not reads_padding(model, [w for _, w in windows], pad_id)
         while start < len(windows):
@@ -144,19 +135,15 @@ def extract(
                 _trim()
             number += 1
             longest = len(windows[start][1].ids)
-            batch = windows[start : start + max(1, batch_subwords // longest)]
-            batch = batch if padded else [(r, w) for r, w in batch if len(w.ids) == longest]
+            block = windows[start : start + max(1, batch_subwords // longest)]
+            batch = [(rows, w) for rows, w in block if padded or len(w.ids) == longest]
             start += len(batch)
             vectors = _forward(model, [w for _, w in batch], pad_id, pooling)
             yield np.concatenate([rows for rows, _ in batch]), vectors.cpu().numpy()
             bar.update(sum(len(w.ids) for _, w in batch))
 
 
-PADDING_ERROR = 1e-4
-"""How far a vector may move, as a share of its length, when its sentence is padded: rounding moves it by 1e-6."""
-
-
-def reads_padding(model: PreTrainedModel, windows: list[Window], pad_id: int) -> bool:
+def reads_padding(model: transformers.PreTrainedModel, windows: list[Window], pad_id: int) -> bool:
     """Whether a window's vectors change when it is padded, although the padding is masked: some architectures convolve,
     or count, over it. Tried are the first, the middle and the last of ``windows``, which are sorted by length."""
     tried = [windows[i] for i in sorted({0, len(windows) // 2, len(windows) - 1}) if i < len(windows)]
@@ -165,7 +152,7 @@ def reads_padding(model: PreTrainedModel, windows: list[Window], pad_id: int) ->
     together = _forward(model, tried, pad_id, "last")
     alone = torch.cat([_forward(model, [w], pad_id, "last") for w in tried], 1)
     moved = (together - alone).norm(dim=2) / alone.norm(dim=2).clamp_min(1e-9)
-    return not bool((moved <= PADDING_ERROR).all())  # NaN counts as moved
+    return not bool((moved <= 1e-4).all())  # rounding moves a vector by 1e-6 of its length; NaN counts as moved
 
 
 def _trim() -> None:
@@ -174,35 +161,31 @@ def _trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _forward(model: PreTrainedModel, windows: list[Window], pad_id: int, pooling: str) -> torch.Tensor:
+def _forward(model: transformers.PreTrainedModel, windows: list[Window], pad_id: int, pooling: str) -> torch.Tensor:
     """Vectors of the words of some windows at all layers: [layers, words, width] float32, in the windows' order."""
-    rows = [torch.from_numpy(w.ids).long() for w in windows]
-    ids = pad_sequence(rows, batch_first=True, padding_value=pad_id)
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
-    inputs |= {"use_mems": False} if model.config.model_type == "xlnet" else {}
-    hidden = model(**inputs, output_hidden_states=True).hidden_states
-    flat = [h.reshape(-1, h.shape[-1]) for h in hidden]
-    spans = np.concatenate([w.spans + i * ids.shape[1] for i, w in enumerate(windows)]).astype(
-        np.int64
-    )  # rows of ``flat``
+    inputs = [torch.from_numpy(w.ids).long() for w in windows]
+    ids = pad_sequence(inputs, batch_first=True, padding_value=pad_id).to(model.device)
+    mask = pad_sequence([torch.ones_like(i) for i in inputs], batch_first=True).to(model.device)
+    hidden = model(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    flat = [h.flatten(0, 1) for h in hidden]
+    spans = torch.cat([torch.from_numpy(w.spans).long() + i * ids.shape[1] for i, w in enumerate(windows)])
     if pooling != "average":
-        rows = torch.from_numpy(spans[:, 1 if pooling == "last" else 0].copy()).to(model.device)
+        rows = spans[:, 1 if pooling == "last" else 0].to(model.device)
         return torch.stack([h.index_select(0, rows).float() for h in flat])
-    rows = torch.from_numpy(np.concatenate([np.arange(first, last + 1) for first, last in spans])).to(model.device)
-    starts = torch.from_numpy(np.cumsum([0, *(spans[:-1, 1] - spans[:-1, 0] + 1)])).to(model.device)
+    rows = torch.cat([torch.arange(first, last + 1) for first, last in spans.tolist()]).to(model.device)
+    lengths = (spans[:, 1] - spans[:, 0] + 1).to(model.device)
+    starts = lengths.cumsum(0) - lengths
     return torch.stack([embedding_bag(rows, h.float(), starts, mode="mean") for h in flat])
 
 
-def _fill(run: Run, missing: list[Path]) -> None:
+def _fill(run: runs.Run, missing: list[Path]) -> None:
     """Write these stores: the encoder is loaded once for all of them."""
     study, device = run.study, encoders.device(run.study)
-    places = [(folder.name, folder.parent.name, folder) for folder in missing]
-    tables = [(split, folder, corpora.load(study, corpus)[split]) for split, corpus, folder in places]
+    tables = {folder: corpora.load(study, folder.parent.name)[folder.name] for folder in missing}
     tok, model = encoders.tokenizer(study), encoder(run).to(device)
     layers, width = encoders.layers_of(model, tok("a word")["input_ids"])
-    disk.need_space(run.folder, sum(2.0 * layers * width * len(table) for *_, table in tables))
-    for split, folder, table in tables:
+    disk.need_space(run.folder, sum(2.0 * layers * width * len(table) for table in tables.values()))
+    for folder, table in tables.items():
         sentences = [words.tolist() for _, words in table.groupby("sentence", sort=False)["word"]]
         alignments = encoders.align(tok, sentences, encoders.max_length(study, tok, model))
         kept, dropped = _kept(table, alignments)
@@ -210,9 +193,11 @@ def _fill(run: Run, missing: list[Path]) -> None:
         with runs.writing(run, "extract", folder) as (part, facts):
             array = np.lib.format.open_memmap(part / "activations.npy", mode="w+", dtype=np.float16, shape=shape)
             disk.preallocate(part / "activations.npy")
-            options = (tok.pad_token_id or 0, study.encoder.batch_subwords, study.encoder.pooling, f"extract {split}")
-            for rows, vectors in extract(model, alignments, *options):
-                _check_finite(vectors, f"{study.name}, {run.variant.name}, {split}")
+            for rows, vectors in extract(
+                model, alignments, tok.pad_token_id or 0, study.encoder.batch_subwords, study.encoder.pooling,
+                f"extract {folder.name}",
+            ):  # fmt: skip
+                _check_finite(vectors, f"{study.name}, {run.variant.name}, {folder.name}")
                 array[:, rows] = vectors
             array.flush()
             del array
@@ -221,8 +206,6 @@ def _fill(run: Run, missing: list[Path]) -> None:
                 "encoder": study.encoder.checkpoint, "variant": run.variant.name, "shape": shape, "dtype": "float16",
                 "dropped": dropped, "windows": sum(len(a.windows) for a in alignments), "sentences": len(sentences),
             }  # fmt: skip
-    del model
-    gc.collect()
 
 
 def _check_finite(vectors: np.ndarray, where: str) -> None:
@@ -233,14 +216,11 @@ def _check_finite(vectors: np.ndarray, where: str) -> None:
             f"{where}: layer {layer} of the encoder gives values that are not numbers: its weights are damaged, or its "
             "training diverged"
         )
-    if (most := float(np.abs(vectors).max(initial=0))) > FLOAT16:
+    most, limit = float(np.abs(vectors).max(initial=0)), float(np.finfo(np.float16).max)
+    if most > limit:
         raise FloatingPointError(
-            f"{where}: the encoder gives the value {most:.0f}, and the store holds {FLOAT16} at most"
+            f"{where}: the encoder gives the value {most:.0f}, and the store holds {limit:.0f} at most"
         )
-
-
-FLOAT16 = 65504
-"""The largest number of the store's type."""
 
 
 def _kept(table: pd.DataFrame, alignments: list[Alignment]) -> tuple[pd.DataFrame, list[tuple[int, int, str, str]]]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import transformers
+from tokenizers import Encoding
 
 from lib.encoders.checkpoints import EncoderError, cut
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +35,17 @@ class Alignment:
     dropped: dict[int, str]
 
 
-def show_subwords(tok: PreTrainedTokenizerBase, words: Sequence[str]) -> pd.DataFrame:
+def show_subwords(tok: transformers.PreTrainedTokenizerBase, words: Sequence[str]) -> pd.DataFrame:
     """How a sentence is cut, for display: one row per word with its sub-words and the positions that they take."""
     encoding = cut(tok, [words])[0]
-    numbers, spans = _spans(encoding.word_ids)
-    span_of = dict(zip(numbers.tolist(), spans.tolist(), strict=True))
-    ends = [span_of.get(number, (0, -1)) for number in range(len(words))]
-    rows = [(word, " ".join(encoding.tokens[a : b + 1]), a, b) for word, (a, b) in zip(words, ends, strict=True)]
+    spans = [encoding.word_to_tokens(number) or (0, 0) for number in range(len(words))]
+    rows = [(word, " ".join(encoding.tokens[a:b]), a, b - 1) for word, (a, b) in zip(words, spans, strict=True)]
     return pd.DataFrame(rows, columns=["word", "sub-words", "first", "last"])
 
 
-def align(tok: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], max_subwords: int) -> list[Alignment]:
+def align(
+    tok: transformers.PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], max_subwords: int
+) -> list[Alignment]:
     """Sub-words of each sentence and which of them are which word.
 
     A sentence longer than ``max_subwords`` is read in windows that overlap by half; each of its words is taken from the
@@ -68,23 +65,21 @@ def align(tok: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], max_
 
 
 def _spans(word_ids: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the represented words [n] and their first and last sub-word [n, 2]."""
-    ids = np.array([-1 if w is None else w for w in word_ids])
+    """Numbers of the represented words [n] and their first and last sub-word [n, 2], both int32."""
+    ids = np.array([-1 if w is None else w for w in word_ids], np.int32)
     at = np.flatnonzero(ids >= 0)
     words, first = np.unique(ids[at], return_index=True)
-    last = np.append(first[1:], len(at)) - 1
-    return words, np.stack([at[first], at[last]], 1) if len(at) else np.empty((0, 2), int)
+    last = np.append(first, len(at))[1:] - 1
+    return words, np.stack([at[first], at[last]], 1).astype(np.int32)
 
 
-def _window(*parts: Sequence[int] | np.ndarray) -> Window:
-    return Window(*(np.array(part, np.int32) for part in parts))
-
-
-def _align_one(tok: PreTrainedTokenizerBase, words: Sequence[str], encoding: Encoding, longest: int) -> Alignment:
+def _align_one(
+    tok: transformers.PreTrainedTokenizerBase, words: Sequence[str], encoding: Encoding, longest: int
+) -> Alignment:
     numbers, spans = _spans(encoding.word_ids)
     dropped = {int(i): "no sub-word" for i in np.setdiff1d(np.arange(len(words)), numbers)}
     if len(encoding.ids) <= longest:
-        return Alignment([_window(encoding.ids, numbers, spans)] if len(numbers) else [], dropped)
+        return Alignment([Window(np.array(encoding.ids, np.int32), numbers, spans)] if len(numbers) else [], dropped)
     lengths, room = spans[:, 1] - spans[:, 0] + 1, longest - tok.num_special_tokens_to_add()
     for i in np.flatnonzero(lengths > room):
         dropped[int(numbers[i])] = f"{lengths[i]} sub-words, more than the {room} that fit"
@@ -96,7 +91,7 @@ def _align_one(tok: PreTrainedTokenizerBase, words: Sequence[str], encoding: Enc
         inside, spans = _spans(encoding.word_ids)
         if len(inside) != len(part) or len(encoding.ids) > longest:
             raise EncoderError(f"the tokenizer splits {words[part[0]]!r} … otherwise at the start of a window")
-        windows.append(_window(encoding.ids, part[own], spans[own]))
+        windows.append(Window(np.array(encoding.ids, np.int32), part[own], spans[own]))
     return Alignment(windows, dropped)
 
 

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import re
 import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Encoding, normalizers
-from tokenizers.pre_tokenizers import ByteLevel
+import transformers  # its models, which take two seconds to import, come with the first that is loaded
+from tokenizers import Encoding, normalizers, pre_tokenizers
 
 from lib import sources
 from lib.study import params
-from lib.study.params import Study
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class EncoderError(RuntimeError):
     """A checkpoint or tokenizer that cannot be used; the message says which and what to do."""
 
 
-def device(study: Study) -> torch.device:
-    """The study's device; ``auto`` takes CUDA, then Apple's, then the CPU. Sets the thread count of the study."""
-    torch.set_num_threads(study.threads)
+def _refuse(faults: dict[str, object]) -> None:
+    """Raise EncoderError with the first of the messages whose condition holds."""
+    for message, holds in faults.items():
+        if holds:
+            raise EncoderError(message)
+
+
+def quiet() -> None:
+    """Switch off the bars and remarks of ``transformers``; what takes time shows a bar of ours."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+quiet()
+
+
+def device(study: params.Study) -> torch.device:
+    """The study's device; ``auto`` takes CUDA, then Apple's, then the CPU."""
     name = study.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -36,7 +45,7 @@ def device(study: Study) -> torch.device:
     return torch.device(name)
 
 
-def locate(study: Study) -> str:
+def locate(study: params.Study) -> str:
     """Where the study's checkpoint is: a folder (a named source is fetched), or a hub id.
 
     Raises EncoderError for a folder that is not there, or that holds pointers of Git LFS in place of files.
@@ -46,13 +55,12 @@ def locate(study: Study) -> str:
         return str(sources.fetch(name))
     folder = params.ROOT / name
     if folder.is_dir():
-        for file in sorted(p for p in folder.iterdir() if p.is_file()):
-            with file.open("rb") as stream:
-                if stream.read(30).startswith(b"version https://git-lfs"):
-                    raise EncoderError(
-                        f"{file} is a Git LFS pointer, not the file itself: get it with 'git lfs pull' in that "
-                        "repository, or download it"
-                    )
+        for file in sorted(p for p in folder.iterdir() if p.is_file() and p.stat().st_size < 1024):
+            if file.read_bytes().startswith(b"version https://git-lfs"):
+                raise EncoderError(
+                    f"{file} is a Git LFS pointer, not the file itself: get it with 'git lfs pull' in that repository, "
+                    "or download it"
+                )
         return str(folder.resolve())
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         hint = "; write the path in full: ~ stands for nothing here" if name.startswith("~") else ""
@@ -60,14 +68,14 @@ def locate(study: Study) -> str:
     return name
 
 
-def fetch(study: Study) -> None:
+def fetch(study: params.Study) -> None:
     """Get a hub checkpoint into the local cache, once and before many runs want it. Raises EncoderError."""
-    if not os.path.isdir(locate(study)):
+    if not Path(locate(study)).is_dir():
         for part in (configuration, tokenizer, pretrained):  # if there is no configuration, nothing else is tried
             part(study)
 
 
-def tokenizer(study: Study) -> PreTrainedTokenizerBase:
+def tokenizer(study: params.Study) -> transformers.PreTrainedTokenizerBase:
     """The study's fast tokenizer, with which the words of a sentence are cut as they are in running text.
 
     A tokenizer for which only the space before a word marks its beginning (byte-level BPE) gets that space. One without
@@ -78,15 +86,15 @@ def tokenizer(study: Study) -> PreTrainedTokenizerBase:
     checkpoint = locate(study)
     lacking = _without_tokenizer(Path(checkpoint))
     try:
-        tok = _load("AutoTokenizer", checkpoint, study, add_prefix_space=True)
+        tok = _load(transformers.AutoTokenizer, checkpoint, study, add_prefix_space=True)
     except EncoderError as error:
         raise EncoderError(lacking or str(error)) from error
-    if not tok.is_fast:
-        raise EncoderError(f"the tokenizer of {checkpoint} is not a fast one (tokenizer.json): words cannot be aligned")
-    if tok.vocab_size <= len(tok.all_special_tokens):
-        raise EncoderError(lacking or f"{checkpoint} holds no tokenizer (tokenizer.json)")
+    _refuse({
+        f"the tokenizer of {checkpoint} is not a fast one (tokenizer.json): words cannot be aligned": not tok.is_fast,
+        lacking or f"{checkpoint} holds no tokenizer (tokenizer.json)": tok.vocab_size <= len(tok.all_special_tokens),
+    })  # fmt: skip
     try:
-        unlike = _mark_words(tok, _load("AutoTokenizer", checkpoint, study))
+        unlike = _mark_words(tok, _load(transformers.AutoTokenizer, checkpoint, study))
     except Exception as error:  # a vocabulary without its unknown token, and other defects
         raise EncoderError(f"the tokenizer of {checkpoint} fails: {_in_short(error)}") from error
     if unlike:
@@ -99,66 +107,67 @@ def tokenizer(study: Study) -> PreTrainedTokenizerBase:
     return tok
 
 
-def _mark_words(tok: PreTrainedTokenizerBase, untouched: PreTrainedTokenizerBase) -> str | None:
+def _mark_words(
+    tok: transformers.PreTrainedTokenizerBase, untouched: transformers.PreTrainedTokenizerBase
+) -> str | None:
     """Give each word of a list the space that precedes it in running text, where that is needed, in the way that has
     the words cut as the ``untouched`` tokenizer cuts them there. Returns a word for which no way does."""
     backend, words = tok.backend_tokenizer, _words_of(untouched)
-    if isinstance(backend.pre_tokenizer, ByteLevel):  # a generic class ignores the option
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):  # a generic class ignores the option
         backend.pre_tokenizer.add_prefix_space = True
     unlike, space = unlike_running_text(tok, untouched, words), normalizers.Prepend(" ")
     own = [backend.normalizer] if backend.normalizer else []
     for steps, spaced in (([space, *own], False), ([*own, space], False), (own, True)):
         if unlike:
             backend.normalizer = normalizers.Sequence(steps)
-            setattr(tok, SPACED, spaced)
+            tok.words_begin_with_a_space = spaced
             unlike = unlike_running_text(tok, untouched, words)
     return unlike
 
 
-SPACED = "words_begin_with_a_space"
-"""The attribute of a tokenizer whose words are given to it with the space before them."""
-
-
-def cut(tok: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], **options: object) -> list[Encoding]:
-    """Each sentence, given as words, cut into sub-words."""
-    space = " " if getattr(tok, SPACED, False) else ""
-    block = [[space + word for word in words] for words in sentences]
-    return tok(block, is_split_into_words=True, truncation=False, verbose=False, **options).encodings or []
+def cut(
+    tok: transformers.PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], **options: object
+) -> list[Encoding]:
+    """Each sentence, given as words, cut into sub-words; the words get the space that ``_mark_words`` asks for."""
+    space = " " if getattr(tok, "words_begin_with_a_space", False) else ""
+    words = [[space + word for word in sentence] for sentence in sentences]
+    return tok(words, is_split_into_words=True, truncation=False, verbose=False, **options).encodings or []
 
 
 def unlike_running_text(
-    tok: PreTrainedTokenizerBase, untouched: PreTrainedTokenizerBase, words: Sequence[str]
+    tok: transformers.PreTrainedTokenizerBase, untouched: transformers.PreTrainedTokenizerBase, words: Sequence[str]
 ) -> str | None:
     """The first of ``words``, after the first one, that is cut otherwise as one of a list than the ``untouched``
     tokenizer cuts it in running text."""
     encoded = cut(tok, [words], add_special_tokens=False)[0]
     running = untouched(" ".join(words), add_special_tokens=False, verbose=False, return_offsets_mapping=True)
-    begins = len(words[0])  # how a text begins may differ
-    in_text = [i for i, (_, end) in zip(running["input_ids"], running["offset_mapping"], strict=True) if end > begins]
+    pieces = zip(running["input_ids"], running["offset_mapping"], strict=True)
+    in_text = [i for i, (_, end) in pieces if end > len(words[0])]  # how a text begins may differ
     in_list = [(i, w) for i, w in zip(encoded.ids, encoded.word_ids, strict=True) if w]
-    differs = (words[w] for (i, w), other in zip(in_list, in_text, strict=False) if i != other)
-    return next(differs, None if len(in_list) == len(in_text) else words[-1])
-
-
-def _words_of(tok: PreTrainedTokenizerBase) -> list[str]:
-    """Some words to try a tokenizer on: English ones, figures, marks, and words of its own vocabulary."""
-    vocabulary = (
-        tok.convert_tokens_to_string([t]).strip() for _, t in sorted((i, t) for t, i in tok.get_vocab().items())
+    return next(
+        (words[w] for (i, w), other in zip(in_list, in_text, strict=False) if i != other),
+        None if len(in_list) == len(in_text) else words[-1],
     )
+
+
+def _words_of(tok: transformers.PreTrainedTokenizerBase) -> list[str]:
+    """Some words to try a tokenizer on: English ones, figures, marks, and words of its own vocabulary."""
+    by_number = sorted(tok.get_vocab().items(), key=lambda item: item[1])
+    vocabulary = (tok.convert_tokens_to_string([token]).strip() for token, _ in by_number)
     own = [w for w in vocabulary if len(w) > 2 and w.isalpha()]
     added = [str(t) for t in tok.added_tokens_decoder.values() if not t.special and str(t).split() == [str(t)]]
-    english = "the green tree sleeps under 24 birds ; is it so , at 3.50 % ? 12345".split()
-    return [*english, *added[:40], *own[:: max(1, len(own) // 40)]]
+    return [
+        *"the green tree sleeps under 24 birds ; is it so , at 3.50 % ? 12345".split(),
+        *added[:40],
+        *own[:: max(1, len(own) // 40)],
+    ]
 
 
 def _without_tokenizer(folder: Path) -> str | None:
     """Why there is no fast tokenizer in a folder, if the lack of a file is the reason."""
-    if not folder.is_dir() or (folder / "tokenizer.json").exists():
-        return None
-    models = [
-        n for n in ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json") if (folder / n).exists()
-    ]
-    if not models and (folder / "vocab.txt").exists():
+    files = {path.name for path in folder.glob("*")}
+    models = [n for n in ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json") if n in files]
+    if not folder.is_dir() or "tokenizer.json" in files or (not models and "vocab.txt" in files):
         return None
     there = f"only {models[0]}" if models else "nor a vocabulary"
     return (
@@ -167,131 +176,125 @@ def _without_tokenizer(folder: Path) -> str | None:
     )
 
 
-def configuration(study: Study) -> PretrainedConfig:
+def configuration(study: params.Study) -> transformers.PretrainedConfig:
     """``config.json`` of the study's encoder, without what an earlier use left in it: kind of problem, outputs that
     are not asked for, caches of a generation, a way to compute attention that is not here.
 
     Raises EncoderError for what is no encoder.
     """
     checkpoint = locate(study)
-    config = _load("AutoConfig", checkpoint, study)
-    kind, layered = config.model_type, hasattr(config, "num_hidden_layers") and hasattr(config, "hidden_size")
-    faults = {
-        f"is an encoder-decoder ({kind}): only encoders can be studied": getattr(config, "is_encoder_decoder", False),
-        f"is no encoder of text: {kind} has no layers of one width": not layered,
-        "is quantised: its weights are not those that were trained. Use the full ones":
+    config = _load(transformers.AutoConfig, checkpoint, study)
+    _refuse({
+        f"{checkpoint} is an encoder-decoder ({config.model_type}): only encoders can be studied":
+            getattr(config, "is_encoder_decoder", False),
+        f"{checkpoint} is no encoder of text: {config.model_type} has no layers of one width":
+            not (hasattr(config, "num_hidden_layers") and hasattr(config, "hidden_size")),
+        f"{checkpoint} is quantised: its weights are not those that were trained. Use the full ones":
             getattr(config, "quantization_config", None),
-        "holds an adapter, which would not be applied: merge it into the weights first":
+        f"{checkpoint} holds an adapter, which would not be applied: merge it into the weights first":
             Path(checkpoint, "adapter_config.json").exists(),
+    })  # fmt: skip
+    plain = {
+        "output_hidden_states": False, "output_attentions": False, "use_cache": False, "use_mems_eval": False,
+        "problem_type": None, "chunk_size_feed_forward": 0, "return_dict": True,
     }  # fmt: skip
-    if fault := next((fault for fault, holds in faults.items() if holds), None):
-        raise EncoderError(f"{checkpoint} {fault}")
-    plain = {"output_hidden_states": False, "output_attentions": False, "use_cache": False, "problem_type": None}
-    plain |= {"chunk_size_feed_forward": 0, "return_dict": True}
-    for name in (name for name in plain if hasattr(config, name)):
-        setattr(config, name, plain[name])
+    config.update({name: value for name, value in plain.items() if hasattr(config, name)})
     if config._attn_implementation not in ("eager", "sdpa"):
         config._attn_implementation = None
     return config
 
 
-def architecture(study: Study) -> str:
+def architecture(study: params.Study) -> str:
     """The ``model_type`` of the study's encoder: ``bert``, ``roberta``, ``xlnet``, …"""
     return configuration(study).model_type
 
 
-def shape(study: Study) -> tuple[int, int]:
+def shape(study: params.Study) -> tuple[int, int]:
     """Layers (the embedding output counts as one) and width of the study's encoder, without loading its weights."""
     config = configuration(study)
     return config.num_hidden_layers + 1, config.hidden_size
 
 
-def pretrained(study: Study) -> PreTrainedModel:
+def pretrained(study: params.Study) -> transformers.PreTrainedModel:
     """The encoder as it was released, without a head, in float32 (``bare``)."""
     return bare(study)[0]
 
 
-def bare(study: Study) -> tuple[PreTrainedModel, set[str]]:
+def bare(study: params.Study) -> tuple[transformers.PreTrainedModel, set[str]]:
     """The encoder as it was released, in float32, and the names of its weights that the checkpoint lacks: those of a
-    pooler, which only heads read, at most.
-
-    Raises
-    ------
-    EncoderError : a weight of the encoder is not in the file, has another shape, or is not of this architecture.
-    """
-    checkpoint = locate(study)
-    model, report = _load(
-        "AutoModel", checkpoint, study, config=configuration(study), dtype=torch.float32, output_loading_info=True,
-        ignore_mismatched_sizes=True, **safe_weights(study),
-    )  # fmt: skip
-    _all_there(checkpoint, model, report)
-    absent = report["missing_keys"]
-    if bad := [n for n, w in model.named_parameters() if n not in absent and not bool(torch.isfinite(w).all())]:
-        raise EncoderError(f"the weights of {checkpoint} are damaged: not all are finite numbers in {_some(bad)}")
-    return model.eval(), absent
+    pooler, which only heads read, at most. Raises EncoderError as ``_weights`` does."""
+    return _weights(locate(study), study, config=configuration(study), **safe_weights(study))
 
 
-def randomised(study: Study) -> PreTrainedModel:
+def randomised(study: params.Study) -> transformers.PreTrainedModel:
     """The same architecture with fresh weights, drawn by the study's seed: what probes read without any training."""
-    config = configuration(study)
     torch.manual_seed(study.seed)
-    return _auto("AutoModel").from_config(config, dtype=torch.float32).eval()
+    return transformers.AutoModel.from_config(configuration(study), dtype=torch.float32).eval()
 
 
-def finetuned(folder: Path) -> PreTrainedModel:
+def finetuned(folder: Path) -> transformers.PreTrainedModel:
     """The encoder inside a fine-tuned model of ours, without its head. Raises EncoderError as ``bare`` does."""
-    model, report = _auto("AutoModel").from_pretrained(
-        folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
-    )
-    _all_there(str(folder), model, report)
-    return model.eval()
+    return _weights(str(folder), None, use_safetensors=True, local_files_only=True)[0]
 
 
-def classifier(study: Study, labels: Sequence[str]) -> PreTrainedModel:
+def classifier(study: params.Study, labels: Sequence[str]) -> transformers.PreTrainedModel:
     """The encoder as it was released under a new head, its weights drawn by PyTorch's generator as it stands.
 
     ``labels`` : the class names; none for a regression. A head in the checkpoint is not used.
 
     Raises EncoderError as ``bare`` and ``head`` do.
     """
-    kind, state = head(study), torch.get_rng_state()
-    encoder, absent = bare(study)
+    with torch.random.fork_rng(devices=[]):
+        encoder, absent = bare(study)
     names = dict(enumerate(labels or ["score"]))
     config = configuration(study)
     config.id2label, config.label2id = names, {n: i for i, n in names.items()}
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer(study).pad_token_id
     weights = {name: weight for name, weight in encoder.state_dict().items() if name not in absent}
-    torch.set_rng_state(state)
-    model, report = kind.from_pretrained(
+    model, report = head(study).from_pretrained(
         None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
     )
-    inside = f"{model.base_model_prefix}."
     if lost := [
-        name for name in report["missing_keys"]
-        if name.startswith(inside) and name.removeprefix(inside) not in absent and not POOLER.search(name)
+        key for key in report["missing_keys"]
+        if key.startswith(f"{model.base_model_prefix}.") and not POOLER.search(key)
     ]:  # fmt: skip
         raise EncoderError(f"{config.model_type} under a head lacks weights that the encoder has: {_some(lost)}")
     return model
 
 
-def head(study: Study) -> type[PreTrainedModel]:
+def head(study: params.Study) -> type[transformers.PreTrainedModel]:
     """The class of the study's encoder under a head for sentences. Raises EncoderError if it cannot be fine-tuned."""
-    config, heads = configuration(study), _auto("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING")
-    if type(config) not in heads:
-        raise EncoderError(f"{locate(study)}: transformers has no head for tasks on top of {config.model_type}")
-    if tokenizer(study).pad_token_id is None:
-        raise EncoderError(f"{locate(study)}: the tokenizer has no special token to pad with (pad_token)")
+    config, heads = configuration(study), transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    _refuse({
+        f"{locate(study)}: transformers has no head for tasks on top of {config.model_type}":
+            type(config) not in heads,
+        f"{locate(study)}: the tokenizer has no special token to pad with (pad_token)":
+            tokenizer(study).pad_token_id is None,
+    })  # fmt: skip
     return heads[type(config)]
 
 
-def _all_there(checkpoint: str, model: PreTrainedModel, report: dict[str, Collection]) -> None:
-    """Raise EncoderError unless the weights in the file are those that the architecture asks for."""
+def _weights(
+    checkpoint: str, study: params.Study | None, **options: object
+) -> tuple[transformers.PreTrainedModel, set[str]]:
+    """The encoder in a checkpoint, in float32, and the names of its weights that the checkpoint lacks.
+
+    Raises
+    ------
+    EncoderError : a weight of the encoder is not in the file, has another shape, is not of this architecture, or holds
+        what is not a number.
+    """
+    model, report = _load(
+        transformers.AutoModel, checkpoint, study, dtype=torch.float32, output_loading_info=True,
+        ignore_mismatched_sizes=True, **options,
+    )  # fmt: skip
+    absent = report["missing_keys"]
     inside = {name.partition(".")[0] for name, _ in (*model.named_parameters(), *model.named_buffers())}
     buffers = {name for name, _ in model.named_buffers()}
     own = {key: key.removeprefix(f"{model.base_model_prefix}.") for key in report["unexpected_keys"]}
     problems = {
-        "not in the file, which would be random": [key for key in report["missing_keys"] if not POOLER.search(key)],
+        "not in the file, which would be random": [key for key in absent if not POOLER.search(key)],
         "in the file for which it has no place": [
             key for key, name in own.items()
             if name.partition(".")[0] in inside and name not in buffers and not OF_NO_USE.search(name)
@@ -304,6 +307,9 @@ def _all_there(checkpoint: str, model: PreTrainedModel, report: dict[str, Collec
             f"({model.config.model_type}): {message}. Get config.json and weights of one and the same model, with the "
             "names that transformers gives (model.save_pretrained)"
         )
+    if bad := [n for n, w in model.named_parameters() if n not in absent and not bool(torch.isfinite(w).all())]:
+        raise EncoderError(f"the weights of {checkpoint} are damaged: not all are finite numbers in {_some(bad)}")
+    return model.eval(), absent
 
 
 OF_NO_USE = re.compile(r"(^|\.)(pooler(\..*)?|masked_bias|attn\.bias|attention\.bias|position_ids|inv_freq)$")
@@ -314,11 +320,10 @@ POOLER = re.compile(r"(^|\.)pooler(\.|$)")
 
 
 def _some(names: Collection[str]) -> str:
-    first = sorted(names)[:3]
-    return ", ".join(first) + (", …" if len(names) > len(first) else "")
+    return ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
 
 
-def check(study: Study) -> None:
+def check(study: params.Study) -> None:
     """Whether the study's encoder can be probed: weights, tokenizer and one forward pass of the longest input.
 
     Raises
@@ -330,18 +335,16 @@ def check(study: Study) -> None:
         rows = len(model.get_input_embeddings().weight)
     except NotImplementedError as error:
         raise EncoderError(f"{checkpoint}: {model.config.model_type} has no embeddings of sub-words") from error
-    last = max(tok.get_vocab().items(), key=lambda item: item[1])
-    if last[1] >= rows:
-        raise EncoderError(
-            f"{checkpoint}: the tokenizer knows the token {last[0]!r} (number {last[1]}), but the encoder has "
-            f"embeddings for {rows} tokens only. Use the tokenizer that the encoder was trained with"
-        )
-    counted = _counted_from(model)
-    if counted not in (None, tok.pad_token_id):
-        raise EncoderError(
-            f"{checkpoint}: the encoder counts positions from its padding token {counted} on, but the tokenizer pads "
-            f"with {tok.pad_token_id} ({tok.pad_token}). Make pad_token_id in config.json and the tokenizer agree"
-        )
+    token, number = max(tok.get_vocab().items(), key=lambda item: item[1])
+    padding = _counted_from(model)
+    _refuse({
+        f"{checkpoint}: the tokenizer knows the token {token!r} (number {number}), but the encoder has embeddings for "
+        f"{rows} tokens only. Use the tokenizer that the encoder was trained with":
+            number >= rows,
+        f"{checkpoint}: the encoder counts positions from its padding token {padding} on, but the tokenizer pads with "
+        f"{tok.pad_token_id} ({tok.pad_token}). Make pad_token_id in config.json and the tokenizer agree":
+            padding not in (-1, tok.pad_token_id),
+    })  # fmt: skip
     if tok.pad_token in (tok.eos_token, tok.sep_token, tok.unk_token, tok.bos_token):
         print(f"{checkpoint} has no padding token: {tok.pad_token} stands for it (padding is masked)")
     longest = max_length(study, tok, model)
@@ -354,7 +357,8 @@ def check(study: Study) -> None:
             raise EncoderError(f"{checkpoint}, an input of {length} sub-words: {error}; {hint}") from error
 
 
-def layers_of(model: PreTrainedModel, ids: Sequence[int]) -> tuple[int, int]:
+@torch.inference_mode()
+def layers_of(model: transformers.PreTrainedModel, ids: Sequence[int]) -> tuple[int, int]:
     """Layers (the embedding output counts as one) and width, as the model gives them for an input [sub-words].
 
     Raises
@@ -364,20 +368,19 @@ def layers_of(model: PreTrainedModel, ids: Sequence[int]) -> tuple[int, int]:
     kind, least = model.config.model_type, model.config.num_hidden_layers + 1
     batch = torch.tensor([ids], device=model.device)
     try:
-        with torch.inference_mode():
-            hidden = model(batch, attention_mask=torch.ones_like(batch), output_hidden_states=True).hidden_states or ()
+        hidden = model(batch, attention_mask=torch.ones_like(batch), output_hidden_states=True).hidden_states or ()
     except Exception as error:  # whatever an architecture raises
         raise EncoderError(f"{kind} fails: {_in_short(error)}") from error
-    if len(hidden) < least or len({h.shape for h in hidden}) != 1 or hidden[0].shape[:2] != batch.shape:
-        raise EncoderError(
-            f"{kind} does not give {least} layers of one vector per sub-word, so they cannot be compared"
-        )
-    if not all(bool(torch.isfinite(h).all()) for h in hidden):
-        raise EncoderError(f"{kind} gives values that are not numbers, as damaged weights do")
+    _refuse({
+        f"{kind} does not give {least} layers of one vector per sub-word, so they cannot be compared":
+            len(hidden) < least or len({h.shape for h in hidden}) != 1 or hidden[0].shape[:2] != batch.shape,
+        f"{kind} gives values that are not numbers, as damaged weights do":
+            not all(bool(torch.isfinite(h).all()) for h in hidden),
+    })  # fmt: skip
     return len(hidden), hidden[0].shape[2]
 
 
-def safe_weights(study: Study) -> dict[str, bool]:
+def safe_weights(study: params.Study) -> dict[str, bool]:
     """Loading options that refuse pickled weights, unless the file has the digest that the study pins.
 
     Raises EncoderError for a folder whose weights are not safetensors.
@@ -386,53 +389,36 @@ def safe_weights(study: Study) -> dict[str, bool]:
     if not folder.is_dir() or [*folder.glob("*.safetensors")]:
         return {"use_safetensors": True}
     pinned, file = study.encoder.weights_sha256, folder / "pytorch_model.bin"
-    if not file.exists():
-        raise EncoderError(f"{folder} holds no weights (*.safetensors)")
-    if not pinned:
-        raise EncoderError(
-            f"{folder} is not safetensors: its weights would be unpickled, which can run code. Convert them "
-            "(model.save_pretrained), or pin encoder.weights_sha256 to load exactly that file, weights only"
-        )
+    _refuse({
+        f"{folder} holds no weights (*.safetensors)": not file.exists(),
+        f"{folder} is not safetensors: its weights would be unpickled, which can run code. Convert them "
+        "(model.save_pretrained), or pin encoder.weights_sha256 to load exactly that file, weights only": not pinned,
+    })  # fmt: skip
     sources.verify(file, pinned, "Get the pinned file, or correct encoder.weights_sha256 if this one is meant")
     return {"use_safetensors": False, "weights_only": True}
 
 
-def max_length(study: Study, tok: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+def max_length(
+    study: params.Study, tok: transformers.PreTrainedTokenizerBase, model: transformers.PreTrainedModel
+) -> int:
     """Longest input in sub-words, special tokens included."""
+    limits = [study.encoder.max_subwords or 512, tok.model_max_length]
     positions = getattr(model.config, "max_position_embeddings", None) or -1
-    if positions < 1:  # relative positions (XLNet says -1): any length
-        positions = 10**9
-    elif (padding := _counted_from(model)) is not None:
-        positions -= padding + 1
-    return min(study.encoder.max_subwords or 512, positions, tok.model_max_length)
+    if positions > 0:  # relative positions (XLNet says -1) allow any length
+        limits.append(positions - 1 - _counted_from(model))
+    return min(limits)
 
 
-def _counted_from(model: PreTrainedModel) -> int | None:
-    """The row of the table of positions that stands for padding, where positions are counted from it on."""
+def _counted_from(model: transformers.PreTrainedModel) -> int:
+    """The row of the table of positions that stands for padding, where positions are counted from it on; else -1."""
     tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
-    return next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), None)
+    return next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), -1)
 
 
-def quiet() -> None:
-    """Switch off the bars and remarks of ``transformers``; what takes time shows a bar of ours."""
-    import transformers  # here and in _auto: half a second, two for the models, that only loading one needs
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-
-
-def _auto(kind: str):
-    """A class of ``transformers``."""
-    import transformers
-
-    quiet()
-    return getattr(transformers, kind)
-
-
-def _load(kind: str, checkpoint: str, study: Study, **options: object):
-    revision = None if os.path.isdir(checkpoint) else study.encoder.revision
+def _load(kind: type, checkpoint: str, study: params.Study | None, **options: object):
+    revision = None if Path(checkpoint).is_dir() else study.encoder.revision
     try:
-        return _auto(kind).from_pretrained(checkpoint, revision=revision, trust_remote_code=False, **options)
+        return kind.from_pretrained(checkpoint, revision=revision, trust_remote_code=False, **options)
     except Exception as error:  # damaged files raise some ten kinds
         raise EncoderError(
             f"the encoder '{checkpoint}' cannot be loaded: {_in_short(error)}\n"
@@ -442,5 +428,4 @@ def _load(kind: str, checkpoint: str, study: Study, **options: object):
 
 
 def _in_short(error: Exception) -> str:
-    """The kind of an error and what it says, on one line, cut where it is long."""
     return f"{type(error).__name__}: {textwrap.shorten(str(error), 300, placeholder=' …') or '-'}"

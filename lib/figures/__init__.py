@@ -9,24 +9,4 @@ from lib.figures.lessons import (
     vector_lengths,
     words_and_control,
 )
-from lib.figures.style import (
-    BASELINE,
-    COLOURS,
-    DIGITS,
-    HOLLOW,
-    PLAIN,
-    PRETRAINED,
-    RANDOM,
-    accuracy_panel,
-    colour,
-    encoder_look,
-    layers_axis,
-    line,
-    line_style,
-    lines,
-    named,
-    panels,
-    save,
-    save_table,
-    subject,
-)
+from lib.figures.style import save, save_table

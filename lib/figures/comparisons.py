@@ -1,6 +1,7 @@
 """Figures that compare encoders, each from a tidy table."""
 
 import math
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,8 +11,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import results
-from lib.figures import style
-from lib.figures.style import HOLLOW, PRETRAINED, colour, encoder_look, finish, lines, named, percent_axis, subject
+from lib.figures.style import (
+    HOLLOW,
+    PRETRAINED,
+    accuracy_panel,
+    colour,
+    encoder_look,
+    finish,
+    layers_axis,
+    line,
+    line_style,
+    lines,
+    named,
+    panels,
+    percent_axis,
+    subject,
+)
 from lib.results.claims import CENTRE_OF_GRAVITY, MIN_EFFECT
 from lib.results.summary import VARIANT, pick
 
@@ -43,9 +58,9 @@ def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
     """
     identifying = [*results.CELL, "ranking", "test", "split"]
     keys = [column for column in identifying if column in table and column not in ("variant", "seed")]
+    runs = table.groupby(keys, dropna=False, observed=True)
     means = {column: (column, "mean") for column in (value, "low", "high") if column in table}
-    over_seeds = {"min": (value, "min"), "max": (value, "max"), "seeds": (value, "size")}
-    return labelled(table.groupby(keys, dropna=False, observed=True).agg(**means, **over_seeds).reset_index())
+    return labelled(runs.agg(**means, min=(value, "min"), max=(value, "max"), seeds=(value, "size")).reset_index())
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
@@ -67,16 +82,11 @@ def encoders_side_by_side(
     levels = _shaded(seed_mean(pick(drawn, property=name, word_group=word_group), "accuracy"))
     changes = seed_mean(pick(drop, property=name, word_group=word_group), "drop") if drop is not None else levels[:0]
     changes = changes[changes["study"].isin(list(titles))]
-    figure, axes = _grid(2 if len(changes) else 1, len(titles))
-    for ax, (study, title) in zip(axes[0], titles.items(), strict=True):
-        style.accuracy_panel(ax, pick(levels, study=study), "label")
-        ax.set_title(title)
-    axes[0, 0].set_ylabel(f"accuracy,\n{word_group} words")
-    for row in axes[1:]:
-        for ax, above, study in zip(row, axes[0], titles, strict=True):
+    figure, axes = _grid(titles, [f"accuracy,\n{word_group} words", *([POINTS] if len(changes) else [])])
+    for study, (top, *below) in zip(titles, axes.T, strict=True):
+        accuracy_panel(top, pick(levels, study=study), "label")
+        for ax in below:
             _change_panel(ax, pick(changes, study=study))
-            above.set_xlabel("")
-        row[0].set_ylabel(POINTS)
     return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True))
 
 
@@ -84,10 +94,9 @@ def _change_panel(ax: Axes, changes: pd.DataFrame) -> None:
     """Accuracy after minus before fine-tuning of one encoder; of several seeds the range, and intervals over texts."""
     ax.axhline(0, color=PRETRAINED, lw=1)
     for label, rows in lines(_shaded(changes), "label").items():
-        style.line(ax, rows.assign(change=-rows["drop"], low=-rows["high"], high=-rows["low"]), "change", label)
+        line(ax, rows.assign(change=-rows["drop"], low=-rows["high"], high=-rows["low"]), "change", label)
     for rows in lines(changes[changes["seeds"] > 1], "label").values():
         ax.vlines(rows["layer"], -100 * rows["high"], -100 * rows["low"], color=colour(subject(rows)), lw=1.2)
-    style.layers_axis(ax)
     if changes.empty:
         ax.text(0.5, 0.7, "not fine-tuned", ha="center", transform=ax.transAxes)
 
@@ -122,8 +131,10 @@ def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, word_gro
 
 def _heatmap(ax: Axes, change: pd.DataFrame, certain: pd.DataFrame, most: float) -> None:
     """Points as numbers on colours from ``-most`` to ``most``; bold where ``certain``, white where the cell is dark."""
-    look = {"cmap": "RdBu", "vmin": -most, "vmax": most, "linewidths": 1, "cbar": False, "fmt": ""}
-    sns.heatmap(change, annot=change.map(_signed), xticklabels=True, yticklabels=True, ax=ax, **look)
+    sns.heatmap(
+        change, annot=change.map(_signed), fmt="", cmap="RdBu", vmin=-most, vmax=most, linewidths=1, cbar=False,
+        xticklabels=True, yticklabels=True, ax=ax,
+    )  # fmt: skip
     ax.tick_params(length=0, grid_alpha=0, labelrotation=0)
     shown = change.notna().to_numpy()
     shades = ax.collections[0].get_facecolors()[shown.ravel()]
@@ -137,25 +148,23 @@ def top_neurons(neuron_layers: pd.DataFrame, titles: dict[str, str], name: str, 
 
     ``neuron_layers`` : as ``results.neuron_layers`` gives it, of all studies in ``titles``. ``name`` : the property.
     """
-    figure, axes = _grid(2, len(titles), heights=(3, 1))
+    figure, axes = _grid(titles, ["share of the\ntop neurons", "mean\nlayer"], height=5.2, height_ratios=(3, 1))
     per_layer = _shares(pick(neuron_layers, property=name, ranking=ranking))
     shares = _shaded(seed_mean(per_layer, "share"))
     centres = results.centres_of_gravity(per_layer, "neurons", ["study", *VARIANT]).reset_index()
     order = list(lines(shares, "label"))
-    for (top, bottom), (study, title) in zip(axes.T, titles.items(), strict=True):
+    for study, (top, bottom) in zip(titles, axes.T, strict=True):
         for label, rows in lines(pick(shares, study=study), "label").items():
-            style.line(top, rows, "share", label)
+            line(top, rows, "share", label)
             means = pick(centres, study=study, condition=rows["condition"].iloc[0])["centre"]
             height, shade = order.index(label), colour(subject(rows))
             bottom.scatter(means, [height] * len(means), s=9 if len(means) > 1 else 0, color=shade, alpha=0.6, lw=0)
-            bottom.plot(means.mean(), height, **style.line_style(rows) | {"marker": "^", "markersize": 7})
+            bottom.plot(means.mean(), height, **line_style(rows) | {"marker": "^", "markersize": 7})
             if subject(rows) == "pretrained":
                 bottom.axvline(means.mean(), color=shade, lw=1)
-        top.set_title(title)
-        style.layers_axis(bottom)
-    percent_axis(axes[0, 0], "share of the\ntop neurons")
+    percent_axis(axes[0, 0])
     axes[0, 0].set_ylim(0, None)
-    axes[1, 0].set(ylabel="mean\nlayer", yticks=[], ylim=(len(order) - 0.3, -0.7))
+    axes[1, 0].set(yticks=[], ylim=(len(order) - 0.3, -0.7))
     return finish(figure, f"Where the top neurons lie: {_property(neuron_layers, name)}", _caption(shares, texts=False))
 
 
@@ -186,10 +195,13 @@ def gravity_shifts(judged: pd.DataFrame, name: str) -> Figure:
     for edge in range(1, len(tasks)):
         ax.axhline(edge - 0.5, color="#cccccc", lw=1)
     ax.grid(False, axis="y")
-    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=tasks)
-    ax.set_xlabel("shift of the centre of gravity, layers (← towards lower layers)")
-    caption = "Bars: 95 % interval over texts. Small dots: single seeds."
-    return finish(figure, "Does fine-tuning move the knowledge to lower layers?", caption)
+    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=tasks,
+           xlabel="shift of the centre of gravity, layers (← towards lower layers)")  # fmt: skip
+    return finish(
+        figure,
+        "Does fine-tuning move the knowledge to lower layers?",
+        "Bars: 95 % interval over texts. Small dots: single seeds.",
+    )
 
 
 def raw_and_standardised(
@@ -205,26 +217,27 @@ def raw_and_standardised(
     ``neuron_layers``, ``accuracy`` : as ``results`` gives them, of both studies. ``titles`` : study with standardised
     neurons → title of its panels. ``raw`` : the same study → the study with raw neurons.
     """
-    figure, axes = _grid(2, len(titles))
+    figure, axes = _grid(titles, ["accuracy, all words", "share of the\ntop neurons"])
     levels = pick(accuracy, property=name, variant="pretrained", target="real", word_group="all")
     shares = _shares(pick(neuron_layers, property=name, ranking=ranking, variant="pretrained"))
-    for (top, bottom), (standardised, title) in zip(axes.T, titles.items(), strict=True):
+    for standardised, (top, bottom) in zip(titles, axes.T, strict=True):
         for label, study, look in (
             ("standardised neurons", standardised, {}),
             ("raw neurons", raw[standardised], HOLLOW),
         ):
             rows = pick(shares, study=study)
-            style.line(top, pick(levels, study=study), "accuracy", label, **look)
-            style.line(bottom, rows, "share", label, **look)
+            line(top, pick(levels, study=study), "accuracy", label, **look)
+            line(bottom, rows, "share", label, **look)
             centre = results.centres_of_gravity(rows, "neurons")
             bottom.plot(centre, [0], "k^", markersize=9, clip_on=False, zorder=5, **look)
-        top.set_title(title)
-        style.layers_axis(bottom)
-    percent_axis(axes[0, 0], "accuracy, all words")
-    percent_axis(axes[1, 0], "share of the\ntop neurons")
+    for ax in axes[:, 0]:
+        percent_axis(ax)
     axes[1, 0].set_ylim(0, None)
-    caption = "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer."
-    return finish(figure, f"Raw and standardised neurons: {_property(accuracy, name)}", caption)
+    return finish(
+        figure,
+        f"Raw and standardised neurons: {_property(accuracy, name)}",
+        "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer.",
+    )
 
 
 def pretraining(curves: pd.DataFrame) -> Figure:
@@ -234,18 +247,20 @@ def pretraining(curves: pd.DataFrame) -> Figure:
     in nats), entropy (of the encoder's single pieces, in nats: a constant). Encoders cut words into different pieces,
     so a line compares with its own dotted line only.
     """
-    figure, (ax,) = style.panels(1, 7.6, 4.8)
+    figure, ax = plt.subplots(figsize=(7.6, 4.8))
     for (encoder, architecture), curve in curves.groupby(["encoder", "architecture"], sort=False):
         shade, marker = encoder_look(architecture, encoder)
         curve = curve.sort_values("pieces")
-        every = math.ceil(len(curve) / 12)
-        ax.plot(curve["pieces"] / 1e6, curve["held_out"], color=shade, marker=marker, markevery=every, lw=2,
-                label=named(encoder))  # fmt: skip
+        look = {"color": shade, "marker": marker, "markevery": math.ceil(len(curve) / 12), "lw": 2}
+        ax.plot(curve["pieces"] / 1e6, curve["held_out"], label=named(encoder), **look)
         ax.axhline(curve["entropy"].iloc[0], color=shade, lw=2, linestyle=":")
     ax.plot([], [], ":", color="#555555", lw=2, label="guessing by frequency")
     ax.set(xlabel="millions of pieces read", ylabel="held-out loss, nats per piece", ylim=(0, None))
-    caption = "Pieces differ between encoders: compare a line with its own dotted line only."
-    return finish(figure, "Pre-training of the encoders", caption)
+    return finish(
+        figure,
+        "Pre-training of the encoders",
+        "Pieces differ between encoders: compare a line with its own dotted line only.",
+    )
 
 
 def _property(table: pd.DataFrame, name: str) -> str:
@@ -280,7 +295,10 @@ def _caption(means: pd.DataFrame, texts: bool) -> str:
     return f"Lines: mean of {many if few == many else f'{few}–{many}'} seeds; shades: lowest to highest. {rest}."
 
 
-def _grid(rows: int, columns: int, heights: tuple[float, ...] | None = None) -> tuple[Figure, np.ndarray]:
-    """Panels of which each row shares its y axis, each column its x axis."""
-    size = (max(6.4, 3.6 * columns), 1 + 2.6 * rows if heights is None else 5.2)
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, sharex="col", sharey="row", height_ratios=heights)
+def _grid(titles: dict[str, str], ylabels: list[str], **layout: Any) -> tuple[Figure, np.ndarray]:
+    """``panels``, one column per study, with layers along the x axis; each row shares its y axis."""
+    width = max(6.4 / len(titles), 3.6)
+    figure, axes = panels(titles.values(), ylabels, width, sharex="col", sharey="row", **layout)
+    for ax in axes[-1]:
+        layers_axis(ax)
+    return figure, axes

@@ -38,9 +38,7 @@ def write(notebook: str | Path, page: str | Path) -> None:
     if not any(kind.startswith("image/") for kind in kinds):
         raise ValueError(f"{notebook}: no figure is in it; unset MPLBACKEND, if it is set, and execute it again")
     html, _ = exporter.from_notebook_node(book)
-    html = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", html)
-    html = re.sub(r"<script[^>]*>.*?</script>", "", html, flags=re.S)
-    html = html.replace("</head>", CSS + "</head>", 1)
+    html = re.sub(r"<script[^>]*>.*?</script>", "", html, flags=re.S).replace("</head>", CSS + "</head>", 1)
     if loaded := re.search(r"""(?:src=|<link[^>]*href=|@import|url\()\s*["']?(https?:)?//[^"')\s]+""", html):
         raise ValueError(f"{page}: the page would load {loaded.group()}")
     with disk.atomic_write(Path(page)) as part:
@@ -73,7 +71,6 @@ def print_summary(wanted: list[Run], scale: str) -> None:
     folder = results.figures_folder(scale)
     print(f"\nin per cent (but for layers); silver properties are in {os.path.relpath(folder)}/summary.csv")
     print(headline(results.from_csv(folder / "summary.csv")))
-    judged = results.from_csv(folder / "claims.csv")
     print("\nthe claims, judged by rule: verdicts per encoder (each comparison is in claims.csv)")
-    print(claims.overview(judged).to_string(index=False))
+    print(claims.overview(results.from_csv(folder / "claims.csv")).to_string(index=False))
     print(f"\nfigures and their tables: {os.path.relpath(folder)}/")

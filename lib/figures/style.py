@@ -4,16 +4,16 @@ import itertools
 import math
 import textwrap
 import zlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -30,8 +30,6 @@ MARKERS = "osD^vP*Xhd"
 RANDOM, PRETRAINED, PLAIN, BASELINE = "#8a8a8a", "#000000", "#4c72b0", "#b5473c"
 
 HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
-
-DIGITS = "%.4f"
 
 ENCODER_LOOKS = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert": ("#5e2ca5", "o")}
 """``model_type`` of an encoder's config.json → its colour and marker."""
@@ -54,7 +52,7 @@ ASIAN = (
 
 plt.switch_backend(matplotlib.get_backend())  # before the style: a notebook's backend may bring the user's settings
 matplotlib.rcdefaults()  # nothing of a matplotlibrc is left: a figure is the same for everybody
-THEME = {
+sns.set_theme("notebook", "ticks", rc={
     "axes.grid": True,
     "grid.color": "#e6e6e6",
     "axes.spines.top": False,
@@ -65,17 +63,15 @@ THEME = {
     "pdf.fonttype": 42,
     "figure.constrained_layout.use": True,
     "font.family": ["DejaVu Sans", *(font for font in ASIAN if font in get_font_names())],
-    "text.parse_math": False,  # a name may hold $, _ and ^; formulas are marked (``powers_of_ten``)
-}
-sns.set_theme("notebook", "ticks", rc=THEME)
+    "text.parse_math": False,  # a name may hold $, _ and ^; formulas are marked (``accuracy_by_neurons``)
+})  # fmt: skip
 
 STYLE = {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
 
 
 def colour(name: str) -> str:
     """The colour of a task, the same everywhere; black for ``pretrained``, grey for ``random``."""
-    known = {"pretrained": PRETRAINED, "random": RANDOM}
-    return known.get(name) or COLOURS[_task_number(name) % len(COLOURS)]
+    return {"pretrained": PRETRAINED, "random": RANDOM}.get(name) or COLOURS[_task_number(name) % len(COLOURS)]
 
 
 def encoder_look(architecture: str, name: str) -> tuple[str, str]:
@@ -114,7 +110,6 @@ def _task_number(task: str) -> int:
 
 def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write a figure as PDF and PNG beside the CSV that it is drawn from."""
-    folder.mkdir(parents=True, exist_ok=True)
     for suffix in ("pdf", "png"):
         with disk.atomic_write(folder / f"{name}.{suffix}") as part, matplotlib.rc_context(STYLE):
             figure.savefig(part, format=suffix, metadata={"CreationDate": None} if suffix == "pdf" else None)
@@ -123,15 +118,24 @@ def save(figure: Figure, folder: Path, name: str, table: pd.DataFrame) -> None:
 
 def save_table(folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write a table as CSV, with four decimals."""
-    folder.mkdir(parents=True, exist_ok=True)
     with disk.atomic_write(folder / f"{name}.csv") as part:
-        table.to_csv(part, index=False, float_format=DIGITS)
+        table.to_csv(part, index=False, float_format="%.4f")
 
 
-def panels(count: int, width: float = 4.2, height: float = 3.6) -> tuple[Figure, np.ndarray]:
-    """A figure with ``count`` panels side by side, each of this width and height in inches."""
-    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False)
-    return figure, axes[0]
+def panels(
+    titles: Collection[str], ylabels: Sequence[str], width: float = 4.2, height: float | None = None, **layout: Any
+) -> tuple[Figure, np.ndarray]:
+    """Panels [ylabels, titles]: a column per title, a row per label of the y axis.
+
+    ``width`` of a panel, ``height`` of the figure: in inches. ``layout`` : as of ``plt.subplots``.
+    """
+    size = width * len(titles), height or 1 + 2.6 * len(ylabels)
+    figure, axes = plt.subplots(len(ylabels), len(titles), figsize=size, squeeze=False, **layout)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title)
+    for ax, label in zip(axes[:, 0], ylabels, strict=True):
+        ax.set_ylabel(label)
+    return figure, axes
 
 
 def line(ax: Axes, rows: pd.DataFrame, y: str, label: str, **look: str) -> None:
@@ -154,15 +158,14 @@ def layers_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def percent_axis(ax: Axes, label: str = "") -> None:
+def percent_axis(ax: Axes) -> None:
     """Per cent along the y axis."""
     ax.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    ax.set_ylabel(label or ax.get_ylabel())
 
 
 def finish(figure: Figure, title: str = "", caption: str = "") -> Figure:
     """Title above; below, a caption and one legend of all lines of all panels, in as few rows as the width allows."""
-    entries: dict[str, Artist] = {}
+    entries = {}
     for ax in figure.axes:
         entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     caption = textwrap.fill(caption, int(figure.get_figwidth() * 10.4))
@@ -184,8 +187,7 @@ def accuracy_panel(ax: Axes, table: pd.DataFrame, by: str = "variant") -> None:
         line(ax, rows, "accuracy", name)
     lookup, majority = pick(table, target="lookup")["accuracy"], pick(table, target="majority")["accuracy"]
     if len(lookup):
-        label = "most frequent tag of the word type"
-        ax.axhline(lookup.iloc[0] * 100, color=BASELINE, linestyle="--", lw=1.2, label=label)
+        ax.axhline(lookup.iloc[0] * 100, color=BASELINE, ls="--", lw=1.2, label="most frequent tag of the word type")
     if len(majority):
         value, (low, high) = majority.iloc[0] * 100, ax.get_ylim()
         if value > low - 10:
@@ -194,10 +196,3 @@ def accuracy_panel(ax: Axes, table: pd.DataFrame, by: str = "variant") -> None:
         ax.set_ylim(low - 0.06 * (high - low), high)  # a line far below is only named: differences stay visible
         ax.text(0.02, 0.02, f"majority tag: {value:.0f}%", color=BASELINE, transform=ax.transAxes, size=9)
     percent_axis(ax)
-    layers_axis(ax)
-
-
-def powers_of_ten(axis: Axis) -> None:
-    """Draw the numbers of a logarithmic axis as formulas, 10 to a power: names are drawn as they are."""
-    for tick in (*axis.get_major_ticks(20), *axis.get_minor_ticks(200)):  # more ticks than an axis of neurons has
-        tick.label1.set_parse_math(True)

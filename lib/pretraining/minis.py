@@ -4,11 +4,8 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import platform
-import re
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +23,6 @@ from lib.study import loading, params, runs
 from lib.study.params import Corpus, Study
 from lib.study.runs import Run
 from lib.study.variants import Variant
-
-TRAIN_WORDS = 40_000
-"""Training words of the probes that measure the encoders of ``models/``; the studies take fewer, to be quick."""
 
 MARKS = {"context": 8.0, "lookup": 8.0, "random": 10.0, "loss": 2.0}
 """What an encoder must reach to be worth a study of context: points of accuracy (``marks``), and nats of held-out loss
@@ -82,13 +76,12 @@ def pretrain(size: str = "full", overrides: dict[str, Any] | None = None, device
         device = "cuda" if torch.cuda.is_available() else "cpu"
     prose = registry_prose(common.text, common.sentences)
     state = {"settings": dataclasses.asdict(common), "text": {"sha256": prose.sha256, "counts": prose.counts}}
-    state = json.loads(json.dumps(state))
+    content = json.dumps(state, indent=1)
     with disk.lock(folder):
-        if disk.read_json(folder / "state.json") not in (None, state):
+        if disk.read_json(folder / "state.json") not in (None, json.loads(content)):
             raise params.ParameterError(f"{folder} holds a pre-training of other settings or text: move or delete it")
-        folder.mkdir(exist_ok=True)
         with disk.atomic_write(folder / "state.json") as part:
-            part.write_text(json.dumps(state, indent=1), encoding="utf-8")
+            part.write_text(content, encoding="utf-8")
         pretrain_all(prose, common, folder, device)
         tables = []
         for family in FAMILIES:
@@ -109,10 +102,10 @@ def make_and_compare(size: str, settings: dict[str, Any], device: str) -> None:
         print(f"{own.parent}: {'the same weights as' if same else 'other weights than'} models/{name}")
 
 
-def pretrain_all(prose: Prose, common: Settings, folder: Path, device: str = "cpu", jobs: int | None = None) -> None:
-    """Train the three encoders, ``jobs`` (the number of cores) at a time, one process with one thread each."""
+def pretrain_all(prose: Prose, common: Settings, folder: Path, device: str = "cpu") -> None:
+    """Train the three encoders, as many at a time as there are cores, one process with one thread each."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs or os.cpu_count() or 1, 3), context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, 3), context, initializer=_end_with_parent) as pool:
         longest_first = [dataclasses.replace(common, family=family) for family in ("xlnet", "bert", "roberta")]
         for result in [pool.submit(pretrain_one, prose, each, folder, device) for each in longest_first]:
             result.result()
@@ -122,9 +115,7 @@ def _end_with_parent() -> None:
     """End when the parent ends, however it ends: the run that resumes must be alone with the files."""
 
     def follow() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent
-        parent.join()
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
@@ -134,7 +125,6 @@ def pretrain_one(prose: Prose, settings: Settings, folder: Path, device: str = "
     """Train one encoder into ``<folder>/<family>-mini``, or go on training; returns the SHA-256 of its weights."""
     torch.set_num_threads(1)
     work = folder / settings.family
-    work.mkdir(parents=True, exist_ok=True)
     tokenizer, text, held_out = prepared(prose, settings, work)
     model = training.build(settings, tokenizer)
     if not (work / "last.pt").exists():
@@ -152,12 +142,16 @@ def prepared(prose: Prose, settings: Settings, work: Path) -> tuple[PreTrainedTo
         else:
             tokenizer = train_tokenizer(settings.family, prose.train, settings.vocabulary)
         tokenizer.save_pretrained(work)
-        arrays = {}
-        for name, sentences in (("train", prose.train), ("held_out", prose.held_out)):
-            pieces = encode(tokenizer, sentences, settings.length, settings.positions)
-            arrays |= {f"{name}_ids": pieces.ids, f"{name}_starts": pieces.starts}
+        train = encode(tokenizer, prose.train, settings.length, settings.positions)
+        held_out = encode(tokenizer, prose.held_out, settings.length, settings.positions)
         with disk.atomic_write(file) as part, part.open("wb") as stream:
-            np.savez(stream, **arrays)
+            np.savez(
+                stream,
+                train_ids=train.ids,
+                train_starts=train.starts,
+                held_out_ids=held_out.ids,
+                held_out_starts=held_out.starts,
+            )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work, model_max_length=settings.positions)
     data = np.load(file)
     text = Pieces(data["train_ids"], data["train_starts"])
@@ -168,10 +162,13 @@ def prepared(prose: Prose, settings: Settings, work: Path) -> tuple[PreTrainedTo
 
 
 def study_of(folder: Path, family: str, size: str) -> Study:
-    """The study that measures an encoder in ``folder``: that of its shipped sister, under a name of its own."""
-    overrides: dict[str, Any] = {"encoder": {"checkpoint": str(folder / f"{family}-mini")}, "properties": ["pos"]}
+    """The study that measures an encoder in ``folder``: that of its shipped sister, under a name of its own.
+
+    At full size it takes 40,000 training words; the studies take fewer, to be quick.
+    """
+    overrides: dict[str, Any] = {"encoder.checkpoint": str(folder / f"{family}-mini"), "properties": ["pos"]}
     if size == "full":
-        overrides["corpus"] = {"train_words": TRAIN_WORDS}
+        overrides["corpus.train_words"] = 40_000
     return loading.load(f"{family}-mini", size, overrides).model_copy(update={"name": f"pretrain/{family}"})
 
 
@@ -195,12 +192,11 @@ def marks(accuracy: pd.DataFrame) -> dict[str, float]:
     ``context`` : best layer minus embedding layer, on ambiguous words. ``lookup`` : best layer minus look-up, on them.
     ``random`` : best layer minus the random encoder's best layer, on all words.
     """
-    points = 100 * accuracy.set_index(["variant", "word_group", "layer"])["accuracy"].sort_index()
-    ambiguous = points["pretrained", "ambiguous"]
-    best = {key: points[key].drop(-1).max() for key in (("pretrained", "all"), ("random", "all"))}
+    points = 100 * accuracy.pivot_table(index="layer", columns=["variant", "word_group"], values="accuracy")
+    best, ambiguous = points.drop(-1).max(), points["pretrained", "ambiguous"]
     return {
-        "context": ambiguous.drop(-1).max() - ambiguous[0],
-        "lookup": ambiguous.drop(-1).max() - ambiguous[-1],
+        "context": best["pretrained", "ambiguous"] - ambiguous[0],
+        "lookup": best["pretrained", "ambiguous"] - ambiguous[-1],
         "random": best["pretrained", "all"] - best["random", "all"],
     }
 
@@ -221,6 +217,8 @@ def describe(folder: Path, settings: Settings, text: dict[str, Any], corpus: Cor
     log = torch.load(work / "last.pt", map_location="cpu", weights_only=True)["log"]
     pieces = np.load(work / "pieces.npz")
     entropy = unigram_entropy(pieces["held_out_ids"])
+    computer = runs.provenance()
+    chip = torch.cuda.get_device_name() if torch.cuda.is_available() else computer["processor"]
     pd.DataFrame(log).assign(entropy=entropy).to_csv(encoder / "log.csv", index=False)
     name, tokenizer, objective, source, limits = CARDS[settings.family]
     weights, end, length = encoder / "model.safetensors", log[-1], len(pieces["train_ids"])
@@ -236,28 +234,31 @@ def describe(folder: Path, settings: Settings, text: dict[str, Any], corpus: Cor
         "pieces read": f"{end['pieces'] / 1e6:.1f} M in {end['step']:,.0f} steps of "
         f"{settings.batch * settings.length:,}",
         "held-out loss": f"{end['held_out']:.2f} nats; the unigram entropy of those pieces is {entropy:.2f}",
-        "made on": f"{machine()}{hours}",
+        "made on": f"{chip}, PyTorch {computer['torch']}{hours}",
         "made by": "`make pretrain` (settings: `lib/pretraining/training.py`). With the shipped tokenizers, "
         '`SETTINGS=\'{"tokenizers": "shipped"}\'`, it is equal bit for bit on the same machine',
         "weights": f"`model.safetensors`, float16, {weights.stat().st_size / 1e6:.2f} MB, SHA-256 "
         f"`{disk.file_digest(weights)}`",
     }
-    template = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
-    card = template.format(
-        family=settings.family,
-        name=name,
-        masked=f"{settings.masking:.0%}",
-        train_words=f"{corpus.train_words:,}",
-        test_words=f"{corpus.test_words:,}",
-        pipeline="text-generation" if settings.family == "xlnet" else "fill-mask",
-        facts="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
-        marks=_mark_rows({**marks(accuracy), "loss": entropy - end["held_out"]}),
-        layers=_layer_rows(accuracy),
-        sources=_source_rows(text["counts"]),
-        text_sha=text["sha256"],
-        recipe=_recipe(settings),
-        positions=settings.positions,
-        limits=limits,
+    card = (
+        (Path(__file__).parent / "card.md")
+        .read_text(encoding="utf-8")
+        .format(
+            family=settings.family,
+            name=name,
+            masked=f"{settings.masking:.0%}",
+            train_words=f"{corpus.train_words:,}",
+            test_words=f"{corpus.test_words:,}",
+            pipeline="text-generation" if settings.family == "xlnet" else "fill-mask",
+            facts="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
+            marks=_mark_rows({**marks(accuracy), "loss": entropy - end["held_out"]}),
+            layers=_layer_rows(accuracy),
+            sources=_source_rows(text["counts"]),
+            text_sha=text["sha256"],
+            recipe=_recipe(settings),
+            positions=settings.positions,
+            limits=limits,
+        )
     )
     (encoder / "README.md").write_text(card, encoding="utf-8")
 
@@ -303,10 +304,3 @@ def _recipe(settings: Settings) -> str:
         f"{settings.weight_decay:g}, warm-up {settings.warmup} steps, constant, linear decay over the last "
         f"{settings.decay:.0%} of the steps. No dropout."
     )
-
-
-def machine() -> str:
-    """The processor or GPU and the version of PyTorch."""
-    chip = re.search(r"model name\s*:\s*(.+)", training.cpu_info())
-    name = chip[1] if chip else platform.machine()
-    return f"{torch.cuda.get_device_name() if torch.cuda.is_available() else name}, PyTorch {version('torch')}"

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast, XLNetLMHeadModel
 
 from lib import encoders
-from lib.pretraining.text import Pieces
+from lib.pretraining.text import Pieces, encode
 
 encoders.quiet()
 
@@ -115,8 +115,7 @@ def two_streams(model: XLNetLMHeadModel, ids: Tensor, targets: Tensor, reach: in
         where = torch.cat([torch.arange(n, device=ids.device).expand(size, n), targets], 1)
         blocked = blocked | too_far(where, n, reach)[:, None]
         blocked[..., -1] = False  # the classification token: no row may be left with nothing to see
-    distance = n - targets[:, None, :, None] + torch.arange(n, device=ids.device)
-    distance = distance.expand(size, heads, k, n)
+    distance = (n - targets[:, None, :, None] + torch.arange(n, device=ids.device)).expand(size, heads, k, n)
     position = body.relative_positional_encoding(n, n, device=ids.device)[:, 0].to(body.dtype)
     x = torch.cat([body.word_embedding(ids), body.mask_emb.expand(size, k, -1)], 1)
 
@@ -139,8 +138,7 @@ def two_streams(model: XLNetLMHeadModel, ids: Tensor, targets: Tensor, reach: in
 
 def window(tokenizer: PreTrainedTokenizerFast, sentence: str) -> Pieces:
     """One sentence as a text of its own, to ``draw`` from: its only window starts at 0."""
-    ids = [*tokenizer(sentence, add_special_tokens=False)["input_ids"], tokenizer.sep_token_id]
-    return Pieces(np.asarray(ids, dtype=np.int32), np.zeros(1, dtype=np.int64))
+    return encode(tokenizer, [sentence], length=1, longest=0)
 
 
 def window_table(batch: Batch, tokenizer: PreTrainedTokenizerFast) -> pd.DataFrame:
@@ -167,7 +165,7 @@ def guesses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sentence
     """
     ids = torch.tensor(tokenizer(sentence)["input_ids"])[None]
     (gap,) = (ids[0] == tokenizer.mask_token_id).nonzero()[:, 0]
-    scores = logits(model.eval(), Batch(ids, gap[None, None], ids[:, :1]))[0, 0].float().softmax(-1)
-    best = scores.topk(count)
+    scores = logits(model.eval(), Batch(ids, gap[None, None], ids[:, :1]))[0, 0].float()
+    best = scores.softmax(-1).topk(count)
     pieces = [tokenizer.decode([i]).strip() for i in best.indices.tolist()]
     return pd.DataFrame({"piece": pieces, "probability": best.values.tolist()})

@@ -5,7 +5,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -18,9 +20,6 @@ from transformers import PreTrainedTokenizerFast
 from lib import corpora, sources, tasks
 
 FAMILIES = ("bert", "roberta", "xlnet")
-
-HELD_OUT_BLOCK = 50
-"""Sentences per block; every hundredth block is held out, so that held-out text is not next to trained text."""
 
 QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "\u00a0": " ", "`": "'"})
 
@@ -106,10 +105,8 @@ def set_off(sentence: str) -> str:
 
 def acceptable(sentence: str) -> bool:
     """Keep sentences of 3 to 80 words that are mostly lower-case ASCII letters."""
-    if not 3 <= sentence.count(" ") + 1 <= 80 or not sentence.isascii():
-        return False
     letters = sum(c.islower() or c == " " for c in sentence)
-    return letters >= 0.8 * len(sentence)
+    return 3 <= sentence.count(" ") + 1 <= 80 and sentence.isascii() and letters >= 0.8 * len(sentence)
 
 
 def form(sentence: str) -> str:
@@ -118,7 +115,8 @@ def form(sentence: str) -> str:
 
 
 def prepare(sentences: dict[str, Iterable[str]], studied: Set[str] = frozenset()) -> Prose:
-    """Filter and de-duplicate sentences, and hold 1 % of them out.
+    """Filter and de-duplicate sentences, and hold 1 % of them out: blocks of fifty, so that trained text is not next to
+    held-out text.
 
     Every second sentence gets its punctuation set off by spaces: the encoders meet both ways of writing.
 
@@ -140,7 +138,7 @@ def prepare(sentences: dict[str, Iterable[str]], studied: Set[str] = frozenset()
             seen.add(key)
             number = count["kept"] - 1
             text = set_off(text) if number % 2 else text
-            (held_out if number // HELD_OUT_BLOCK % 100 == 99 else train).append(text)
+            (held_out if number // 50 % 100 == 99 else train).append(text)
             digest.update(text.encode() + b"\n")
             count["words"] += text.count(" ") + 1
     return Prose(train, held_out, {source: dict(count) for source, count in counts.items()}, digest.hexdigest())
@@ -149,57 +147,77 @@ def prepare(sentences: dict[str, Iterable[str]], studied: Set[str] = frozenset()
 MASK = AddedToken("<mask>", lstrip=True, special=True)
 """Takes the space before it, as in the originals: what it hides is a word with its space."""
 
-
-SPECIALS = {
+TOKENS = {
     "bert": dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"),
     "roberta": dict(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>", cls_token="<s>",
                     sep_token="</s>", mask_token=MASK),
     "xlnet": dict(unk_token="<unk>", bos_token="<s>", eos_token="</s>", cls_token="<cls>", sep_token="<sep>",
                   pad_token="<pad>", mask_token=MASK),
 }  # fmt: skip
+"""Family → its special tokens, in the order of their ids."""
+
+PARTS = {
+    "bert": dict(
+        model=models.WordPiece(unk_token="[UNK]"),
+        trainer=trainers.WordPieceTrainer,
+        normalizer=normalizers.BertNormalizer(lowercase=False, strip_accents=False),
+        pre_tokenizer=pre_tokenizers.BertPreTokenizer(),
+        decoder=decoders.WordPiece(),
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        inputs=["input_ids", "token_type_ids", "attention_mask"],
+        side="right",
+    ),
+    "roberta": dict(
+        model=models.BPE(),
+        trainer=partial(trainers.BpeTrainer, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+        normalizer=None,
+        pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True),
+        decoder=decoders.ByteLevel(),
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        inputs=["input_ids", "attention_mask"],
+        side="right",
+    ),
+    "xlnet": dict(
+        model=models.Unigram(),
+        trainer=partial(trainers.UnigramTrainer, unk_token="<unk>"),
+        normalizer=normalizers.Sequence([
+            normalizers.NFKC(), normalizers.Replace("``", '"'), normalizers.Replace("''", '"'),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]),
+        pre_tokenizer=pre_tokenizers.Metaspace(),
+        decoder=decoders.Metaspace(),
+        single="$A <sep> <cls>",
+        pair="$A <sep> $B <sep> <cls>",
+        inputs=["input_ids", "attention_mask"],
+        side="left",
+    ),
+}  # fmt: skip
+"""Family → what its tokenizer is built from, where special tokens go in a text and in a pair of texts, what the model
+reads, and on which side it is padded."""
 
 
 def train_tokenizer(family: str, sentences: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """Train the tokenizer of a family: WordPiece, byte-level BPE or Unigram, all cased.
 
-    Special tokens go where the family puts them: ``[CLS] … [SEP]``, ``<s> … </s>``, ``… <sep> <cls>``
-    (XLNet's padding is on the left). Words given one by one are treated as if a space came before each.
+    Words given one by one are treated as if a space came before each.
 
     Parameters
     ----------
     family : one of ``FAMILIES``.
     vocabulary : number of pieces, special tokens included.
     """
-    names = SPECIALS[family]
-    cls, sep = names["cls_token"], names["sep_token"]
-    special = list({str(token): token for token in names.values()}.values())
-    common = {"vocab_size": vocabulary, "special_tokens": special, "show_progress": False}
-    inputs = ["input_ids", "attention_mask"]
-    if family == "bert":
-        tok, trainer = Tokenizer(models.WordPiece(unk_token="[UNK]")), trainers.WordPieceTrainer(**common)
-        tok.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-        tok.pre_tokenizer, tok.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
-        single, pair = f"{cls} $A {sep}", f"{cls} $A {sep} $B:1 {sep}:1"
-        inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    elif family == "roberta":
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        tok, trainer = Tokenizer(models.BPE()), trainers.BpeTrainer(**common, initial_alphabet=alphabet)
-        tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
-        single, pair = f"{cls} $A {sep}", f"{cls} $A {sep} {sep} $B {sep}"
-    elif family == "xlnet":
-        tok, trainer = Tokenizer(models.Unigram()), trainers.UnigramTrainer(**common, unk_token="<unk>")
-        quotes = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
-        spaces = normalizers.Replace(Regex(" {2,}"), " ")
-        tok.normalizer = normalizers.Sequence([normalizers.NFKC(), *quotes, spaces])
-        tok.pre_tokenizer, tok.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-        single, pair = f"$A {sep} {cls}", f"$A {sep} $B {sep} {cls}"
-    else:
-        raise ValueError(f"unknown family {family!r}: one of {', '.join(FAMILIES)}")
+    tokens, parts = TOKENS[family], PARTS[family]
+    special = list(dict.fromkeys(tokens.values()))  # RoBERTa's classification token also begins a text
+    tok = Tokenizer(deepcopy(parts["model"]))  # training fills it
+    tok.normalizer, tok.pre_tokenizer, tok.decoder = parts["normalizer"], parts["pre_tokenizer"], parts["decoder"]
+    trainer = parts["trainer"](vocab_size=vocabulary, special_tokens=special, show_progress=False)
     tok.train_from_iterator(sentences, trainer)
-    ends = [(cls, tok.token_to_id(cls)), (sep, tok.token_to_id(sep))]
-    tok.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ends)
-    side = "left" if family == "xlnet" else "right"
-    return PreTrainedTokenizerFast(tokenizer_object=tok, model_input_names=inputs, padding_side=side, **names)
+    ends = [(token, tok.token_to_id(token)) for token in (tokens["cls_token"], tokens["sep_token"])]
+    tok.post_processor = processors.TemplateProcessing(parts["single"], parts["pair"], ends)
+    inputs, side = parts["inputs"], parts["side"]
+    return PreTrainedTokenizerFast(tokenizer_object=tok, model_input_names=inputs, padding_side=side, **tokens)
 
 
 @dataclass(frozen=True)
@@ -266,7 +284,6 @@ def cooccurrence_embeddings(ids: np.ndarray, vocabulary: int, width: int, std: f
     ppmi = sparse.csr_matrix((pmi[keep], (counts.row[keep], counts.col[keep])), shape=counts.shape)
     left, values, _ = randomized_svd(ppmi, width, n_iter=3, random_state=seed)
     table = left * np.sqrt(values)
-    rng = np.random.default_rng(seed)
-    unseen = np.flatnonzero(rows == 0)
-    table[unseen] = rng.normal(0, table.std(), (len(unseen), width))
+    unseen = rows == 0
+    table[unseen] = np.random.default_rng(seed).normal(0, table.std(), (unseen.sum(), width))
     return (table * (std / table.std())).astype(np.float32)

@@ -1,9 +1,6 @@
 """Pre-train the mini encoders: three families, one text, one budget, one schedule."""
 
-from __future__ import annotations
-
 import copy
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -35,46 +32,48 @@ from lib.study.params import Count, Fraction, ParameterError, Penalty, Positive,
 
 @dataclass(frozen=True, config={"extra": "forbid"})
 class Settings:
-    """What is trained, and how. Everything but `family` is alike for the three encoders."""
+    """What is trained, and how. Everything but ``family`` is alike for the three encoders.
+
+    ``text`` : sources of the text (``text.READERS``); at most ``sentences`` of each are read. ``tokenizers`` : trained
+    on the text, or those of ``models/``. The trainers of WordPiece and Unigram break ties by a random order of hashing,
+    so two runs from nothing are equal bit for bit only with the shipped tokenizers.
+
+    ``length`` : pieces per window. ``batch`` : windows of that length per step. ``positions`` : longest input; every
+    fourth step reads half as many windows of this length, so that all positions are trained. ``masking`` : part of the
+    pieces that is predicted.
+
+    ``stages`` : (step, reach, learning rate): until that step, how far attention reaches, and the peak learning rate of
+    Adam. Attention starts with near neighbours: with the full window from step 0, nothing is learned for 8 M pieces.
+    ``lr`` : the peak after the stages, when attention reaches everywhere. ``decay`` : part of the steps, at the end, in
+    which the learning rate falls to zero; before, it is constant. ``weight_decay`` : of the weight matrices.
+    ``embedding_std`` : of the initial word and position tables.
+
+    ``precision`` : of forward and backward pass; auto takes bfloat16 where the hardware multiplies it, else float32.
+    ``checkpoint_every`` : steps between checkpoints, and between evaluations on held-out text.
+    """
 
     family: Literal["bert", "roberta", "xlnet"] = "bert"
     text: tuple[str, ...] = tuple(READERS)
-    """Sources of the text (``text.READERS``)."""
     sentences: Count | None = None
-    """At most this many sentences of each source."""
     tokenizers: Literal["new", "shipped"] = "new"
-    """Trained on the text, or those of ``models/``. The trainers of WordPiece and Unigram break ties by a random order
-    of hashing, so only with the shipped tokenizers are two runs from nothing equal bit for bit."""
     depth: Count = 8
     width: Count = 192
     heads: Count = 6
     vocabulary: Count = 8192
     length: Count = 64
-    """Pieces per window."""
     positions: Count = 128
-    """Longest input. Every fourth step reads half as many windows of this length, so that all positions are trained."""
     batch: Count = 16
-    """Windows of `length` pieces per step."""
     masking: Fraction = 0.2
-    """Part of the pieces that is predicted."""
     stages: tuple[tuple[Count, Count, Positive], ...] = ((2000, 2, 1e-3), (2750, 4, 5e-4), (3250, 8, 5e-4))
-    """(step, reach, learning rate): until that step, how far attention reaches, and the peak learning rate of Adam.
-    Attention starts with near neighbours: with the full window from step 0, nothing is learned for 8 M pieces."""
     steps: Count = 30_000
     warmup: Count = 300
     decay: Fraction = 0.2
-    """Part of the steps, at the end, in which the learning rate falls to zero. Before, it is constant."""
     lr: Positive = 5e-4
-    """Peak learning rate after the stages, when attention reaches everywhere."""
     weight_decay: Penalty = 0.01
-    """Of the weight matrices."""
     embedding_std: Positive = 0.05
-    """Of the initial word and position tables."""
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of forward and backward pass: float32, bfloat16, or auto (bfloat16 where the hardware multiplies it)."""
     checkpoint_every: Count = 500
-    """Steps between checkpoints, and between evaluations on held-out text."""
 
     def reach(self, step: int) -> int | None:
         """How far attention reaches at a step; None: everywhere."""
@@ -115,14 +114,14 @@ def settings(size: str = "full", overrides: dict[str, Any] | None = None) -> Set
     """
     if size not in SIZES:
         raise ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
-    known = [field.name for field in dataclasses.fields(Settings)]
-    for name in sorted(set(overrides or {}) - set(known)):
-        raise ParameterError(f"pre-training has no setting '{name}'{nearest(name, known)}")
     try:
         return Settings(**{**SIZES[size], **(overrides or {})})
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "unexpected_keyword_argument":
+            names = Settings.__dataclass_fields__
+            raise ParameterError(f"pre-training has no setting '{field}'{nearest(field, names)}") from error
         raise ParameterError(f"pre-training: {field} = {problem['input']!r}: {problem['msg']}") from error
 
 
@@ -136,9 +135,17 @@ def build(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> PreTrainedM
         "vocab_size": settings.vocabulary,
     }
     if settings.family == "xlnet":
-        size = {"d_model": settings.width, "n_layer": settings.depth, "n_head": settings.heads}
-        no_memory = {"use_mems_train": False, "use_mems_eval": False}
-        return XLNetLMHeadModel(XLNetConfig(**ids, **size, **no_memory, d_inner=4 * settings.width, dropout=0.0))
+        config = XLNetConfig(
+            **ids,
+            d_model=settings.width,
+            n_layer=settings.depth,
+            n_head=settings.heads,
+            d_inner=4 * settings.width,
+            dropout=0.0,
+            use_mems_train=False,
+            use_mems_eval=False,
+        )
+        return XLNetLMHeadModel(config)
     common = {
         **ids,
         "hidden_size": settings.width,
@@ -187,17 +194,12 @@ def draw_step(text: Pieces, tokenizer: PreTrainedTokenizerFast, settings: Settin
 
 def wants_bfloat16(settings: Settings, device: torch.device) -> bool:
     """Whether forward and backward pass are in bfloat16; the weights that are updated are always float32."""
+    cpu = Path("/proc/cpuinfo")  # of Linux
     fast = {
         "cuda": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        "cpu": torch.backends.mkldnn.is_available() and "avx512_bf16" in cpu_info(),
+        "cpu": torch.backends.mkldnn.is_available() and cpu.exists() and "avx512_bf16" in cpu.read_text("utf-8"),
     }
     return settings.precision == "bfloat16" or (settings.precision == "auto" and fast.get(device.type, False))
-
-
-def cpu_info() -> str:
-    """What the processor is and can do, where the system tells it (Linux); empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    return info.read_text(encoding="utf-8") if info.exists() else ""
 
 
 def loss_of(model: PreTrainedModel, batch: Batch, reach: int | None) -> Tensor:
@@ -212,11 +214,11 @@ def held_out_loss(
     text: Pieces,
     tokenizer: PreTrainedTokenizerFast,
     settings: Settings,
-    reach: int | None = None,
-    windows: int = 512,
+    reach: int | None,
 ) -> float:
     """Mean cross-entropy, in nats, of masked (XLNet: last) pieces in fixed windows of held-out text."""
-    rng, starts, losses = torch.Generator().manual_seed(settings.seed), text.starts[:windows], []
+    rng, losses = torch.Generator().manual_seed(settings.seed), []
+    starts = text.starts[:512]
     parts = np.array_split(starts, max(1, len(starts) // 32))
     for part in parts:
         batch = draw(text, tokenizer, settings.family, settings.masking, part, settings.length, rng, noise=False)
@@ -249,7 +251,6 @@ def train(
     One row per checkpoint: step, pieces read, seconds (by the clock and of the processor), training loss since the row
     before, held-out loss (both within the reach of that step).
     """
-    folder.mkdir(parents=True, exist_ok=True)
     model.to(device).train()
     low = wants_bfloat16(settings, model.device)
     work = copy.deepcopy(model).to(torch.bfloat16) if low else model
@@ -269,8 +270,14 @@ def train(
     done, began = int(last["step"]), time.monotonic() - last["seconds"]
     busy = time.process_time() - last["processor_seconds"]
     losses, end = [], min(settings.steps, stop_at or settings.steps)
-    where = {"position": FAMILIES.index(settings.family), "mininterval": 5}
-    bar = tqdm(total=settings.steps, initial=done, unit="step", desc=f"{settings.family}-mini", **where)
+    bar = tqdm(
+        total=settings.steps,
+        initial=done,
+        unit="step",
+        desc=f"{settings.family}-mini",
+        position=FAMILIES.index(settings.family),
+        mininterval=5,
+    )
     for step in range(done + 1, end + 1):
         if low:
             with torch.no_grad():

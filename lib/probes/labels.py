@@ -1,6 +1,5 @@
 """Labels: what probes learn, control tasks, groups of words, and baselines without any encoder."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,12 +76,6 @@ def baselines(words: dict[str, pd.DataFrame], real: Labels, split: str) -> dict[
 def _types(words: pd.DataFrame) -> np.ndarray:
     """The type of each word: [words] objects. Strings of NumPy would all be as wide as the longest."""
     return words["word"].to_numpy(object)
-
-
-def label_sets(words: dict[str, pd.DataFrame], properties: Sequence[str], seed: int) -> list[Labels]:
-    """The label sets of some properties, real ones first, then the control task of each."""
-    real = [label_set(words, name) for name in properties]
-    return real + [control(words, r, seed) for r in real]
 
 
 def text_ids(words: pd.DataFrame) -> pd.Categorical:

@@ -1,11 +1,14 @@
 """Layer probes: how well each layer of a run tells each property."""
 
+from itertools import product
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from lib import encoders
 from lib.encoders import activations
-from lib.probes.labels import Labels, baselines, label_sets, text_ids, word_groups
+from lib.probes.labels import baselines, control, label_set, text_ids, word_groups
 from lib.probes.linear import ProbeSpec, fit_specs
 from lib.study import runs
 from lib.study.runs import Run
@@ -17,51 +20,39 @@ def ensure_layer_counts(run: Run) -> pd.DataFrame:
     One row per property, target (real, control), layer, split (dev, test), word group and text: ``correct`` of
     ``total``. The baselines are rows too: layer -1, ``target`` = majority or lookup.
     """
-    folder = runs.ensure(
-        run, "layers", lambda part: _layer_counts(run).to_parquet(part / "counts.parquet", index=False)
-    )
+    folder = runs.ensure(run, "layers", lambda folder: _write_counts(run, folder))
     return pd.read_parquet(folder / "counts.parquet")
 
 
-def _layer_counts(run: Run) -> pd.DataFrame:
-    """The counts of all corpora of the run, one after another."""
+def _write_counts(run: Run, folder: Path) -> None:
     tables = [table for corpus in run.study.corpora_in_use for table in _counts_of_corpus(run, corpus)]
-    return pd.concat(tables, ignore_index=True)
+    pd.concat(tables).to_parquet(folder / "counts.parquet", index=False)
 
 
 def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:
     study, stores = run.study, activations.ensure(run, corpus)
     words = {split: store.words for split, store in stores.items()}
-    sets = label_sets(words, study.corpora_in_use[corpus][1], study.seed)
-    spec, device = ProbeSpec([s.target for s in sets]), encoders.device(study)
+    real = {name: label_set(words, name) for name in study.corpora_in_use[corpus][1]}
+    sets = [*real.values(), *(control(words, labels, study.seed) for labels in real.values())]
+    spec, device = ProbeSpec([labels.target for labels in sets]), encoders.device(study)
     (probe,) = fit_specs(stores["train"].vectors, [spec], study.probe, study.seed, device, "layer probes")
-    rows = []
+    tables = []
     for split in ("dev", "test"):
         texts = text_ids(words[split])
-        for labelled, predicted in zip(sets, probe.predict(stores[split].vectors), strict=True):
-            real = next(s for s in sets if s.property == labelled.property)
-            groups = word_groups(words, real, split)
-            target = "control" if labelled.control else "real"
-            for layer, guess in enumerate(predicted):
-                rows += _counts(labelled, target, layer, split, groups, texts, guess)
-            if not labelled.control:
-                for target, guess in baselines(words, labelled, split).items():
-                    rows += _counts(labelled, target, -1, split, groups, texts, guess)
-    return rows
+        for labels, by_layer in zip(sets, probe.predict(stores[split].vectors), strict=True):
+            guesses = [("control" if labels.control else "real", *cell) for cell in enumerate(by_layer)]
+            if not labels.control:
+                guesses += [(name, -1, guess) for name, guess in baselines(words, labels, split).items()]
+            groups = word_groups(words, real[labels.property], split)
+            for (target, layer, guess), (group, inside) in product(guesses, groups.items()):
+                cell = {"property": labels.property, "target": target, "layer": layer, "split": split}
+                right = (guess == labels.ids[split])[inside]
+                tables.append(_counts_by_text(texts[inside], right, cell | {"word_group": group}))
+    return tables
 
 
-def _counts(
-    labelled: Labels, target: str, layer: int, split: str, groups: dict[str, np.ndarray], texts: pd.Categorical,
-    guess: np.ndarray,
-) -> list[pd.DataFrame]:  # fmt: skip
-    right = guess == labelled.ids[split]
-    codes, size = texts.codes, len(texts.categories)
-    out = []
-    for name, inside in groups.items():
-        counts = {"correct": np.bincount(codes[inside & right], minlength=size)}
-        counts["total"] = np.bincount(codes[inside], minlength=size)
-        present = counts["total"] > 0
-        of = {"property": labelled.property, "target": target, "layer": layer, "split": split, "word_group": name}
-        text = texts.categories.astype(str)[present]
-        out.append(pd.DataFrame({"text": text, **{k: n[present] for k, n in counts.items()}, **of}))
-    return out
+def _counts_by_text(texts: pd.Categorical, right: np.ndarray, cell: dict[str, str | int]) -> pd.DataFrame:
+    """How many predictions are right, of how many, in each text: columns text, correct, total and the cell."""
+    names = texts.categories.astype(str)
+    correct, total = (np.bincount(codes, minlength=len(names)) for codes in (texts.codes[right], texts.codes))
+    return pd.DataFrame({"text": names, "correct": correct, "total": total, **cell})[total > 0]

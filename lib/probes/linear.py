@@ -8,7 +8,6 @@ views of one buffer. This was the fastest layout that we timed.
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -112,17 +111,17 @@ class ProbeSpec:
 
 @dataclass(frozen=True)
 class Probe:
-    """A trained probe: one linear classifier per group and label set."""
+    """A trained probe: one linear classifier per group and label set.
+
+    ``weight`` : [groups, labels of all sets, features]. ``bias`` : [groups, labels of all sets, 1]. ``sizes`` : the
+    number of labels of each set. ``standardiser`` : None if the probe reads the vectors as they are.
+    """
 
     weight: torch.Tensor
-    """[groups, labels of all sets, features]"""
     bias: torch.Tensor
-    """[groups, labels of all sets, 1]"""
-    parts: list[slice]
-    """The labels of each set."""
+    sizes: list[int]
     scope: Scope
     standardiser: Standardiser | None
-    """None: it reads the vectors as they are."""
 
     def scores(self, block: torch.Tensor) -> torch.Tensor:
         """[groups, n, features] → [groups, labels of all sets, n]"""
@@ -130,16 +129,17 @@ class Probe:
 
     def split(self) -> list["Probe"]:
         """One probe per label set: views, no copies."""
-        return [replace(self, weight=self.weight[:, p], bias=self.bias[:, p], parts=[slice(None)]) for p in self.parts]
+        own = zip(self.weight.split(self.sizes, 1), self.bias.split(self.sizes, 1), self.sizes, strict=True)
+        return [replace(self, weight=weight, bias=bias, sizes=[size]) for weight, bias, size in own]
 
     def predict(self, X: np.ndarray) -> list[np.ndarray]:
         """Per label set, the predicted label numbers for ``X`` [layers, words, width]: [groups, words]."""
         # Before all blocks: kept between them, the parts would leave holes in the heap, which grows with the corpus.
-        out = [np.empty((len(self.bias), X.shape[1]), np.int32) for _ in self.parts]
+        out = [np.empty((len(self.bias), X.shape[1]), np.int32) for _ in self.sizes]
         for rows, block in blocks(X, self.standardiser, self.bias.device):
-            scores = self.scores(select(block, self.scope))
-            for predicted, part in zip(out, self.parts, strict=True):
-                predicted[:, rows] = scores[:, part].argmax(1).cpu().numpy()
+            scores = self.scores(select(block, self.scope)).split(self.sizes, 1)
+            for predicted, own in zip(out, scores, strict=True):
+                predicted[:, rows] = own.argmax(1).cpu().numpy()
         return out
 
 
@@ -183,11 +183,11 @@ def fit_specs(
         (settings.l1 if spec.l1 is None else spec.l1, settings.l2 if spec.l2 is None else spec.l2) for spec in specs
     ]
     standardiser = Standardiser.of(X) if settings.standardise else None
-    probes = [initial_probe(X.shape, spec, standardiser, device) for spec in specs]
+    buffer = torch.empty(settings.batch_size, layers, width, device=device)
+    probes = [initial_probe(buffer[:0].transpose(0, 1), spec, standardiser) for spec in specs]
     update = _adam([w for probe in probes for w in (probe.weight, probe.bias)], settings.learning_rate)
     order = batches(words, settings.batch_size, settings.order, settings.epochs, seed)
     steps = -(-words // settings.batch_size) * settings.epochs
-    buffer = torch.empty(settings.batch_size, layers, width, device=device)
     torch.empty(1 << 22)  # glibc from now on keeps 16 MB that are freed, instead of giving them back at every step
     for rows in tqdm(order, total=steps, desc=title, unit="step", leave=False):
         block = read_block(X, rows, standardiser, device, buffer)
@@ -206,21 +206,17 @@ def _adam(weights: list[torch.Tensor], learning_rate: float) -> Callable[[list[t
     moments = [[torch.zeros_like(w) for w in weights] for _ in range(2)]
     steps = [torch.zeros((), device=w.device) for w in weights]
     settings = {"lr": learning_rate, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
-    settings |= {"amsgrad": False, "maximize": False, "fused": weights[0].device.type in ("cpu", "cuda") or None}
-    return lambda gradients: adam(weights, gradients, *moments, [], steps, **settings)
+    flags = {"amsgrad": False, "maximize": False, "fused": weights[0].device.type in ("cpu", "cuda") or None}
+    return lambda gradients: adam(weights, gradients, *moments, [], steps, **settings, **flags)
 
 
-def initial_probe(
-    shape: tuple[int, int, int], spec: ProbeSpec, standardiser: Standardiser | None, device: torch.device
-) -> Probe:
-    """The probe before training, all weights 0. ``shape`` : layers, words, width."""
-    layers, _, width = shape
-    scope = spec.scope.to(device) if isinstance(spec.scope, torch.Tensor) else spec.scope
-    named = {"each layer": (layers, width), "all": (1, layers * width)}
-    groups, features = (1, len(scope)) if isinstance(scope, torch.Tensor) else named[scope]
-    ends = np.cumsum([0, *(count for _, count in spec.targets)]).tolist()
-    weight, bias = (torch.zeros(groups, ends[-1], size, device=device) for size in (features, 1))
-    return Probe(weight, bias, [slice(a, b) for a, b in pairwise(ends)], scope, standardiser)
+def initial_probe(empty: torch.Tensor, spec: ProbeSpec, standardiser: Standardiser | None) -> Probe:
+    """The probe before training, all weights 0. ``empty`` : a block without words, [layers, 0, width]."""
+    scope = spec.scope.to(empty.device) if isinstance(spec.scope, torch.Tensor) else spec.scope
+    groups, _, features = select(empty, scope).shape
+    sizes = [count for _, count in spec.targets]
+    weight, bias = (torch.zeros(groups, sum(sizes), n, device=empty.device) for n in (features, 1))
+    return Probe(weight, bias, sizes, scope, standardiser)
 
 
 def gradient(probe: Probe, block: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -229,10 +225,9 @@ def gradient(probe: Probe, block: torch.Tensor, labels: torch.Tensor) -> tuple[t
     ``block`` : [groups, n, features]; ``labels`` : [label sets, n] label numbers.
     """
     error = probe.scores(block)  # becomes softmax minus one-hot
-    for part, ids in zip(probe.parts, labels, strict=True):
-        view = error[:, part]
-        view.copy_(torch.softmax(view, 1))
-        view.scatter_(1, ids.expand(len(view), 1, -1), -1.0, reduce="add")
+    for own, ids in zip(error.split(probe.sizes, 1), labels, strict=True):
+        own.copy_(torch.softmax(own, 1))
+        own.scatter_(1, ids.expand(len(own), 1, -1), -1.0, reduce="add")
     weight = torch.baddbmm(probe.weight, error, block, beta=0, alpha=1 / block.shape[1])
     return weight, torch.mean(error, 2, keepdim=True)
 
@@ -243,8 +238,8 @@ def penalise(gradient: torch.Tensor, probe: Probe, l1: float, l2: float) -> None
         gradient.add_(probe.weight.sign(), alpha=l1)
     if l2:
         norms = torch.linalg.vector_norm(probe.weight, dim=2, keepdim=True).square_()  # of each label, squared
-        for part in probe.parts:
-            norms[:, part] = norms[:, part].sum(1, keepdim=True)
+        for own in norms.split(probe.sizes, 1):
+            own.copy_(own.sum(1, keepdim=True))
         gradient.addcmul_(probe.weight, norms.sqrt_().clamp_min_(1e-12).reciprocal_(), value=l2)
 
 

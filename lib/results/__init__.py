@@ -3,11 +3,9 @@
 from lib.results.summary import (
     CELL,
     NAMED,
-    VARIANT,
     accuracies,
     centre_of_gravity,
     centres_of_gravity,
-    counts_by_text,
     drops,
     entropy,
     margin,
@@ -28,6 +26,7 @@ from lib.results.tables import (
     neuron_layers,
     neuron_tests,
     recorded_runs,
+    tabled_steps,
     times,
     versions,
 )

@@ -4,9 +4,9 @@ They are about gold properties and all words of the test split. Accuracies are i
 that did not learn its task (``results.task_scores``) tells nothing: it is left out, and the sentence of a row names it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import chain, combinations
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,7 @@ from lib.study.variants import SHARES
 FORGET, KEEP = ("sst2", "qnli", "mnli"), ("stsb", "rte", "mrpc")
 """The GLUE tasks after which, the paper says, the higher layers forget or keep the properties."""
 
-BERT, OTHERS = "bert", ("roberta", "xlnet")
-"""The architectures that the paper compares, as ``model_type`` of config.json names them."""
-
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = "reproduced", "not reproduced", "undecided", "not testable here"
-
-ORDER = [REPRODUCED, NOT_REPRODUCED, UNDECIDED]
-"""The verdicts on what could be tested."""
 
 MIN_SEEDS = 3
 """Without an interval, this many seeds are needed for a verdict."""
@@ -104,14 +98,10 @@ class Comparison:
     other: str = ""
 
     @property
-    def after(self) -> list[tuple[str, str]]:
-        """Study and condition of each minuend."""
-        return [(self.study, condition) for condition in self.conditions]
-
-    @property
-    def before(self) -> list[tuple[str, str]]:
-        """Study and condition of each subtrahend."""
-        return [(self.other or self.study, condition) for condition in self.against]
+    def weights(self) -> dict[tuple[str, str], float]:
+        """Study and condition of each run → its weight in the difference."""
+        plus = {(self.study, condition): 1 / len(self.conditions) for condition in self.conditions}
+        return plus | {(self.other or self.study, condition): -1 / len(self.against) for condition in self.against}
 
     def label(self, between: str = " vs ") -> str:
         """What is compared: ``a vs b``, ``forget (a) vs keep (b)``; of two encoders, the task."""
@@ -142,7 +132,7 @@ class Evidence:
         """The tasks that a study's encoder was fine-tuned on in full, learnt or not."""
         return list(pick(self.finetuned, study=study, amount="")["task"].unique())
 
-    def seeds(self, runs: list[tuple[str, str]]) -> list[int]:
+    def seeds(self, runs: Iterable[tuple[str, str]]) -> list[int]:
         """The seeds in which every fine-tuned one of ``runs`` (study, condition) learnt its task."""
         learnt = [
             set(pick(self.finetuned, study=study, condition=condition, learnt=True)["seed"])
@@ -157,9 +147,8 @@ class Evidence:
 
     def effect(self, comparison: Comparison, seed: int, name: str) -> np.ndarray:
         """The difference in one seed, [1 + resamples] or [1]."""
-        after = [self.value(comparison.measure.name, run, seed, name) for run in comparison.after]
-        before = [self.value(comparison.measure.name, run, seed, name) for run in comparison.before]
-        return sum(after) / len(after) - sum(before) / len(before)
+        runs = comparison.weights.items()
+        return sum(weight * self.value(comparison.measure.name, run, seed, name) for run, weight in runs)
 
     def encoder(self, comparison: Comparison, between: str = " vs ") -> str:
         """The title of the encoder that a comparison is about, or those of two; of all if it names none."""
@@ -186,24 +175,31 @@ def c2_lower(evidence: Evidence) -> Iterator[Comparison]:
     """After minus before fine-tuning: centre of gravity of the accuracy above the random encoder's; mean layer and
     entropy of the top neurons, undecided where they do no better than random neurons."""
     for study in evidence.titles:
-        pairs = product((CENTRE_OF_GRAVITY, MEAN_LAYER, LAYER_ENTROPY), evidence.tasks(study))
-        shifts = [Comparison("C2", measure, study, (task,), ("pretrained",), -1) for measure, task in pairs]
+        shifts = [
+            Comparison("C2", measure, study, (task,), ("pretrained",), -1)
+            for measure in (CENTRE_OF_GRAVITY, MEAN_LAYER, LAYER_ENTROPY)
+            for task in evidence.tasks(study)
+        ]
         yield from shifts or [Comparison("C2", CENTRE_OF_GRAVITY, study)]
 
 
 def c3_architectures(evidence: Evidence) -> Iterator[Comparison]:
     """BERT minus RoBERTa or XLNet: ``depth`` of the drop and shift of the centre of gravity. Tokenizer, objective and
     positions vary together: such a difference is an observation, not the effect of one of them."""
-    berts = [study for study in evidence.titles if evidence.architectures[study] == BERT]
-    others = [study for study in evidence.titles if evidence.architectures[study] in OTHERS]
+    berts = [study for study in evidence.titles if evidence.architectures[study] == "bert"]
+    others = [study for study in evidence.titles if evidence.architectures[study] in ("roberta", "xlnet")]
     if len(berts) != 1 or not others:
         yield Comparison("C3", DEPTH)
         return
-    for bert, other in product(berts, others):
+    (bert,) = berts
+    for other in others:
         alike = evidence.layers.get(bert) == evidence.layers.get(other)
-        tasks = dict.fromkeys(evidence.tasks(bert) + evidence.tasks(other)) if alike else {}
-        pairs = product((DEPTH, GRAVITY_SHIFT), tasks)
-        deeper = [Comparison("C3", measure, bert, (task,), (task,), 1, other) for measure, task in pairs]
+        deeper = [
+            Comparison("C3", measure, bert, (task,), (task,), 1, other)
+            for measure in (DEPTH, GRAVITY_SHIFT)
+            for task in dict.fromkeys(evidence.tasks(bert) + evidence.tasks(other))
+            if alike
+        ]
         yield from deeper or [Comparison("C3", DEPTH, bert, other=other)]
 
 
@@ -212,12 +208,8 @@ def c4_amounts(evidence: Evidence) -> Iterator[Comparison]:
     for study in evidence.titles:
         tuned = pick(evidence.finetuned, study=study).drop_duplicates("condition")
         fewer = tuned[(tuned["amount"] != "") & tuned["task"].isin(evidence.tasks(study))]
-        pairs = zip(fewer["task"], fewer["condition"], strict=True)
-        more = [Comparison("C4", AMOUNTS, study, (task,), (less,), 1) for task, less in pairs]
+        more = [Comparison("C4", AMOUNTS, study, (run.task,), (run.condition,), 1) for run in fewer.itertuples()]
         yield from more or [Comparison("C4", AMOUNTS, study)]
-
-
-CLAIMS = [c1_tasks, c2_lower, c3_architectures, c4_amounts]
 
 
 # Judging ---------------------------------------------------------------------------------------------------------
@@ -252,7 +244,7 @@ def judge_tables(
     neuron_layers: pd.DataFrame,
     ranking: str = "lca",
 ) -> pd.DataFrame:
-    """The verdict on every comparison of ``CLAIMS`` (method, section 1), or what it lacks.
+    """The verdict on every comparison of the claims (method, section 1), or what it lacks.
 
     ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
     ``scores``, ``counts``, ``tests``, ``neuron_layers`` : as ``results`` gives them. ``ranking`` : the ranking whose
@@ -272,10 +264,15 @@ def judge_tables(
     gold = pick(counts, source="gold", word_group="all", target="real", split="test")
     if gold.groupby(["property", "study"])["text"].agg(frozenset).groupby("property").nunique().gt(1).any():
         raise ValueError("the studies were not probed on the same test texts: judge each alone")
-    layers = gold.groupby("study")["layer"].nunique().to_dict()
-    values = _of_layers(gold) | _of_neurons(pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking))
-    evidence = Evidence(titles, architectures, layers, scores, ranking, values)
-    comparisons = [comparison for claim in CLAIMS for comparison in claim(evidence)]
+    evidence = Evidence(
+        titles,
+        architectures,
+        layers=gold.groupby("study")["layer"].nunique().to_dict(),
+        finetuned=scores,
+        ranking=ranking,
+        values=_of_layers(gold) | _of_neurons(pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking)),
+    )
+    comparisons = chain(*(claim(evidence) for claim in (c1_tasks, c2_lower, c3_architectures, c4_amounts)))
     return pd.DataFrame([row for comparison in comparisons for row in _rows(evidence, comparison)])
 
 
@@ -309,22 +306,20 @@ def overview(judged: pd.DataFrame) -> pd.DataFrame:
     """One row per claim and measure, one column per encoder or pair: each verdict with the comparisons behind it and
     their effects. What could not be tested is named only where nothing could."""
     compared = judged["condition"].where(judged["against"] == "pretrained", judged["compared"])
-    measure = judged["measure"] + " (" + judged["unit"] + ")"
-    keys, rows = ["claim", "measure", "encoder"], judged.assign(compared=compared, measure=measure)
-    cells = [(*key, _cell(group)) for key, group in rows.groupby(keys, sort=False)]
-    table = pd.DataFrame(cells, columns=[*keys, "verdicts"])
-    wide = table.pivot_table("verdicts", keys[:2], "encoder", aggfunc="first", fill_value="", sort=False)
-    return wide[judged["encoder"].unique()].rename_axis(columns=None).reset_index()
+    rows = judged.assign(compared=compared, measure=judged["measure"] + " (" + judged["unit"] + ")")
+    cells = rows.groupby(["claim", "measure", "encoder"], sort=False).apply(_cell)
+    wide = cells.unstack(fill_value="", sort=False)[judged["encoder"].unique()]
+    return wide.rename_axis(columns=None).reset_index()
 
 
 def _cell(judged: pd.DataFrame) -> str:
     """The verdicts of a claim on one encoder, each with the comparisons behind it and their effects."""
-    testable, effects = judged[judged["verdict"] != NOT_TESTABLE], {}
-    several = testable["property"].nunique() > 1
-    for row in testable.itertuples():
-        name = f"{row.compared} {row.property}" if several else row.compared
-        effects.setdefault(row.verdict, []).append(f"{name} {row.effect:+.2f}")
-    return "; ".join(f"{v} ({', '.join(effects[v])})" for v in ORDER if v in effects) or NOT_TESTABLE
+    testable = judged[judged["verdict"] != NOT_TESTABLE]
+    names = ["compared", "property"] if testable["property"].nunique() > 1 else ["compared"]
+    effects = [" ".join([*(row[name] for name in names), f"{row['effect']:+.2f}"]) for _, row in testable.iterrows()]
+    listed = pd.Series(effects, testable["verdict"], dtype=str).groupby("verdict").agg(", ".join)
+    order = [verdict for verdict in (REPRODUCED, NOT_REPRODUCED, UNDECIDED) if verdict in listed]
+    return "; ".join(f"{verdict} ({listed[verdict]})" for verdict in order) or NOT_TESTABLE
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -337,14 +332,12 @@ def _of_layers(counts: pd.DataFrame) -> dict:
     """The measures on accuracies, as ``Evidence.values``."""
     if counts.empty:
         return {}
-    cells, correct, total = results.counts_by_text(counts, "test")
-    points = 100 * np.column_stack([correct.sum(1) / total.sum(1), results.resampled(cells, correct, total, seed=0)])
-    accuracy = {key: points[rows.sort_values("layer").index] for key, rows in cells.groupby(RUN)}
+    cells, _, fractions = results.resampled(counts, "test", seed=0)
+    accuracy = {key: 100 * fractions[rows.sort_values("layer").index] for key, rows in cells.groupby(RUN)}
     values = {}
-    for (study, condition, seed, name), after in accuracy.items():
-        run = study, condition, seed, name
-        before = accuracy.get((study, "pretrained", -1, name))
-        random = accuracy.get((study, "random", -1, name))
+    for run, after in accuracy.items():
+        study, *_, name = run
+        before, random = (accuracy.get((study, start, -1, name)) for start in ("pretrained", "random"))
         if before is not None:
             values |= {(DROP.name, *run): top_third(before - after), (DEPTH.name, *run): depth(before - after)}
         if before is not None and random is not None:
@@ -367,9 +360,8 @@ def _of_neurons(tests: pd.DataFrame, neuron_layers: pd.DataFrame) -> dict:
 
 def _rows(evidence: Evidence, comparison: Comparison) -> list[dict]:
     """One row per property; or one row that says what is lacking."""
-    runs, measure = comparison.after + comparison.before, comparison.measure.name
-    seeds, studies = evidence.seeds(runs), {study for study, _ in runs}
-    names = {key[-1] for key in evidence.values if key[0] == measure and key[1] in studies}
+    seeds, studies = evidence.seeds(comparison.weights), {study for study, _ in comparison.weights}
+    names = {key[-1] for key in evidence.values if key[0] == comparison.measure.name and key[1] in studies}
     return [_row(evidence, comparison, name, seeds) for name in (sorted(names) if seeds and names else [""])]
 
 
@@ -409,31 +401,38 @@ def _row(evidence: Evidence, comparison: Comparison, name: str, seeds: list[int]
 
 def _doubtful(evidence: Evidence, comparison: Comparison, name: str, seeds: list[int]) -> list[str]:
     """The conditions whose top neurons do no better than random ones, so that their layers mean nothing."""
-    runs = comparison.after + comparison.before if comparison.measure.on_neurons else []
-    margins = {run: [evidence.value(ABLATION_MARGIN, run, seed, name)[0] for seed in seeds] for run in runs}
-    return [condition for (_, condition), values in margins.items() if not np.greater(values, 0).all()]
+    if not comparison.measure.on_neurons:
+        return []
+    return [
+        run[1]
+        for run in comparison.weights
+        if not all(evidence.value(ABLATION_MARGIN, run, seed, name)[0] > 0 for seed in seeds)
+    ]
 
 
 def _sentence(evidence: Evidence, comparison: Comparison, row: dict, doubtful: list[str]) -> str:
     """A row in words: what was compared, what came out and of which runs, or what is lacking."""
-    encoder, label = evidence.encoder(comparison, " minus "), comparison.label(" minus ")
-    if row["verdict"] == NOT_TESTABLE:
-        unlearnt = "not testable: in no seed did every compared run learn its task"
-        found = unlearnt if comparison.conditions and not row["seeds"] else comparison.measure.needs
+    if row["verdict"] == NOT_TESTABLE and comparison.conditions and not row["seeds"]:
+        found = "not testable: in no seed did every compared run learn its task"
+    elif row["verdict"] == NOT_TESTABLE:
+        found = comparison.measure.needs
     else:
         interval = f"95 % interval {row['low']:+.2f} to {row['high']:+.2f}"
         if np.isnan(row["low"]):
             interval = f"no interval: {MIN_SEEDS} seeds decide"
         hope = {1: "more than ", -1: "less than -", 0: "beyond ±"}[comparison.expected]
-        found = f"{row['effect']:+.2f} {row['unit']} ({interval}; per seed {row['per_seed']}); "
-        found += f"the claim expects {hope}{row['threshold']:g}"
-    sides = [pick(evidence.finetuned, study=s, condition=c) for s, c in comparison.after + comparison.before]
-    runs = [run for side in sides for run in side.itertuples()]
+        found = (
+            f"{row['effect']:+.2f} {row['unit']} ({interval}; per seed {row['per_seed']}); "
+            f"the claim expects {hope}{row['threshold']:g}"
+        )
+    compared = [pick(evidence.finetuned, study=study, condition=condition) for study, condition in comparison.weights]
+    runs = [run for table in compared for run in table.itertuples()]
     remarks = {
         "updates": dict.fromkeys(f"{run.condition} {run.updates}" for run in runs),
         "left out, task not learnt": [f"{evidence.titles[run.study]} {run.variant}" for run in runs if not run.learnt],
         "neurons no better than random": doubtful,
     }
     parts = [found, *(f"{about}: {', '.join(names)}" for about, names in remarks.items() if names)]
+    encoder, label = evidence.encoder(comparison, " minus "), comparison.label(" minus ")
     what = filter(None, [row["measure"].capitalize(), encoder, label, row["property"]])
     return f"{', '.join(what)}: {'; '.join(parts)}."

@@ -23,10 +23,6 @@ CELL = ["study", *VARIANT, "property", "source", "target", "word_group", "layer"
 NAMED = ["study", "variant", "property"]
 """The columns that identify a variant's property."""
 
-LEARNT_STANDARD_ERRORS = 3
-"""A task counts as learnt if the score is more than this many standard errors above the majority baseline. With two,
-some untrained runs would pass by chance."""
-
 
 def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
     """The rows whose columns have these values."""
@@ -48,9 +44,8 @@ def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.D
     One row per study, variant, property, target (real, control, majority, lookup), word group and layer:
     ``accuracy``, ``low``, ``high``, ``n`` (words).
     """
-    cells, correct, total = counts_by_text(counts, split)
-    draws, accuracy = resampled(cells, correct, total, seed), correct.sum(1) / total.sum(1)
-    return cells.assign(accuracy=accuracy, **_interval(draws), n=total.sum(1))
+    cells, words, accuracy = resampled(counts, split, seed)
+    return cells.assign(accuracy=accuracy[:, 0], **_interval(accuracy), n=words)
 
 
 def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
@@ -62,13 +57,12 @@ def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFr
     -------
     One row per fine-tuned variant, property, word group and layer: ``drop``, ``low``, ``high`` (fractions, not points).
     """
-    cells, correct, total = counts_by_text(pick(counts, target="real"), split)
-    draws, accuracy = resampled(cells, correct, total, seed), correct.sum(1) / total.sum(1)
+    cells, _, accuracy = resampled(pick(counts, target="real"), split, seed)
     cells = cells.drop(columns="target").assign(row=range(len(cells)))
     before = pick(cells, condition="pretrained").drop(columns=VARIANT)
     pairs = cells[cells["task"] != ""].merge(before, on=list(before.columns.drop("row")), suffixes=("", "_before"))
-    after, before = pairs.pop("row"), pairs.pop("row_before")
-    return pairs.assign(drop=accuracy[before] - accuracy[after], **_interval(draws[before] - draws[after]))
+    drop = accuracy[pairs.pop("row_before")] - accuracy[pairs.pop("row")]
+    return pairs.assign(drop=drop[:, 0], **_interval(drop))
 
 
 def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
@@ -78,30 +72,29 @@ def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
     return (wide["real"] - wide["control"]).rename("selectivity").reset_index()
 
 
-def counts_by_text(counts: pd.DataFrame, split: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Cells and their correct and total counts per text: table [cells], [cells, texts], [cells, texts]."""
-    rows = pick(counts, split=split)
-    wide = rows.pivot_table(index=CELL, columns="text", values=["correct", "total"], fill_value=0, observed=True)
-    return wide.index.to_frame(index=False), wide["correct"].to_numpy(float), wide["total"].to_numpy(float)
+def resampled(counts: pd.DataFrame, split: str, seed: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Accuracy in every cell, on all texts and on texts drawn with replacement, the same draws for all cells of one
+    corpus.
 
-
-def resampled(cells: pd.DataFrame, correct: np.ndarray, total: np.ndarray, seed: int) -> np.ndarray:
-    """Accuracies on texts drawn with replacement, the same draws for all cells of one corpus: [cells, RESAMPLES].
-
-    ``cells``, ``correct``, ``total`` : as ``counts_by_text`` gives them.
+    Returns
+    -------
+    The cells (their ``CELL``), words [cells] and accuracy [cells, 1 + RESAMPLES], of all texts first.
     """
-    accuracy = np.empty((len(cells), RESAMPLES))
+    wide = pick(counts, split=split).pivot_table(["correct", "total"], CELL, "text", fill_value=0, observed=True)
+    correct, total = (wide[column].to_numpy(float) for column in ("correct", "total"))
+    cells = wide.index.to_frame(index=False)
+    accuracy = np.column_stack([correct.sum(1) / total.sum(1), np.empty((len(cells), RESAMPLES))])
     for rows in cells.groupby(["study", "property"]).indices.values():
         inside = np.ix_(rows, total[rows].any(0))  # another property may be of another corpus, with its own texts
         texts = inside[1].size
         weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)
         drawn = total[inside] @ weight
-        accuracy[rows] = (correct[inside] @ weight) / np.where(drawn > 0, drawn, np.nan)
-    return accuracy
+        accuracy[rows, 1:] = (correct[inside] @ weight) / np.where(drawn > 0, drawn, np.nan)
+    return cells, total.sum(1), accuracy
 
 
-def _interval(draws: np.ndarray) -> dict[str, np.ndarray]:
-    low, high = np.nanquantile(draws, [0.025, 0.975], axis=1).reshape(2, len(draws))  # there may be no cells
+def _interval(values: np.ndarray) -> dict[str, np.ndarray]:
+    low, high = np.nanquantile(values[:, 1:], [0.025, 0.975], axis=1).reshape(2, len(values))  # there may be no cells
     return {"low": low, "high": high}
 
 
@@ -111,8 +104,9 @@ def _interval(draws: np.ndarray) -> dict[str, np.ndarray]:
 def task_scores(wanted: Iterable[Run]) -> pd.DataFrame:
     """How well each fine-tuned run does its task: one row per run.
 
-    ``majority`` : the score of the best constant answer. ``learnt`` : whether the score is more than
-    ``LEARNT_STANDARD_ERRORS`` above it (of a proportion for an accuracy; else of a correlation, 1/√n).
+    ``majority`` : the score of the best constant answer. ``learnt`` : whether the score is more than three standard
+    errors above it (of a proportion for an accuracy; else of a correlation, 1/√n). With two, some untrained runs would
+    pass by chance.
 
     Raises
     ------
@@ -123,7 +117,7 @@ def task_scores(wanted: Iterable[Run]) -> pd.DataFrame:
         meta = runs.manifest(run, "finetune")
         score, majority, examples = meta["scores"][meta["metric"]], meta["majority"]["test"], meta["examples"]
         variance = majority * (1 - majority) if meta["metric"] == "accuracy" else 1
-        learnt = bool(score > majority + LEARNT_STANDARD_ERRORS * np.sqrt(variance / examples["test"]))
+        learnt = bool(score > majority + 3 * np.sqrt(variance / examples["test"]))
         numbers = [meta["metric"], score, majority, learnt, meta["updates"], examples["train"], examples["test"]]
         rows.append([run.study.name, *run.variant.columns().values(), *numbers])
     columns = ["study", *VARIANT, "metric", "score", "majority", "learnt", "updates", "train", "test"]
@@ -140,9 +134,9 @@ def train_missing(wanted: Iterable[Run]) -> None:
 
 
 def top_third(per_layer: np.ndarray) -> np.ndarray:
-    """Mean over the top third of the layers: [layers, n] → [n]; NaN with fewer than three layers."""
+    """Mean over the top third of the layers: [layers, ...] → [...]; NaN with fewer than three layers."""
     count = len(per_layer) // 3
-    return per_layer[-count:].mean(0) if count else np.full(per_layer.shape[1], np.nan)
+    return per_layer[-count:].mean(axis=0) if count else np.full(per_layer.shape[1:], np.nan)
 
 
 def centre_of_gravity(per_layer: np.ndarray) -> np.ndarray:
@@ -172,9 +166,8 @@ def margin(tests: pd.DataFrame) -> float:
 
     ``tests`` : ``neuron_tests`` of one run, property, ranking and split.
     """
-    kept = tests[tests["test"].isin(["keep-top", "keep-random"])]
-    kept = kept.pivot(index="neurons", columns="test", values="accuracy")
-    near = (kept.index - kept.index.max() / 10).to_series().abs().argmin()
+    kept = tests[tests["test"].isin(["keep-top", "keep-random"])].pivot(index="neurons", columns="test")["accuracy"]
+    near = np.abs(kept.index - kept.index.max() / 10).argmin()
     return float(kept["keep-top"].iloc[near] - kept["keep-random"].iloc[near])
 
 
@@ -189,40 +182,40 @@ def summary(
     accuracy with all but the top tenth of the neurons zeroed minus that with a random tenth, is clearly above zero;
     ``minimal set``, the smallest share tried that keeps all but the smallest delta of the dev accuracy.
     """
-    accuracy, drop = pick(accuracies(counts), target="real"), drops(counts)
-    score = task_scores(wanted).set_index(["study", "variant"])
+    rows = [
+        {
+            "study": run.study.name,
+            **run.variant.columns(),
+            "property": name,
+            "source": "gold" if run.study.is_gold(name) else "silver",
+            "ranking": ranking,
+        }
+        for run in wanted
+        for name in run.study.properties
+    ]
+    scores = task_scores(wanted)
+    accuracy = pick(accuracies(counts), target="real")
+    per_layer = pick(accuracy, word_group="all").set_index("layer").groupby(NAMED)["accuracy"]
+    top_layer = accuracy[accuracy["layer"] == accuracy.groupby("study")["layer"].transform("max")]
+    lost = pick(drops(counts), word_group="all").merge(pick(scores, learnt=True)[["study", "variant"]])
     tests, neuron_layers = pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking)
-    mean_layer, spread = centres_of_gravity(neuron_layers, "neurons"), entropy(neuron_layers, "neurons")
-    rows = []
-    for run in wanted:
-        study, variant = run.study.name, run.variant.name
-        for name in run.study.properties:
-            where = {"study": study, "variant": variant, "property": name}
-            per_layer = pick(accuracy, **where, word_group="all").set_index("layer")["accuracy"]
-            top = int(per_layer.index.max())
-            ambiguous = pick(accuracy, **where, word_group="ambiguous", layer=top)["accuracy"]
-            learnt = score["learnt"].get((study, variant), False)
-            lost = pick(drop, **where, word_group="all").sort_values("layer")[["drop"]].to_numpy()
-            retrained = pick(tests, **where, test="retrain", split="dev").set_index("neurons")["accuracy"]
-            fewest = neurons.minimal_set(retrained.to_dict(), min(run.study.ranking.deltas))
-            rows.append(
-                {
-                    "study": study,
-                    **run.variant.columns(),
-                    "property": name,
-                    "source": "gold" if run.study.is_gold(name) else "silver",
-                    "ranking": ranking,
-                    "task score": score["score"].get((study, variant)),
-                    "majority": score["majority"].get((study, variant)),
-                    "best layer": int(per_layer.idxmax()),
-                    "best accuracy": per_layer.max(),
-                    "top layer accuracy": per_layer[top],
-                    "top layer ambiguous": ambiguous.iloc[0] if len(ambiguous) else np.nan,
-                    "drop, top third": top_third(lost)[0] if learnt else np.nan,
-                    "mean layer of top neurons": mean_layer[study, variant, name],
-                    "entropy of top neurons": spread[study, variant, name],
-                    "top - random": margin(pick(tests, **where, split="test")),
-                    "minimal set": fewest / retrained.index.max(),
-                }
-            )
-    return pd.DataFrame(rows)
+    delta = {run.study.name: min(run.study.ranking.deltas) for run in wanted}
+    retrained = pick(tests, test="retrain", split="dev").set_index("neurons").groupby(NAMED)["accuracy"]
+    fewest = {
+        key: neurons.minimal_set(reached.to_dict(), delta[key[0]]) / reached.index.max() for key, reached in retrained
+    }
+    numbers = pd.DataFrame(
+        {
+            "best layer": per_layer.idxmax(),
+            "best accuracy": per_layer.max(),
+            "top layer accuracy": pick(top_layer, word_group="all").set_index(NAMED)["accuracy"],
+            "top layer ambiguous": pick(top_layer, word_group="ambiguous").set_index(NAMED)["accuracy"],
+            "drop, top third": lost.sort_values("layer").groupby(NAMED)["drop"].agg(top_third).astype(float),
+            "mean layer of top neurons": centres_of_gravity(neuron_layers, "neurons"),
+            "entropy of top neurons": entropy(neuron_layers, "neurons"),
+            "top - random": pick(tests, split="test").groupby(NAMED).apply(margin),
+            "minimal set": pd.Series(fewest),
+        }
+    )
+    of_task = scores[["study", "variant", "score", "majority"]].rename(columns={"score": "task score"})
+    return pd.DataFrame(rows).merge(of_task, "left").join(numbers, on=NAMED)

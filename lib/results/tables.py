@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib import disk, neurons, probes
 from lib.results.summary import VARIANT
-from lib.study import params, provenance, runs
+from lib.study import params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
 
@@ -22,11 +22,14 @@ def load(
     At full size all results must exist already (``complete``), in ``results/`` if they are ``recorded``; at a reduction
     missing ones are computed.
     """
-    found = [runs.load(study, name, size, overrides) for study, names in variants_of.items() for name in names]
-    found = [replace(run, recorded=recorded) for run in found]
+    loaded = [
+        replace(runs.load(study, variant, size, overrides), recorded=recorded)
+        for study, variants in variants_of.items()
+        for variant in variants
+    ]
     if size == "full":
-        complete(found)
-    return found
+        complete(loaded)
+    return loaded
 
 
 def recorded_runs(suite: str) -> list[Run]:
@@ -34,33 +37,34 @@ def recorded_runs(suite: str) -> list[Run]:
 
     Raises StaleResult if there are none, or if one is not of today's parameters and code.
     """
-    folders = sorted(folder for folder in runs.recorded(suite).glob("*/*") if folder.is_dir())
-    if not folders:
+    variants_of: dict[str, list[str]] = {}
+    for folder in sorted(runs.recorded(suite).glob("*/*/")):
+        variants_of.setdefault(folder.parent.name, []).append(folder.name)
+    if not variants_of:
         raise disk.StaleResult(f"nothing is recorded in {runs.recorded(suite)}: run 'make record SCALE={suite}'")
-    found = [replace(runs.load(folder.parent.name, folder.name), recorded=True) for folder in folders]
-    complete(found)
 
     def rank(run: Run) -> tuple[str, int, str, int]:
-        order = ["pretrained", "random", *run.study.tasks]
-        condition, seed = run.variant.condition, run.variant.seed or 0
-        place = order.index(condition) if condition in order else len(order)
-        return run.study.name, place, condition, seed
+        order = ["pretrained", "random", *run.study.tasks, run.variant.condition]
+        return run.study.name, order.index(run.variant.condition), run.variant.condition, run.variant.seed or 0
 
-    return sorted(found, key=rank)
+    return sorted(load(variants_of, recorded=True), key=rank)
 
 
 def complete(wanted: Iterable[Run]) -> None:
     """Raise StaleResult with one list of all that is missing or of other parameters, and the command that makes it."""
     problems = []
-    for run in wanted:
-        for step in STEPS.values():
-            if step.tables and step.applies(run):
-                try:
-                    runs.manifest(run, step.name)
-                except disk.StaleResult as error:
-                    problems.append(str(error))
+    for run, step in tabled_steps(wanted):
+        try:
+            runs.manifest(run, step)
+        except disk.StaleResult as error:
+            problems.append(str(error))
     if problems:
         raise disk.StaleResult("\n".join(["these results are missing or not current:", *problems]))
+
+
+def tabled_steps(wanted: Iterable[Run]) -> list[tuple[Run, str]]:
+    """Each run with each of its steps that leaves tables."""
+    return [(run, step.name) for run in wanted for step in STEPS.values() if step.tables and step.applies(run)]
 
 
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
@@ -107,11 +111,10 @@ def times(wanted: Iterable[Run]) -> pd.DataFrame:
             seconds = notebook["metadata"].get("papermill", {}).get("duration")
             if run.recorded and step.tables:
                 seconds = runs.manifest(run, step.name)["seconds"]
-            if seconds is not None:
-                rows.append((run.study.name, run.variant.name, step.notebook, seconds))
-    return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"])
+            rows.append((run.study.name, run.variant.name, step.notebook, seconds))
+    return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"]).dropna()
 
 
 def versions() -> pd.DataFrame:
-    """What computes here (``provenance.describe``), one row each."""
-    return pd.Series(provenance.describe(), name="version").to_frame()
+    """What computes here (``runs.provenance``), one row each."""
+    return pd.Series(runs.provenance(), name="version").to_frame()

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,8 @@ import yaml
 
 from lib import corpora, disk, encoders, notebook, results
 from lib.results import claims
-from lib.results.summary import pick
 from lib.study import inputs, loading, params, runs
-from lib.study.params import ParameterError
 from lib.study.runs import Run
-from lib.study.steps import STEPS
 
 REASONS = {
     "exact": "counted, not trained: splits, label sets and checkpoints are pinned",
@@ -24,16 +22,11 @@ REASONS = {
 }
 """Why each kind of comparison has the tolerance that it has."""
 
-
 TIGHT = 0.005
 """Tolerance of the tight comparisons, as a fraction of the test words."""
 
-
 MEASURES = ["task score", "best accuracy", "top layer accuracy", "drop, top third", "mean layer of top neurons"]
 """Columns of ``results.summary`` that are compared loosely, for the first gold property."""
-
-
-OPPOSITE = {("reproduced", "not reproduced"), ("not reproduced", "reproduced")}
 
 
 def exact(wanted: list[Run]) -> dict[str, Any]:
@@ -44,16 +37,15 @@ def exact(wanted: list[Run]) -> dict[str, Any]:
         found[f"{name}: checkpoint"] = inputs.checkpoint_digest(study)
         found[f"{name}: layers, width"] = list(encoders.shape(study))
         if run.variant.task:
-            examples = runs.manifest(run, "finetune")["examples"]
-            found[f"{name}: {run.variant.condition}: examples"] = [examples[k] for k in sorted(examples)]
+            examples = sorted(runs.manifest(run, "finetune")["examples"].items())
+            found[f"{name}: {run.variant.condition}: examples"] = [count for _, count in examples]
         for corpus, (_, properties) in study.corpora_in_use.items() if run.variant.name == "pretrained" else ():
             place = f"{name}: {corpus}" if len(study.corpora_in_use) > 1 else name
             for split, words in corpora.load(study, corpus).items():
                 counts = [words["text"].nunique(), int(words["sentence"].max()) + 1, len(words)]
                 found[f"{place}: {split}: texts, sentences, words"] = counts
                 found[f"{place}: {split}: words and labels"] = inputs.digest(words.astype(str).to_numpy().tolist())
-                for label in properties:
-                    found[f"{place}: {split}: {label}: labels"] = int(words[label].nunique())
+                found |= {f"{place}: {split}: {name}: labels": int(words[name].nunique()) for name in properties}
     return found
 
 
@@ -62,13 +54,10 @@ def tight(accuracy: pd.DataFrame) -> dict[str, float]:
 
     ``accuracy`` : as ``results.accuracies`` gives it.
     """
-    untouched = pick(accuracy, target="real", word_group="all", task="")
-    found = {}
-    for (study, variant, name), table in untouched.groupby(results.NAMED):
-        layers = table.set_index("layer")["accuracy"]
-        for layer in (0, layers.index.max() // 2, layers.index.max()):
-            found[f"{study}: {variant}: {name}: layer {layer}"] = float(layers[layer])
-    return found
+    rows = results.pick(accuracy, target="real", word_group="all", task="")
+    top = rows.groupby(results.NAMED)["layer"].transform("max")
+    chosen = rows[(rows["layer"] == 0) | (rows["layer"] == top // 2) | (rows["layer"] == top)]
+    return {f"{r.study}: {r.variant}: {r.property}: layer {r.layer}": r.accuracy for r in chosen.itertuples()}
 
 
 def loose(summary: pd.DataFrame) -> pd.DataFrame:
@@ -81,20 +70,20 @@ def loose(summary: pd.DataFrame) -> pd.DataFrame:
     One row per study, condition and measure: ``name``, ``value`` (mean over seeds), ``sigma`` (pooled over the rows of
     the measure; none with one seed).
     """
-    gold = pick(summary, source="gold")
+    gold = results.pick(summary, source="gold")
     tuned = gold[(gold["task"] != "") & (gold["property"] == gold["property"].iloc[0])]
     keys = ["study", "condition", "measure"]
     values = tuned.melt(keys[:2], MEASURES, "measure").dropna().groupby(keys, sort=False)["value"]
     table = values.agg(value="mean", variance="var").reset_index()
-    table["sigma"] = table.groupby("measure")["variance"].transform("mean") ** 0.5
-    return table.assign(name=table["study"] + ": " + table["condition"] + ": " + table["measure"])
+    sigma = table.groupby("measure")["variance"].transform("mean") ** 0.5
+    return table.assign(sigma=sigma, name=table["study"] + ": " + table["condition"] + ": " + table["measure"])
 
 
 def verdicts(judged: pd.DataFrame) -> dict[str, str]:
     """The verdict of every comparison that could be made. ``judged`` : as ``claims.judge`` gives it."""
-    testable = judged[judged["verdict"].isin(claims.ORDER)]
-    keys = testable[["claim", "encoder", "compared", "property", "measure"]].itertuples(index=False)
-    return {": ".join(key): verdict for key, verdict in zip(keys, testable["verdict"], strict=True)}
+    columns = ["claim", "encoder", "compared", "property", "measure", "verdict"]
+    testable = judged.loc[judged["verdict"] != claims.NOT_TESTABLE, columns]
+    return {": ".join(names): verdict for *names, verdict in testable.itertuples(index=False)}
 
 
 def expectations(
@@ -110,18 +99,16 @@ def expectations(
     """
     seeds = pd.Series([run.variant.condition for run in wanted if run.variant.task]).value_counts()
     if len(seeds) and seeds.min() < 3:
-        raise ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
+        raise params.ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
     own = {(run.study.name, task) for run in wanted for task in run.study.tasks}
     default = [r for r in wanted if not r.variant.task or (r.study.name, r.variant.condition) in own]
-    table = loose(summary)
-    table = table[[pair in own for pair in zip(table["study"], table["condition"], strict=True)]]
     return {
         "exact": {"reason": REASONS["exact"], "values": exact(default)},
         "tight": {"reason": REASONS["tight"], "tolerance": TIGHT,
                   "values": {k: round(v, 4) for k, v in tight(accuracy).items()}},
         "loose": {"reason": REASONS["loose"],
                   "values": {row.name: {"value": round(row.value, 4), "tolerance": round(4 * row.sigma, 4)}
-                             for row in table.itertuples(index=False)}},
+                             for row in loose(summary).itertuples() if (row.study, row.condition) in own}},
         "claim": {"reason": REASONS["claim"], "values": verdicts(judged)},
     }  # fmt: skip
 
@@ -134,25 +121,26 @@ def compare(
     The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side) or ``MISSING`` (not made). A claim that the
     run could not ask, for want of a variant, is not compared.
     """
-    found = {"exact": exact(wanted), "tight": tight(accuracy), "claim": verdicts(judged)}
-    found["loose"] = loose(summary).set_index("name")["value"].to_dict()
+    computed = {
+        "exact": exact(wanted),
+        "tight": tight(accuracy),
+        "loose": loose(summary).set_index("name")["value"].to_dict(),
+        "claim": verdicts(judged),
+    }
     rows = []
-    for kind in REASONS:
-        section = expected[kind]
+    for kind, section in expected.items():
         for name, value in section["values"].items():
-            got, tolerance = found[kind].get(name), section.get("tolerance")
-            if isinstance(value, dict):
+            got, tolerance = computed[kind].get(name), section.get("tolerance")
+            if kind == "loose":
                 value, tolerance = value["value"], value["tolerance"]
-            if got is None:
-                good = None
-            elif kind == "claim":
-                good = (value, got) not in OPPOSITE
-            elif tolerance is None:
+            if kind == "claim":
+                good = {value, got} != {claims.REPRODUCED, claims.NOT_REPRODUCED}
+            elif kind == "exact" or got is None:
                 good = value == got
             else:
-                good = bool(abs(got - value) <= tolerance)
-            if not (kind == "claim" and got is None):
-                verdict = {True: "OK", False: "MISS", None: "MISSING"}[good]
+                good = abs(got - value) <= tolerance
+            if got is not None or kind != "claim":
+                verdict = "MISSING" if got is None else "OK" if good else "MISS"
                 rows.append((kind, name, value, got, tolerance, verdict, section["reason"]))
     return pd.DataFrame(rows, columns=["kind", "name", "expected", "got", "tolerance", "verdict", "reason"])
 
@@ -160,10 +148,10 @@ def compare(
 def read(path: Path) -> dict[str, Any]:
     """Recorded numbers. Raises ParameterError if the file is not there or has other sections."""
     if not path.exists():
-        raise ParameterError(f"nothing is recorded for this scale: there is no {path}")
+        raise params.ParameterError(f"nothing is recorded for this scale: there is no {path}")
     expected = loading.read_yaml(path)
     if set(expected) != set(REASONS):
-        raise ParameterError(f"{path}: the sections must be {', '.join(REASONS)}")
+        raise params.ParameterError(f"{path}: the sections must be {', '.join(REASONS)}")
     return expected
 
 
@@ -205,16 +193,15 @@ def record(wanted: list[Run], scale: str) -> bool:
     StaleResult : a run is neither recorded nor computed.
     ParameterError : fewer than three seeds of a task.
     """
-    for run in wanted:
-        for step in STEPS.values():
-            if step.tables and step.applies(run) and not runs.is_current(replace(run, recorded=True), step.name):
-                runs.record(run, step.name)
+    for run, step in results.tabled_steps(wanted):
+        if not runs.is_current(replace(run, recorded=True), step):
+            runs.record(run, step)
     recorded = results.recorded_runs(scale)
     path = params.ROOT / "expected" / f"{scale}.yaml"
+    numbers = yaml.safe_dump(expectations(recorded, *_tables(recorded)), sort_keys=False, width=120)
     head = f"# What a run at scale '{scale}' must give again, and how closely. Written by `make record`.\n"
-    values = expectations(recorded, *_tables(recorded))
     with disk.atomic_write(path) as part:
-        part.write_text(head + yaml.safe_dump(values, sort_keys=False, width=120), encoding="utf-8")
+        part.write_text(head + numbers, encoding="utf-8")
     print(f"recorded in {runs.recorded(scale).relative_to(params.ROOT)}/ and {path.relative_to(params.ROOT)}")
     return draw_recorded(scale)
 
@@ -222,9 +209,8 @@ def record(wanted: list[Run], scale: str) -> bool:
 def draw_recorded(scale: str) -> bool:
     """For Make: draw all figures and tables of the recorded runs into ``figures/<scale>``, and write their verdicts
     into README, if it has a place for them. Returns whether it went well."""
-    variants: dict[str, list[str]] = {}
-    for run in results.recorded_runs(scale):
-        variants.setdefault(run.study.name, []).append(run.variant.name)
+    of_study = groupby(results.recorded_runs(scale), lambda run: run.study.name)
+    variants = {study: [run.variant.name for run in recorded] for study, recorded in of_study}
     if not notebook.draw(scale, variants, {}, recorded=True):
         return False
     page = params.ROOT / "README.md"

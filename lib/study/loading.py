@@ -189,7 +189,7 @@ def _laid(base: Any, over: Any) -> Any:
 
 
 def _fields(path: tuple) -> list[str]:
-    """The parameters that there are at a place in a study."""
+    """The parameters that exist at a place in a study."""
     kind: Any = Study
     for part in path:
         fields = getattr(kind, "model_fields", {})
@@ -201,18 +201,18 @@ def _fields(path: tuple) -> list[str]:
 def _explain(error: ValidationError, study: str, data: dict) -> str:
     lines = [f"study '{study}' cannot be used:"]
     for item in (e for e in error.errors() if e["type"] != "default_factory_not_called"):
-        place = ".".join(str(p) for p in item["loc"] if p != "[key]") or "study"
+        field = ".".join(str(p) for p in item["loc"] if p != "[key]") or "study"
         reason = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            lines.append(f"  {place}: unknown parameter{nearest(item['loc'][-1], _fields(item['loc'][:-1]))}")
+            lines.append(f"  {field}: unknown parameter{nearest(item['loc'][-1], _fields(item['loc'][:-1]))}")
         elif item["type"] == "missing":
-            lines.append(f"  {place}: missing; give it in params/{study}.yaml")
+            lines.append(f"  {field}: missing; give it in params/{study}.yaml")
         elif item["loc"]:
             if item["type"] == "string_pattern_mismatch":
                 reason = _FORMS.get(str(item["loc"][0]), "only lower-case letters (a to z), digits and _ are allowed")
             elif item["type"] == "string_type" and not isinstance(item["input"], list | dict):
                 reason += f" (YAML reads {_read_as(item['input'])}: if a word is meant, put it in quotation marks)"
-            lines.append(f"  {place} = {shown(item['input'])}: {reason}")
+            lines.append(f"  {field} = {shown(item['input'])}: {reason}")
         else:
             lines.append(f"  {reason}")
     return "\n".join(lines)

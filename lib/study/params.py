@@ -265,16 +265,16 @@ class Study(Section):
         own = {name: (f"corpora.{name}", corpus) for name, corpus in self.corpora.items()}
         used = {name: own.get(name, ("corpus", self.corpus)) for name in self.properties}
         first: dict[str, tuple[str, Corpus]] = {}
-        for name, (place, corpus) in (used | own).items():
+        for name, (field, corpus) in (used | own).items():
             if corpus is None:
                 raise ValueError(f"property '{name}' has no corpus: give corpus, or corpora.{name}")
-            for listed, what in (([name], "property"), (corpus.gold, f"{place}.gold:")):
+            for listed, what in (([name], "property"), (corpus.gold, f"{field}.gold:")):
                 if unknown := [p for p in listed if p not in corpus.properties]:
                     known = f"(it has {', '.join(corpus.properties)})"
                     raise ValueError(f"{what} '{unknown[0]}' is not in corpus '{corpus.name}' {known}")
-            if name in used and corpus != first.setdefault(corpus.name, (place, corpus))[1]:
+            if name in used and corpus != first.setdefault(corpus.name, (field, corpus))[1]:
                 raise ValueError(
-                    f"{first[corpus.name][0]} and {place} differ, but both are named '{corpus.name}': give one of "
+                    f"{first[corpus.name][0]} and {field} differ, but both are named '{corpus.name}': give one of "
                     "them another name, or make them equal"
                 )
         return self

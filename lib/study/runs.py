@@ -6,16 +6,21 @@ of which the repository keeps the small tables, in ``results/``; it is read and 
 """
 
 import os
+import platform
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lib import disk
-from lib.study import loading, params, provenance
+from lib import disk, surroundings
+from lib.study import loading, params
 from lib.study.params import ParameterError, Study
 from lib.study.steps import STEPS
 from lib.study.variants import Variant
@@ -129,14 +134,7 @@ def writing(run: Run, step: str, folder: Path) -> Iterator[tuple[Path, dict[str,
         part.mkdir()
         yield part, facts
         facts |= {"key": run.key(step), "seconds": round(time.perf_counter() - begun, 1)}
-        disk.write_manifest(part, facts | {"provenance": provenance.describe()})
-
-
-def record_notebook(run: Run, notebook: str) -> None:
-    """``record`` the step that a notebook computed, if it has tables."""
-    for step in STEPS.values():
-        if step.notebook == notebook and step.tables:
-            record(run, step.name)
+        disk.write_manifest(part, facts | {"provenance": provenance()})
 
 
 def record(run: Run, step: str) -> None:
@@ -147,3 +145,42 @@ def record(run: Run, step: str) -> None:
         for name in STEPS[step].tables:
             shutil.copy2(run.result(step) / name, part / name)
         disk.write_manifest(part, {name: fact for name, fact in facts.items() if name != "files"})
+
+
+# What computes -------------------------------------------------------------------------------------------------------
+
+PACKAGES = ["torch", "transformers", "tokenizers", "datasets", "numpy", "pandas", "scikit-learn", "nltk", "seaborn"]
+"""The packages that numbers and figures come from."""
+
+
+def provenance() -> dict[str, Any]:
+    """The machine, Python, the packages, the commit, and the shell's variables that results may depend on."""
+    import torch  # here: commands that compute nothing do not wait for it
+
+    cores = f"{platform.machine()}, {os.cpu_count()} cores"
+    return {
+        "machine": cores, "processor": _processor(), "system": platform.system(),
+        "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+        "python": platform.python_version(), **{name: version(name) for name in PACKAGES},
+        "commit": _commit(), **surroundings.remaining(),
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    """The processor's name, with family and model where the system gives them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", lines, re.MULTILINE))
+    return " ".join(filter(None, [fields.get("model name"), *(fields.get(k) for k in ("cpu family", "model"))]))
+
+
+@lru_cache
+def _commit() -> str:
+    """The commit of the code, with ``+`` if files differ from it; empty outside a git repository."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=params.ROOT, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git here
+        return ""

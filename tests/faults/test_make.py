@@ -15,8 +15,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import copy_repository
-from test_reproduce import environment, save_encoder, sentences
+from conftest import copy_repository, environment, save_encoder, sentences
 
 pytestmark = pytest.mark.slow
 
