@@ -21,10 +21,15 @@ from lib.study.variants import Variant
 from lib.tasks import TaskError
 
 FIGURES = "05_figures"
-"""The notebook that draws the figures of all runs together."""
 
-FIGURES_CODE = [f"results/{name}" for name in ("summary", "tables", "claims")]
-FIGURES_CODE += [f"figures/{name}" for name in ("style", "lessons", "comparisons")]
+FIGURES_CODE = [
+    "results/summary",
+    "results/tables",
+    "results/claims",
+    "figures/style",
+    "figures/lessons",
+    "figures/comparisons",
+]
 
 
 def selected(

@@ -20,7 +20,6 @@ REASONS = {
     "loose": "after fine-tuning: four standard deviations over the recorded seeds, pooled over encoders and tasks",
     "claim": "a verdict may become or cease to be undecided with other seeds; it must not turn into its opposite",
 }
-"""Why each kind of comparison has the tolerance that it has."""
 
 TIGHT = 0.005
 """Tolerance of the tight comparisons, as a fraction of the test words."""

@@ -223,7 +223,6 @@ _FORMS = {
     "or a number of examples as in -500 or -2k",
     "device": "write auto, cpu, mps, cuda, or one GPU by its number, as in cuda:1",
 }
-"""What a parameter looks like that is more than a plain name."""
 
 
 def _read_as(value: Any) -> str:
