@@ -136,7 +136,7 @@ report: reproduce ## the figures notebook as one self-contained page
 
 pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (some four core-hours; resumes)
 	$(tell_surroundings)
-	@$(ASK) pretrain --size '$(SIZE)' --settings '$(SETTINGS)'
+	@$(ASK) pretrain --preset '$(SIZE)' --settings '$(SETTINGS)'
 
 # nbval reads what a cell prints when the cell is done, from a queue of a thousand messages: bars must not fill it
 test: export TQDM_MININTERVAL := 5
