@@ -164,7 +164,7 @@ def prepared(prose: Prose, settings: Settings, work: Path) -> tuple[PreTrainedTo
 def study_of(folder: Path, family: str, preset: str) -> Study:
     """The study that measures an encoder in ``folder``: that of its shipped sister, under a name of its own.
 
-    At full preset it takes 40,000 training words; the studies take fewer, to be quick.
+    With the preset "full" it takes 40,000 training words; the studies take fewer, to be quick.
     """
     overrides: dict[str, Any] = {"encoder.checkpoint": str(folder / f"{family}-mini"), "properties": ["pos"]}
     if preset == "full":

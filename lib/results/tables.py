@@ -19,8 +19,8 @@ def load(
 ) -> list[Run]:
     """The runs of several studies. ``variants_of`` : study → names of its variants.
 
-    At full preset all results must exist already (``complete``), in ``results/`` if they are ``recorded``; at a reduction
-    missing ones are computed.
+    At the preset "full" all results must exist already (``complete``), in ``results/`` if they are ``recorded``; at a
+    reduction, missing ones are computed.
     """
     loaded = [
         replace(runs.load(study, variant, preset, overrides), recorded=recorded)
