@@ -63,8 +63,8 @@ def pretrain(preset: str = "full", overrides: dict[str, Any] | None = None, devi
 
     Returns
     -------
-    The folder, ``runs/pretrain`` (or ``runs/<preset>/pretrain`` for a reduction): ``<family>-mini`` (weights, tokenizer,
-    card, ``log.csv``), ``quality.csv``, and the working files.
+    The folder, ``runs/pretrain`` (or ``runs/<preset>/pretrain`` for a reduction): ``<family>-mini`` (weights,
+    tokenizer, card, ``log.csv``), ``quality.csv``, and the working files.
 
     Raises
     ------
