@@ -51,7 +51,7 @@ export PYTHON LAUNCH
 export PYTHONPATH := $(CURDIR)
 export IPYTHONDIR := $(CURDIR)/runs/.ipython
 
-.PHONY: help doctor data plan reproduce figures verify record report pretrain test test-quick test-faults bench lint notebooks lab clean clean-runs clean-all env
+.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify record report pretrain test test-quick test-faults bench lint notebooks lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -74,7 +74,6 @@ help: ## this list
 # By content: the dates of files depend on how they came here, and on clocks.
 BUILT := $(shell [ -x $(VENV)/bin/python ] && [ "$$(cat requirements.lock pyproject.toml)" = "$$(cat $(VENV)/installed)" ] \
   2> /dev/null && echo yes)
-.PHONY: $(VENV)/installed
 
 env: $(if $(BUILT),,$(if $(filter $(VENV)/%,$(PYTHON)),$(VENV)/installed)) ## build .venv from requirements.lock (the other targets do it when needed)
 
@@ -106,7 +105,6 @@ data: env ## fetch and verify the data of the studies (16 MB; the encoders are i
 	@$(ASK) data
 
 # What every command on results begins with.
-.PHONY: begin
 begin: env
 	$(tell_surroundings)
 	@$(if $(filter $(VENV)/%,$(PYTHON)),,$(call of_the_lock,$(PYTHON)))
@@ -138,7 +136,7 @@ report: reproduce ## the figures notebook as one self-contained page
 
 pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (some four core-hours; resumes)
 	$(tell_surroundings)
-	@$(ASK) pretrain --size '$(SIZE)' --settings '$(SETTINGS)'
+	@$(ASK) pretrain --preset '$(SIZE)' --settings '$(SETTINGS)'
 
 # nbval reads what a cell prints when the cell is done, from a queue of a thousand messages: bars must not fill it
 test: export TQDM_MININTERVAL := 5

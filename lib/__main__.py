@@ -15,8 +15,8 @@ PART: dict[str, Any] = {
     "--of": {"type": int, "default": 1, "help": "how many parts that command has"},
 }
 SELECTORS: dict[str, dict[str, Any]] = {
-    "--scale": {"default": "mini", "help": "which studies and figures: the scale of params/*.yaml"},
-    "--studies": {"default": "", "type": str.split, "help": "parameter files by name; default: all of the scale"},
+    "--scale": {"dest": "suite", "default": "mini", "help": "the suite: the studies with this scale in params/*.yaml"},
+    "--studies": {"default": "", "type": str.split, "help": "parameter files by name; default: all of the suite"},
     "--tasks": {"default": "", "type": str.split, "help": "tasks to fine-tune on; default: those of each study"},
     "--seeds": {"default": "1", "type": lambda text: [*map(int, text.split())], "help": "seeds of fine-tuning"},
     "--properties": {"default": "", "type": str.split, "help": "properties to probe; default: those of each study"},
@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "--record": {"default": "", "help": "the step whose tables are recorded"}, **PART,
     }),
     "draw": ("the figures of several runs", "lib.notebook:draw", {
-        "name": {"help": "the scale"}, "variants": {"type": json.loads, "help": "study → variants, as JSON"}, **PART,
+        "name": {"help": "the suite"}, "variants": {"type": json.loads, "help": "study → variants, as JSON"}, **PART,
     }),
     "summary": ("what a finished study says, in the terminal", "lib.figures.report:print_summary", {}),
     "figures": ("draw every figure, table and verdict from the recorded runs", "lib.results.verify:draw_recorded", {}),
@@ -44,7 +44,7 @@ VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "record": ("record the results and make them the reference", "lib.results.verify:record", {}),
     "report": ("the figures notebook as one page", "lib.figures.report:write_page", {}),
     "pretrain": ("make the encoders of models/ from nothing", "lib.pretraining.minis:make_and_compare", {
-        "--size": {"default": "full"}, "--settings": {"type": json.loads, "default": {}},
+        "--preset": {"default": "full"}, "--settings": {"type": json.loads, "default": {}},
     }),
     "certify": ("whether changed code gives the same results as a commit's", "lib.certify:certify", {
         "commit": {"nargs": "?", "default": "HEAD"},
@@ -79,7 +79,7 @@ def main(given: dict[str, Any]) -> bool:
         given["overrides"] = {"device": given["device"]}
         if given["properties"]:
             given["overrides"]["properties"] = given["properties"]
-        given["wanted"] = grid.selected(**{n: given[n] for n in ("scale", "studies", "tasks", "seeds", "overrides")})
+        given["wanted"] = grid.selected(**{n: given[n] for n in ("suite", "studies", "tasks", "seeds", "overrides")})
         grid.check(given["wanted"])
     return function(**{name: given[name] for name in names if name in given}) is not False
 

@@ -30,7 +30,6 @@ COMPUTE: dict[str, Callable[[Run], object]] = {
     "finetune": finetune.ensure, "extract": activations.ensure, "layers": probes.ensure_layer_counts,
     "neurons": neurons.ensure_tests,
 }  # fmt: skip
-"""Step → what computes it."""
 
 CODE = {"corpus": inputs.CORPUS_CODE} | {step.name: step.code for step in STEPS.values()}
 

@@ -21,25 +21,30 @@ from lib.study.variants import Variant
 from lib.tasks import TaskError
 
 FIGURES = "05_figures"
-"""The notebook that draws the figures of all runs together."""
 
-FIGURES_CODE = [f"results/{name}" for name in ("summary", "tables", "claims")]
-FIGURES_CODE += [f"figures/{name}" for name in ("style", "lessons", "comparisons")]
+FIGURES_CODE = [
+    "results/summary",
+    "results/tables",
+    "results/claims",
+    "figures/style",
+    "figures/lessons",
+    "figures/comparisons",
+]
 
 
 def selected(
-    scale: str, studies: Sequence[str], tasks: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]
+    suite: str, studies: Sequence[str], tasks: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]
 ) -> list[Run]:
-    """The runs of these studies (none named: all of the scale): pretrained, random, and each condition with each seed.
+    """The runs of these studies (none named: all of the suite): pretrained, random, and each condition with each seed.
 
     ``tasks`` : with an amount where it is not all; none named: those of each study.
 
     Raises ParameterError for what cannot be used (see ``loading.load``), and if there is no such study.
     """
-    if not studies and (problems := [*loading.problems(scale)]):
+    if not studies and (problems := [*loading.problems(suite)]):
         raise ParameterError("\n".join(problems))
     found = []
-    for name in studies or [n for n, its_scale in loading.studies().items() if its_scale == scale]:
+    for name in studies or [n for n, its_suite in loading.studies().items() if its_suite == suite]:
         study = loading.load(name, "full", overrides)
         tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in seeds]
         found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]
@@ -127,36 +132,36 @@ def figures_key(wanted: list[Run]) -> str:
     return inputs.digest(drawn, recorded, sorted(keys))
 
 
-def figures_are_current(wanted: list[Run], scale: str) -> bool:
+def figures_are_current(wanted: list[Run], suite: str) -> bool:
     """Whether the figures of these runs and no others are there."""
-    folder = results.figures_folder(scale)
+    folder = results.figures_folder(suite)
     metadata = (disk.read_json(folder / f"{FIGURES}.ipynb") or {}).get("metadata", {})
     tables = all((folder / f"{name}.csv").exists() for name in ("summary", "claims"))
     return tables and metadata.get("lib", {}).get("key") == figures_key(wanted)
 
 
-def plan(wanted: list[Run], scale: str) -> list[str]:
+def plan(wanted: list[Run], suite: str) -> list[str]:
     """The steps to do, as the names of executed notebooks below ``runs/``."""
     found = [f"{run.study.name}/{run.variant.name}/{s.notebook}" for run in wanted for s in to_do(run)]
-    drawn = not found and figures_are_current(wanted, scale)
-    return found + ([] if drawn else [f"figures/{scale}/{FIGURES}"])
+    drawn = not found and figures_are_current(wanted, suite)
+    return found + ([] if drawn else [f"figures/{suite}/{FIGURES}"])
 
 
-def print_plan(wanted: list[Run], scale: str) -> None:
+def print_plan(wanted: list[Run], suite: str) -> None:
     """For Make: print what ``make reproduce`` would run."""
-    print("\n".join(f"  {name}" for name in plan(wanted, scale)) or "nothing to do: every result is there")
+    print("\n".join(f"  {name}" for name in plan(wanted, suite)) or "nothing to do: every result is there")
 
 
-def print_rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:
+def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:
     """For Make: fetch what the steps need (unless ``dry``), then print the steps as rules, and nothing else."""
     if not dry:
         with contextlib.redirect_stdout(sys.stderr):
             fetch(wanted)
-            results.figures_folder(scale).mkdir(parents=True, exist_ok=True)
-    print(rules(wanted, scale, overrides, keep, record))
+            results.figures_folder(suite).mkdir(parents=True, exist_ok=True)
+    print(rules(wanted, suite, overrides, keep, record))
 
 
-def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, recording: bool = False) -> str:
+def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, recording: bool = False) -> str:
     """The steps to do as a makefile: one target per step of a run.
 
     A step waits for those that it reads, and for the same step of the variants that its notebook shows beside it. A
@@ -164,7 +169,7 @@ def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, 
     step records its tables as it finishes, and the figures are left to ``make figures``.
     """
     doing = {(run.study.name, run.variant.name): (run, to_do(run, recording)) for run in wanted}
-    draws = not recording and bool(plan(wanted, scale))
+    draws = not recording and bool(plan(wanted, suite))
     total, now = sum(len(steps) for _, steps in doing.values()) + draws, time.time()
     options = f"--overrides {shlex.quote(json.dumps(overrides))} --since {now:.2f} --of {total}"
     lines = ["SHELL := bash", ".SHELLFLAGS := -euo pipefail -c", ".PHONY: all", "all:"]
@@ -194,6 +199,6 @@ def rules(wanted: list[Run], scale: str, overrides: dict[str, Any], keep: bool, 
     if draws:
         every = [target(*name, step) for name, (_, steps) in doing.items() for step in steps if step.name != "extract"]
         chosen = {study: [v for s, v in doing if s == study] for study, _ in doing}
-        rule(f"runs/figures/{scale}/{FIGURES}.ipynb", every,
-             f"draw {scale} {shlex.quote(json.dumps(chosen))} --key {figures_key(wanted)}")  # fmt: skip
+        rule(f"runs/figures/{suite}/{FIGURES}.ipynb", every,
+             f"draw {suite} {shlex.quote(json.dumps(chosen))} --key {figures_key(wanted)}")  # fmt: skip
     return "\n".join(lines) + "\n"

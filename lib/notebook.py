@@ -26,7 +26,7 @@ def run(
     study: str, variant: str, notebook: str, record: str, overrides: dict[str, Any], key: str, since: float, of: int
 ) -> bool:
     """For Make: execute a notebook of a run, then ``record`` the step that is named, if any. Returns its success."""
-    parameters = {"study": study, "variant": variant, "size": "full", "overrides": overrides}
+    parameters = {"study": study, "variant": variant, "preset": "full", "overrides": overrides}
     done = execute(ROOT / "runs" / study / variant / f"{notebook}.ipynb", parameters, key, since, of)
     if done and record:
         from lib.study import runs  # here: a step that is not recorded starts without pandas
@@ -40,7 +40,7 @@ def draw(
     of: int = 1, recorded: bool = False,
 ) -> bool:  # fmt: skip
     """For Make: execute the notebook of figures for these variants of studies. Returns whether it went well."""
-    parameters = {"variants": variants, "scale": name, "size": "full", "overrides": overrides, "recorded": recorded}
+    parameters = {"variants": variants, "suite": name, "preset": "full", "overrides": overrides, "recorded": recorded}
     folder = ROOT / "runs" / ("recorded" if recorded else "figures") / name
     return execute(folder / "05_figures.ipynb", parameters, key, since, of)
 

@@ -48,7 +48,6 @@ class Source:
 
 
 SOURCES = {name: Source(**pin) for name, pin in inputs.pins().items()}
-"""The sources by name, as pinned in ``lib/sources.yaml``."""
 
 
 def home() -> Path:

@@ -218,14 +218,15 @@ def classes(table: Table, column: str, names: Sequence[str]) -> pa.Array:
             f"the file names its classes {own!s:.500}, and '{lacking[0]}' is not among them: give 'labels' these "
             f"names ({table.source})"
         )
-    known = {str(i): (False, i) for i in range(len(names))} | {name: (True, i) for i, name in enumerate(names)}
+    known: dict[str | bool, tuple[bool, int]] = {str(i): (False, i) for i in range(len(names))}
+    known |= {name: (True, i) for i, name in enumerate(names)}
     if {name.lower() for name in names} == {"true", "false"}:
-        known |= {name.title(): known[name] for name in names}  # as Python writes a truth value
+        known |= {name.lower() == "true": known[name] for name in names}
     values, found = table.columns[column], []
     for i, value in enumerate(values):
         label = own[value] if type(value) is int and 0 <= value < len(own) else value
-        text = str(label)
-        if text not in known:
+        text = label if isinstance(label, bool) else str(label)
+        if isinstance(text, str) and text not in known:
             text = re.sub(r"\A(0|[1-9][0-9]*)\.0*\Z", r"\1", text)  # 1.0 is the number 1
         if text not in known or label is None or label != label:
             raise table.refused(

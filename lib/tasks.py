@@ -19,7 +19,6 @@ from lib.study import params, variants
 datasets.disable_progress_bars()
 
 SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
-"""The scores that tasks are judged by."""
 
 
 class TaskError(ValueError):

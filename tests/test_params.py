@@ -9,10 +9,10 @@ from lib.study import loading, params
 from lib.study.params import ParameterError
 
 
-def refused(overrides: dict[str, Any], study: str = "minilm", size: str = "full") -> str:
+def refused(overrides: dict[str, Any], study: str = "minilm", preset: str = "full") -> str:
     """The message with which the overrides are refused."""
     with pytest.raises(ParameterError) as caught:
-        loading.load(study, size, overrides)
+        loading.load(study, preset, overrides)
     return str(caught.value)
 
 
@@ -118,13 +118,13 @@ def test_the_base_file_is_no_study() -> None:
 
 
 def test_an_unknown_size_is_refused_with_the_nearest_name() -> None:
-    assert "no size 'leson'; did you mean 'lesson'?" in refused({}, size="leson")
+    assert "no preset 'leson'; did you mean 'lesson'?" in refused({}, preset="leson")
 
 
 def test_the_committed_studies_load_in_every_size() -> None:
     for study in loading.studies():
         full, lesson = loading.load(study), loading.load(study, "lesson")
-        assert (full.name, full.size, lesson.size) == (study, "full", "lesson")
+        assert (full.name, full.preset, lesson.preset) == (study, "full", "lesson")
         assert lesson.corpus.train_words < full.corpus.train_words
 
 
@@ -184,7 +184,7 @@ def test_anchors_stand_for_what_they_name(folder: Path) -> None:
 
 def test_name_and_size_are_not_parameters_of_a_file(folder: Path) -> None:
     (folder / "mine.yaml").write_text("name: other\nscale: mine\ntitle: A\nencoder: {checkpoint: x}\n")
-    with pytest.raises(ParameterError, match="'name' and 'size'"):
+    with pytest.raises(ParameterError, match="'name' and 'preset'"):
         loading.load("mine")
 
 
@@ -464,7 +464,7 @@ def test_a_study_cannot_be_changed_after_loading() -> None:
 def test_the_table_shows_every_resolved_parameter() -> None:
     table = loading.load("minilm", "lesson", {"probe.epochs": 77}).table()["value"]
     assert table["probe.epochs"] == 77
-    assert table["size"] == "lesson"
+    assert table["preset"] == "lesson"
     assert table["properties"] == '["pos", "chunk", "supersense"]'
 
 

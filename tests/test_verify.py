@@ -223,7 +223,7 @@ def test_checking_writes_nothing(counted: dict, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_file_of_recorded_numbers_must_be_whole(tmp_path) -> None:
-    with pytest.raises(params.ParameterError, match="nothing is recorded for this scale"):
+    with pytest.raises(params.ParameterError, match="nothing is recorded for this suite"):
         verify.read(tmp_path / "none.yaml")
     (tmp_path / "half.yaml").write_text("exact: {values: {}}\n")
     with pytest.raises(params.ParameterError, match="the sections must be exact, tight, loose, claim"):

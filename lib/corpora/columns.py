@@ -99,8 +99,11 @@ def _holds_no_word(line: str, word: int, tab: bool, first: bool) -> bool:
     """Whether a line is a comment, or a word range or an empty node of CoNLL-U. ``first`` : of its sentence."""
     if not tab:
         return bool(re.match(r"#\s*end document\b", line) or (first and REMARK.match(line)))
-    comment = line.startswith("# ") or (line.startswith("#") and "\t" not in line)
-    return comment or (word > 0 and bool(re.match(r" *\d+[-.]\d+ *(\t|$)", line)))
+    return (
+        line.startswith("# ")
+        or (line.startswith("#") and "\t" not in line)
+        or (word > 0 and bool(re.match(r" *\d+[-.]\d+ *(\t|$)", line)))
+    )
 
 
 def _problem(line: str, cells: list[str], columns: dict[str, int], width: int, tab: bool) -> str:

@@ -14,7 +14,6 @@ from lib.encoders.checkpoints import (
     locate,
     max_length,
     pretrained,
-    quiet,
     randomised,
     shape,
     tokenizer,

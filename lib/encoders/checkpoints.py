@@ -14,6 +14,9 @@ from tokenizers import Encoding, normalizers, pre_tokenizers
 from lib import sources
 from lib.study import params
 
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()  # long work shows a bar of ours
+
 
 class EncoderError(RuntimeError):
     """A checkpoint or tokenizer that cannot be used; the message says which and what to do."""
@@ -24,15 +27,6 @@ def _refuse(faults: dict[str, object]) -> None:
     for message, holds in faults.items():
         if holds:
             raise EncoderError(message)
-
-
-def quiet() -> None:
-    """Switch off the bars and remarks of ``transformers``; what takes time shows a bar of ours."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-
-
-quiet()
 
 
 def device(study: params.Study) -> torch.device:

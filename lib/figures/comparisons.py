@@ -37,7 +37,6 @@ NAMES = {
     "chunk": "chunks",
     "supersense": "semantic classes",
 }
-"""Conditions and properties in plain words."""
 
 POINTS = "after − before, points"
 

@@ -45,9 +45,9 @@ def write(notebook: str | Path, page: str | Path) -> None:
         part.write_text(html, encoding="utf-8")
 
 
-def write_page(scale: str) -> None:
-    """For Make: write the executed figures of a scale as a page beside them, and print where it is."""
-    executed = results.figures_folder(scale) / "05_figures.ipynb"
+def write_page(suite: str) -> None:
+    """For Make: write the executed figures of a suite as a page beside them, and print where it is."""
+    executed = results.figures_folder(suite) / "05_figures.ipynb"
     write(executed, executed.with_suffix(".html"))
     print(os.path.relpath(executed.with_suffix(".html")))
 
@@ -61,14 +61,14 @@ def headline(table: pd.DataFrame) -> str:
     return gold.round(1).to_string(index=False, na_rep="")
 
 
-def print_summary(wanted: list[Run], scale: str) -> None:
+def print_summary(wanted: list[Run], suite: str) -> None:
     """What ``make reproduce`` prints at its end: the time per step, the headline table, where the figures are."""
     results.complete(wanted)
     seconds = results.times(wanted)
     if len(seconds):
         wide = seconds.pivot_table(index=["study", "variant"], columns="step", values="seconds").round(0)
         print("\nseconds per notebook run (of the session that computed it)", wide.to_string(na_rep=""), sep="\n")
-    folder = results.figures_folder(scale)
+    folder = results.figures_folder(suite)
     print(f"\nin per cent (but for layers); silver properties are in {os.path.relpath(folder)}/summary.csv")
     print(headline(results.from_csv(folder / "summary.csv")))
     print("\nthe claims, judged by rule: verdicts per encoder (each comparison is in claims.csv)")

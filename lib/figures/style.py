@@ -35,7 +35,6 @@ ENCODER_LOOKS = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert":
 """``model_type`` of an encoder's config.json → its colour and marker."""
 
 OTHER_LOOKS = [("#6b4423", "D"), ("#1f98ab", "v")]
-"""The colours and markers of all other encoders."""
 
 ASIAN = (
     "Noto Sans CJK SC",

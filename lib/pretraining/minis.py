@@ -58,20 +58,20 @@ CARDS = {
 # Pre-training ----------------------------------------------------------------------------------------------------
 
 
-def pretrain(size: str = "full", overrides: dict[str, Any] | None = None, device: str = "auto") -> Path:
+def pretrain(preset: str = "full", overrides: dict[str, Any] | None = None, device: str = "auto") -> Path:
     """Train the three encoders, measure how good they are, write their cards; resumes, and redoes nothing finished.
 
     Returns
     -------
-    The folder, ``runs/pretrain`` (or ``runs/<size>/pretrain`` for a reduction): ``<family>-mini`` (weights, tokenizer,
-    card, ``log.csv``), ``quality.csv``, and the working files.
+    The folder, ``runs/pretrain`` (or ``runs/<preset>/pretrain`` for a reduction): ``<family>-mini`` (weights,
+    tokenizer, card, ``log.csv``), ``quality.csv``, and the working files.
 
     Raises
     ------
     ParameterError : unknown settings, or a folder that holds a run of other settings or text.
     """
-    common = training.settings(size, overrides)
-    folder = runs.home() / ("pretrain" if size == "full" else f"{size}/pretrain")
+    common = training.settings(preset, overrides)
+    folder = runs.home() / ("pretrain" if preset == "full" else f"{preset}/pretrain")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     prose = registry_prose(common.text, common.sentences)
@@ -85,7 +85,7 @@ def pretrain(size: str = "full", overrides: dict[str, Any] | None = None, device
         pretrain_all(prose, common, folder, device)
         tables = []
         for family in FAMILIES:
-            study = study_of(folder, family, size)
+            study = study_of(folder, family, preset)
             accuracy = probe_accuracy(study)
             tables.append(accuracy.assign(study=f"{family}-mini"))
             describe(folder, dataclasses.replace(common, family=family), state["text"], study.corpus, accuracy)
@@ -93,9 +93,9 @@ def pretrain(size: str = "full", overrides: dict[str, Any] | None = None, device
     return folder
 
 
-def make_and_compare(size: str, settings: dict[str, Any], device: str) -> None:
+def make_and_compare(preset: str, settings: dict[str, Any], device: str) -> None:
     """For Make: ``pretrain`` the encoders, and print whether each is the shipped one."""
-    folder = pretrain(size, settings, device)
+    folder = pretrain(preset, settings, device)
     for name in (f"{family}-mini" for family in FAMILIES):
         own, shipped = folder / name / "model.safetensors", params.ROOT / "models" / name / "model.safetensors"
         same = shipped.exists() and disk.file_digest(own) == disk.file_digest(shipped)
@@ -161,15 +161,15 @@ def prepared(prose: Prose, settings: Settings, work: Path) -> tuple[PreTrainedTo
 # How good an encoder is ------------------------------------------------------------------------------------------
 
 
-def study_of(folder: Path, family: str, size: str) -> Study:
+def study_of(folder: Path, family: str, preset: str) -> Study:
     """The study that measures an encoder in ``folder``: that of its shipped sister, under a name of its own.
 
-    At full size it takes 40,000 training words; the studies take fewer, to be quick.
+    With the preset "full" it takes 40,000 training words; the studies take fewer, to be quick.
     """
     overrides: dict[str, Any] = {"encoder.checkpoint": str(folder / f"{family}-mini"), "properties": ["pos"]}
-    if size == "full":
+    if preset == "full":
         overrides["corpus.train_words"] = 40_000
-    return loading.load(f"{family}-mini", size, overrides).model_copy(update={"name": f"pretrain/{family}"})
+    return loading.load(f"{family}-mini", preset, overrides).model_copy(update={"name": f"pretrain/{family}"})
 
 
 def probe_accuracy(study: Study) -> pd.DataFrame:

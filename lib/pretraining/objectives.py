@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast, XLNetLMHeadModel
 
-from lib import encoders
 from lib.pretraining.text import Pieces, encode
-
-encoders.quiet()
 
 
 @dataclass(frozen=True)

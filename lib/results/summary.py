@@ -15,13 +15,10 @@ RESAMPLES = 1000
 """Bootstrap resamples of an interval; 95 % of them lie inside."""
 
 VARIANT = list(Variant().columns())
-"""The columns that describe a variant."""
 
 CELL = ["study", *VARIANT, "property", "source", "target", "word_group", "layer"]
-"""The columns that identify an accuracy."""
 
 NAMED = ["study", "variant", "property"]
-"""The columns that identify a variant's property."""
 
 
 def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:

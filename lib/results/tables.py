@@ -15,19 +15,19 @@ from lib.study.steps import STEPS
 
 
 def load(
-    variants_of: dict[str, list[str]], size: str = "full", overrides: dict | None = None, recorded: bool = False
+    variants_of: dict[str, list[str]], preset: str = "full", overrides: dict | None = None, recorded: bool = False
 ) -> list[Run]:
     """The runs of several studies. ``variants_of`` : study → names of its variants.
 
-    At full size all results must exist already (``complete``), in ``results/`` if they are ``recorded``; at a reduction
-    missing ones are computed.
+    At the preset "full" all results must exist already (``complete``), in ``results/`` if they are ``recorded``; at a
+    reduction, missing ones are computed.
     """
     loaded = [
-        replace(runs.load(study, variant, size, overrides), recorded=recorded)
+        replace(runs.load(study, variant, preset, overrides), recorded=recorded)
         for study, variants in variants_of.items()
         for variant in variants
     ]
-    if size == "full":
+    if preset == "full":
         complete(loaded)
     return loaded
 
@@ -94,12 +94,12 @@ def from_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 
 
-def figures_folder(scale: str, size: str = "full", recorded: bool = False) -> Path:
-    """Where figures are written: ``runs/figures/<scale>``, or ``runs/<size>/figures/<scale>``; those of recorded runs
-    in ``figures/<scale>``."""
+def figures_folder(suite: str, preset: str = "full", recorded: bool = False) -> Path:
+    """Where figures are written: ``runs/figures/<suite>``, or ``runs/<preset>/figures/<suite>``; those of recorded runs
+    in ``figures/<suite>``."""
     if recorded:
-        return params.ROOT / "figures" / scale
-    return runs.home() / "figures" / scale if size == "full" else runs.home() / size / "figures" / scale
+        return params.ROOT / "figures" / suite
+    return runs.home() / "figures" / suite if preset == "full" else runs.home() / preset / "figures" / suite
 
 
 def times(wanted: Iterable[Run]) -> pd.DataFrame:

@@ -20,7 +20,6 @@ REASONS = {
     "loose": "after fine-tuning: four standard deviations over the recorded seeds, pooled over encoders and tasks",
     "claim": "a verdict may become or cease to be undecided with other seeds; it must not turn into its opposite",
 }
-"""Why each kind of comparison has the tolerance that it has."""
 
 TIGHT = 0.005
 """Tolerance of the tight comparisons, as a fraction of the test words."""
@@ -89,7 +88,7 @@ def verdicts(judged: pd.DataFrame) -> dict[str, str]:
 def expectations(
     wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame, judged: pd.DataFrame
 ) -> dict[str, Any]:
-    """What a later run is compared with, as it is written into ``expected/<scale>.yaml``.
+    """What a later run is compared with, as it is written into ``expected/<suite>.yaml``.
 
     Only what the default run makes too is recorded: the studies' own tasks.
 
@@ -148,29 +147,29 @@ def compare(
 def read(path: Path) -> dict[str, Any]:
     """Recorded numbers. Raises ParameterError if the file is not there or has other sections."""
     if not path.exists():
-        raise params.ParameterError(f"nothing is recorded for this scale: there is no {path}")
+        raise params.ParameterError(f"nothing is recorded for this suite: there is no {path}")
     expected = loading.read_yaml(path)
     if set(expected) != set(REASONS):
         raise params.ParameterError(f"{path}: the sections must be {', '.join(REASONS)}")
     return expected
 
 
-def with_claims(page: str, scale: str, judged: pd.DataFrame) -> str:
-    """A Markdown page with the overview of a scale's claims between the marks ``<!-- claims: SCALE -->`` and
+def with_claims(page: str, suite: str, judged: pd.DataFrame) -> str:
+    """A Markdown page with the overview of a suite's claims between the marks ``<!-- claims: SUITE -->`` and
     ``<!-- end -->``, if it has them."""
     table = claims.to_markdown(claims.overview(judged))
-    marks = re.compile(rf"(<!-- claims: {scale} -->\n).*?(<!-- end -->)", re.S)
+    marks = re.compile(rf"(<!-- claims: {suite} -->\n).*?(<!-- end -->)", re.S)
     return marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page)
 
 
-def check(wanted: list[Run], scale: str) -> bool:
-    """For Make: compare the results with ``expected/<scale>.yaml`` and print the table.
+def check(wanted: list[Run], suite: str) -> bool:
+    """For Make: compare the results with ``expected/<suite>.yaml`` and print the table.
 
     Returns
     -------
     Whether everything recorded was found again.
     """
-    expected = read(params.ROOT / "expected" / f"{scale}.yaml")
+    expected = read(params.ROOT / "expected" / f"{suite}.yaml")
     results.complete(wanted)
     table = compare(expected, wanted, *_tables(wanted))
     shown = table.drop(columns="reason").map(lambda v: f"{v:.4f}" if isinstance(v, float) else v)
@@ -184,8 +183,8 @@ def check(wanted: list[Run], scale: str) -> bool:
     return bad.empty
 
 
-def record(wanted: list[Run], scale: str) -> bool:
-    """For Make: record what is not recorded yet, make all recorded runs the reference in ``expected/<scale>.yaml``, and
+def record(wanted: list[Run], suite: str) -> bool:
+    """For Make: record what is not recorded yet, make all recorded runs the reference in ``expected/<suite>.yaml``, and
     draw them. Returns whether that went well.
 
     Raises
@@ -196,26 +195,26 @@ def record(wanted: list[Run], scale: str) -> bool:
     for run, step in results.tabled_steps(wanted):
         if not runs.is_current(replace(run, recorded=True), step):
             runs.record(run, step)
-    recorded = results.recorded_runs(scale)
-    path = params.ROOT / "expected" / f"{scale}.yaml"
+    recorded = results.recorded_runs(suite)
+    path = params.ROOT / "expected" / f"{suite}.yaml"
     numbers = yaml.safe_dump(expectations(recorded, *_tables(recorded)), sort_keys=False, width=120)
-    head = f"# What a run at scale '{scale}' must give again, and how closely. Written by `make record`.\n"
+    head = f"# What a run at suite '{suite}' must give again, and how closely. Written by `make record`.\n"
     with disk.atomic_write(path) as part:
         part.write_text(head + numbers, encoding="utf-8")
-    print(f"recorded in {runs.recorded(scale).relative_to(params.ROOT)}/ and {path.relative_to(params.ROOT)}")
-    return draw_recorded(scale)
+    print(f"recorded in {runs.recorded(suite).relative_to(params.ROOT)}/ and {path.relative_to(params.ROOT)}")
+    return draw_recorded(suite)
 
 
-def draw_recorded(scale: str) -> bool:
-    """For Make: draw all figures and tables of the recorded runs into ``figures/<scale>``, and write their verdicts
+def draw_recorded(suite: str) -> bool:
+    """For Make: draw all figures and tables of the recorded runs into ``figures/<suite>``, and write their verdicts
     into README, if it has a place for them. Returns whether it went well."""
-    of_study = groupby(results.recorded_runs(scale), lambda run: run.study.name)
+    of_study = groupby(results.recorded_runs(suite), lambda run: run.study.name)
     variants = {study: [run.variant.name for run in recorded] for study, recorded in of_study}
-    if not notebook.draw(scale, variants, {}, recorded=True):
+    if not notebook.draw(suite, variants, {}, recorded=True):
         return False
     page = params.ROOT / "README.md"
-    judged = results.from_csv(results.figures_folder(scale, recorded=True) / "claims.csv")
-    text = with_claims(page.read_text(encoding="utf-8"), scale, judged)
+    judged = results.from_csv(results.figures_folder(suite, recorded=True) / "claims.csv")
+    text = with_claims(page.read_text(encoding="utf-8"), suite, judged)
     with disk.atomic_write(page) as part:
         part.write_text(text, encoding="utf-8")
     return True

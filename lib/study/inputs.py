@@ -14,7 +14,6 @@ from lib.study import loading, params
 from lib.study.params import Study
 
 LIB = Path(__file__).resolve().parents[1]
-"""The library, whose code counts."""
 
 SNIPPETS = ("sentiment", "acceptability", "shuffled")
 """The tasks over the pinned movie snippets (``tasks.REGISTRY``, which takes long to import)."""

@@ -62,14 +62,14 @@ def _fits(file: Path) -> bool:
     return file.suffix == ".yaml" and not UNFIT.search(file.stem)
 
 
-def _names(sizes: Any) -> list[str]:
+def _names(presets: Any) -> list[str]:
     """Names of the studies: of the files that can be used, but for those of ``base`` and its named reductions."""
-    reductions = sizes if isinstance(sizes, dict) else {}
+    reductions = presets if isinstance(presets, dict) else {}
     return sorted(file.stem for file in _files() if _fits(file) and file.stem not in ("base", *reductions))
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A parameter file; of one that is not valid YAML, the scale that a line of it seems to give."""
+    """A parameter file; of one that is not valid YAML, the ``scale`` that a line of it seems to give."""
     try:
         data = yaml.safe_load(file.read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -80,20 +80,20 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def studies() -> dict[str, str]:
-    """Name of each study in ``params/`` → its scale."""
+    """Name of each study in ``params/`` → its suite (``scale`` in the file)."""
     folder = params.ROOT / "params"
     base = _read(folder / "base.yaml") if (folder / "base.yaml").is_file() else {}
-    return {name: str((base | _read(folder / f"{name}.yaml")).get("scale")) for name in _names(base.get("sizes"))}
+    return {name: str((base | _read(folder / f"{name}.yaml")).get("scale")) for name in _names(base.get("presets"))}
 
 
-def problems(scale: str) -> Iterator[str]:
-    """What keeps a file from being a study of this scale, or that there is none, with what to do."""
-    wrong = [file for file in _files() if not _fits(file) and str(_read(file).get("scale")) == scale]
+def problems(suite: str) -> Iterator[str]:
+    """What keeps a file from being a study of this suite, or that there is none, with what to do."""
+    wrong = [file for file in _files() if not _fits(file) and str(_read(file).get("scale")) == suite]
     for file in wrong:
         yield f"params/{file.name} is no name for a study: rename it to params/{UNFIT.sub('-', file.stem)}.yaml"
-    scales = sorted(set(studies().values()))
-    if not wrong and scale not in scales:
-        yield f"no file in params/ has 'scale: {scale}'; there are {', '.join(scales)}"
+    suites = sorted(set(studies().values()))
+    if not wrong and suite not in suites:
+        yield f"no file in params/ has 'scale: {suite}'; there are {', '.join(suites)}"
 
 
 # Laying one over another --------------------------------------------------------------------------------------------
@@ -136,36 +136,36 @@ def _reduced(data: dict, reduction: dict) -> dict:
     return merge(data, reduction)
 
 
-def load(study: str, size: str = "full", overrides: dict[str, Any] | None = None) -> Study:
+def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = None) -> Study:
     """The validated parameters of a study.
 
     Parameters
     ----------
     study : name of a file in ``params/`` without ``.yaml``.
-    size : ``full``, or a named reduction from ``sizes`` of ``base.yaml`` (``lesson``).
+    preset : ``full``, or a named reduction from ``presets`` of ``base.yaml`` (``lesson``).
     overrides : nested dictionary laid over both files; a key may be dotted (``{"probe.epochs": 5}``).
 
     Raises
     ------
-    ParameterError : unknown study, size or key (with the nearest name), or a value of the wrong type or range.
+    ParameterError : unknown study, preset or key (with the nearest name), or a value of the wrong type or range.
     """
     base = read_yaml(params.ROOT / "params" / "base.yaml")
-    sizes = {"full": {}, **base.pop("sizes", {})}
-    known = _names(sizes)
+    presets = {"full": {}, **base.pop("presets", {})}
+    known = _names(presets)
     if study not in known:
         raise ParameterError(f"there is no study '{study}'{nearest(study, known)}\nStudies: {', '.join(known)}")
-    if size not in sizes:
-        raise ParameterError(f"there is no size '{size}'{nearest(size, sizes)}\nSizes: {', '.join(sizes)}")
+    if preset not in presets:
+        raise ParameterError(f"there is no preset '{preset}'{nearest(preset, presets)}\nSizes: {', '.join(presets)}")
     data = merge(base, read_yaml(params.ROOT / "params" / f"{study}.yaml"))
-    data = merge(_reduced(data, sizes[size]), _nested(overrides or {}))
+    data = merge(_reduced(data, presets[preset]), _nested(overrides or {}))
     if isinstance(data.get("corpora"), dict):
         data["corpora"] = {name: _merge_corpus(data.get("corpus"), own) for name, own in data["corpora"].items()}
     try:
-        return Study(name=study, size=size, **data)
+        return Study(name=study, preset=preset, **data)
     except ValidationError as error:
         raise ParameterError(_explain(error, study, data)) from None  # pydantic's text holds the whole input
     except TypeError as error:
-        raise ParameterError(f"study '{study}': 'name' and 'size' are not parameters of a file ({error})") from error
+        raise ParameterError(f"study '{study}': 'name' and 'preset' are not parameters of a file ({error})") from error
 
 
 def _nested(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _fields(path: tuple) -> list[str]:
         fields = getattr(kind, "model_fields", {})
         kind = get_args(kind)[1] if get_origin(kind) is dict else fields[part].annotation if part in fields else None
         kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind
-    return list(getattr(kind, "model_fields", {}))
+    return [field.alias or name for name, field in getattr(kind, "model_fields", {}).items()]
 
 
 def _explain(error: ValidationError, study: str, data: dict) -> str:
@@ -223,7 +223,6 @@ _FORMS = {
     "or a number of examples as in -500 or -2k",
     "device": "write auto, cpu, mps, cuda, or one GPU by its number, as in cuda:1",
 }
-"""What a parameter looks like that is more than a plain name."""
 
 
 def _read_as(value: Any) -> str:

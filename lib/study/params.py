@@ -238,14 +238,14 @@ class RankingSettings(Section):
 class Study(Section):
     """All parameters of a study.
 
-    ``corpus`` : of all properties that have none of their own. ``corpora`` : property → its own corpus, laid over
-    ``corpus`` (``loading.merge``). ``tasks`` : what is fine-tuned on, with an amount where it is not all (``sst2-1k``);
-    seeds are the Makefile's.
+    ``suite`` : the studies that are drawn together; a file calls it ``scale``. ``corpus`` : of all properties that have
+    none of their own. ``corpora`` : property → its own corpus, laid over ``corpus`` (``loading.merge``). ``tasks`` :
+    what is fine-tuned on, with an amount where it is not all (``sst2-1k``); seeds are the Makefile's.
     """
 
     name: str
-    size: str
-    scale: str = Field(pattern=r"^[a-z0-9_]+$")
+    preset: str
+    suite: str = Field(alias="scale", pattern=r"^[a-z0-9_]+$")
     title: str
     encoder: Encoder
     corpus: Corpus | None = None

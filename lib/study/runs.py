@@ -36,7 +36,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        above = recorded(self.study.scale) / self.study.name if self.recorded else folder(self.study)
+        above = recorded(self.study.suite) / self.study.name if self.recorded else folder(self.study)
         return above / self.variant.name
 
     def result(self, step: str) -> Path:
@@ -62,9 +62,9 @@ class Run:
         return STEPS[step].key(self)
 
 
-def load(study: str, variant: str, size: str = "full", overrides: dict[str, Any] | None = None) -> Run:
+def load(study: str, variant: str, preset: str = "full", overrides: dict[str, Any] | None = None) -> Run:
     """The run of a variant of a study, all parameters validated (see ``loading.load``)."""
-    return Run(loading.load(study, size, overrides), Variant.parse(variant))
+    return Run(loading.load(study, preset, overrides), Variant.parse(variant))
 
 
 def home() -> Path:
@@ -73,8 +73,8 @@ def home() -> Path:
 
 
 def folder(study: Study) -> Path:
-    """Where the runs of a study lie: ``runs/<study>``, or ``runs/<size>/<study>`` for a named reduction."""
-    return home() / study.name if study.size == "full" else home() / study.size / study.name
+    """Where the runs of a study lie: ``runs/<study>``, or ``runs/<preset>/<study>`` for a named reduction."""
+    return home() / study.name if study.preset == "full" else home() / study.preset / study.name
 
 
 def recorded(suite: str) -> Path:
@@ -92,7 +92,7 @@ def manifest(run: Run, step: str, folder: Path | None = None) -> dict[str, Any]:
     why = "was computed with other parameters or code" if content else "is damaged or unfinished"
     why = why if folder.exists() else "is missing"
     command = "'make record'" if run.recorded else "'make reproduce'"
-    command = command if run.study.size == "full" else f"notebook {STEPS[step].notebook}"
+    command = command if run.study.preset == "full" else f"notebook {STEPS[step].notebook}"
     raise disk.StaleResult(f"{folder} {why}: run {command}")
 
 

@@ -80,4 +80,3 @@ STEPS = {
              tables=("tests.parquet", "layers.parquet")),
     )
 }  # fmt: skip
-"""The steps by name, in order."""

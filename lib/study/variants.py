@@ -7,7 +7,6 @@ from typing import Any, Literal
 from lib.study.params import ParameterError
 
 SHARES = {"half": 0.5, "quarter": 0.25}
-"""Shares of the updates that a name can ask for."""
 
 CONDITION = r"(?P<task>[a-z0-9_]+)(-(?P<share>half|quarter)|-(?P<examples>[1-9]\d*)(?P<thousands>k)?)?"
 
