@@ -20,7 +20,7 @@ STUDIES ?=
 TASKS ?=
 PROPERTIES ?=
 SEEDS ?= 1
-DEVICE ?= auto
+DEVICE ?=
 KEEP ?=
 LAUNCH ?=
 SIZE ?= full
@@ -64,7 +64,7 @@ help: ## this list
 	  TASKS 'tasks to fine-tune on; default: those of each study [$(TASKS)]' \
 	  PROPERTIES 'word-level properties to probe; default: those of each study [$(PROPERTIES)]' \
 	  SEEDS 'fine-tuning seeds, e.g. SEEDS="1 2 3" [$(SEEDS)]' \
-	  DEVICE 'auto, cpu, cuda, cuda:1, mps [$(DEVICE)]' \
+	  DEVICE 'auto, cpu, cuda, cuda:1, mps; default: that of each study [$(DEVICE)]' \
 	  KEEP 'KEEP=1 keeps the activation stores after probing [$(KEEP)]' \
 	  LAUNCH 'put before every run, e.g. LAUNCH="srun --gpus=1 --time=4:00:00" [$(LAUNCH)]' \
 	  JOBS 'runs at a time [$(JOBS)]' \

@@ -20,7 +20,7 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "--tasks": {"default": "", "type": str.split, "help": "tasks to fine-tune on; default: those of each study"},
     "--seeds": {"default": "1", "type": lambda text: [*map(int, text.split())], "help": "seeds of fine-tuning"},
     "--properties": {"default": "", "type": str.split, "help": "properties to probe; default: those of each study"},
-    "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"},
+    "--device": {"default": "", "help": "auto, cpu, cuda, cuda:1, mps; default: that of each study"},
 }
 
 VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -76,9 +76,7 @@ def main(given: dict[str, Any]) -> bool:
     if "wanted" in names:
         from lib import grid  # here: PyTorch takes seconds to import, and a step starts without it
 
-        given["overrides"] = {"device": given["device"]}
-        if given["properties"]:
-            given["overrides"]["properties"] = given["properties"]
+        given["overrides"] = {name: given[name] for name in ("device", "properties") if given[name]}
         given["wanted"] = grid.selected(**{n: given[n] for n in ("suite", "studies", "tasks", "seeds", "overrides")})
         grid.check(given["wanted"])
     return function(**{name: given[name] for name in names if name in given}) is not False

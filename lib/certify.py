@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from lib.study import inputs, params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
 
-STUDY, VARIANTS = "bert-mini", ("pretrained", "random", "sentiment-s1")
-"""What is computed to compare two states of the code, at lesson size."""
-
+RUNS = [
+    *(("bert-mini", variant) for variant in ("pretrained", "random", "sentiment-s1")),
+    ("xlnet-mini-raw", "pretrained"),
+]
 COMPUTE: dict[str, Callable[[Run], object]] = {
     "finetune": finetune.ensure, "extract": activations.ensure, "layers": probes.ensure_layer_counts,
     "neurons": neurons.ensure_tests,
@@ -35,10 +36,10 @@ CODE = {"corpus": inputs.CORPUS_CODE} | {step.name: step.code for step in STEPS.
 
 
 def results() -> dict[str, str]:
-    """Step → digest of its results over the small study, computed now (about a minute)."""
+    """Step → digest of its results in ``RUNS`` at the preset ``lesson``, computed now (a minute or two)."""
     found: dict[str, list[Any]] = {step: [] for step in CODE}
-    for variant in VARIANTS:
-        run = runs.load(STUDY, variant, "lesson", {"device": "cpu"})
+    for study, variant in RUNS:
+        run = runs.load(study, variant, "lesson", {"device": "cpu"})
         found["corpus"] += [table.astype(str).to_csv() for table in corpora.load(run.study).values()]
         for step in (step for step in STEPS.values() if step.applies(run)):
             COMPUTE[step.name](run)
@@ -48,12 +49,12 @@ def results() -> dict[str, str]:
     return {step: inputs.digest(parts) for step, parts in found.items()}
 
 
-def results_of(tree: Path) -> dict[str, str]:
-    """``results`` of the code in a checkout, in a process and a folder of its own. Raises CalledProcessError."""
+def results_of(tree: Path) -> tuple[list[str], dict[str, str]]:
+    """``changed`` and ``results`` of a checkout, in a process and a folder of its own. Raises CalledProcessError."""
     with tempfile.TemporaryDirectory() as folder:
         environ = os.environ | {"PYTHONPATH": str(tree), "RUNS": folder, "DATA": str(params.ROOT / "data")}
-        command = [sys.executable, "-c", "import json; from lib import certify; print(json.dumps(certify.results()))"]
-        output = subprocess.run(command, cwd=tree, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout
+        code = "import json; from lib import certify as c; print(json.dumps([c.changed(), c.results()]))"
+        output = subprocess.check_output([sys.executable, "-c", code], cwd=tree, env=environ, text=True)
     return json.loads(output.splitlines()[-1])
 
 
@@ -63,12 +64,12 @@ def changed() -> list[str]:
     return [step for step, modules in CODE.items() if known.get(step, {}).get("code") != inputs.code_digest(*modules)]
 
 
-def write(other: Iterable[str]) -> None:
-    """Certify the code as it is: a next version for the steps in ``other``, the same for all else."""
-    entries = {}
-    for step, modules in CODE.items():
-        version = inputs.certified().get(step, {}).get("version", 0) + (step in other)
-        entries[step] = {"version": version, "code": inputs.code_digest(*modules)}
+def write(versions: dict[str, str]) -> None:
+    """Certify the code as it is, with these versions of steps' results, and those of before for all other steps."""
+    known = {step: entry["version"] for step, entry in inputs.certified().items()} | versions
+    entries = {
+        step: {"version": known.get(step, 1), "code": inputs.code_digest(*modules)} for step, modules in CODE.items()
+    }
     head = "# The version of each step's results and the code that gives them. Written by `python -m lib certify`.\n"
     with disk.atomic_write(inputs.LIB / "study" / "certified.yaml") as part:
         part.write_text(head + yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
@@ -76,15 +77,19 @@ def write(other: Iterable[str]) -> None:
 
 def certify(commit: str) -> bool:
     """For contributors: compare the working tree with a commit, print and write down which steps give other results.
-    Returns whether none does."""
+    Returns whether none does. Raises ParameterError if the commit's own code is not certified."""
     if not changed():
         print("nothing to certify: the code is the one that was certified")
         return True
     with tempfile.TemporaryDirectory() as tree:
         command = ["git", f"--work-tree={tree}", "checkout", commit, "--", "."]
         subprocess.run(command, cwd=params.ROOT, check=True, env=os.environ | {"GIT_INDEX_FILE": f"{tree}/.index"})
-        before, now = results_of(Path(tree)), results_of(params.ROOT)
-    other = [step for step in CODE if before.get(step) != now[step]]
+        (uncertified, before), (_, now) = results_of(Path(tree)), results_of(params.ROOT)
+    if uncertified:
+        raise params.ParameterError(
+            f"the code of {commit} is not certified ({', '.join(uncertified)}): name one that is"
+        )
+    other = {step: now[step] for step in CODE if before.get(step) != now[step]}
     write(other)
     for step in CODE:
         print(f"{step}: {'other results: a new version' if step in other else 'the same results'}")

@@ -46,7 +46,7 @@ def selected(
     found = []
     for name in studies or [n for n, its_suite in loading.studies().items() if its_suite == suite]:
         study = loading.load(name, "full", overrides)
-        tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in seeds]
+        tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in dict.fromkeys(seeds)]
         found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]
     return found
 
@@ -108,15 +108,19 @@ def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:
 def to_do(run: Run, recording: bool = False) -> list[Step]:
     """The steps of a run whose results are not current, in order; those that do not last only if one after them is.
 
-    ``recording`` : a step counts as done if its tables are recorded under the current key.
+    ``recording`` : a run counts as done if all its tables are recorded; of one that is not, no step does, so that its
+    tables are of one training.
     """
+    if recording and all(
+        runs.is_current(*recorded) for recorded in results.tabled_steps([replace(run, recorded=True)])
+    ):
+        return []
     found: list[Step] = []
     for step in reversed(STEPS.values()):
         if step.applies(run):
             current, shown = runs.is_current(run, step.name), run.notebook(step.name).exists()
-            kept = recording and step.tables and runs.is_current(replace(run, recorded=True), step.name)
             read = any(step.name in later.after for later in found)
-            if (read and not current) if kept or not step.lasts else not (current and shown):
+            if not (current and shown) if step.lasts else read and not current:
                 found.append(step)
     return found[::-1]
 
@@ -153,7 +157,12 @@ def print_plan(wanted: list[Run], suite: str) -> None:
 
 
 def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:
-    """For Make: fetch what the steps need (unless ``dry``), then print the steps as rules, and nothing else."""
+    """For Make: fetch what the steps need (unless ``dry``), then print the steps as rules, and nothing else.
+
+    Raises ParameterError for other properties than a study's own, if they are to be recorded.
+    """
+    if record and "properties" in overrides:
+        raise ParameterError("make record takes no PROPERTIES: what is recorded are the studies' own")
     if not dry:
         with contextlib.redirect_stdout(sys.stderr):
             fetch(wanted)

@@ -107,6 +107,8 @@ def load(study: params.Study, variant: variants.Variant) -> datasets.DatasetDict
         "dev": study.task_data.dev_examples,
         "test": study.task_data.test_examples,
     }
+    if variant.examples and variant.examples > len(data["train"]):
+        raise TaskError(f"task '{name}': {variant.name} asks for {variant.examples} of {len(data['train'])} examples")
     for split, limit in limits.items():
         if limit and limit < len(data[split]):
             data[split] = data[split].shuffle(seed=study.seed).select(range(limit))

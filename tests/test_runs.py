@@ -306,7 +306,7 @@ def test_a_result_that_cannot_be_used_is_named_with_its_reason_and_the_command()
     (run.result("layers") / "file").unlink()
     assert stale(run, "layers").endswith("is damaged or unfinished: run 'make reproduce'")
     assert stale(runs.load("minilm", "pretrained", "lesson"), "layers").endswith("run notebook 03_probe_layers")
-    assert stale(replace(run, recorded=True), "layers").endswith("is missing: run 'make record'")
+    assert "is missing: run 'make record'" in stale(replace(run, recorded=True), "layers")
 
 
 def fill(text: str) -> Callable[[Path], dict]:
@@ -330,6 +330,18 @@ def test_a_result_is_computed_once_per_key_and_says_what_computed_it() -> None:
     assert (runs.ensure(other, "layers", fill("d")) / "table.csv").read_text() == "d"
 
 
+def test_a_result_whose_input_changes_meanwhile_is_not_kept(make_study) -> None:
+    run = Run(make_study(), Variant("pretrained"))
+
+    def compute(folder: Path) -> None:
+        with Path(run.study.corpus.files["train"]).open("a") as stream:
+            stream.write("\nanother D\n")
+
+    with pytest.raises(disk.StaleResult, match="an input or the code changed while it was computed"):
+        runs.ensure(run, "layers", compute)
+    assert not run.result("layers").exists()
+
+
 def test_a_result_that_cannot_be_computed_keeps_the_old_one() -> None:
     run, other = (runs.load("minilm", "pretrained", "lesson", {"seed": seed}) for seed in (1, 2))
     runs.ensure(run, "layers", fill("a"))
@@ -345,6 +357,10 @@ def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Pat
     kept = replace(run, recorded=True)
     with pytest.raises(disk.StaleResult, match="is missing"):
         runs.record(run, "layers")
+    other = runs.load("minilm", "pretrained", overrides={"probe.epochs": 1})
+    write_result(other, "layers")
+    with pytest.raises(params.ParameterError, match="only results of the study's own parameters are recorded"):
+        runs.record(other, "layers")
     assert not kept.folder.exists()
     with runs.writing(run, "neurons", run.result("neurons")) as (part, _):
         for name in ("tests.parquet", "layers.parquet", "rankings.npz"):
@@ -421,22 +437,49 @@ def step_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 def test_a_change_makes_results_stale_until_it_is_certified_to_change_none(step_key) -> None:
     first = step_key("X = 1\n")
-    certify.write(["step"])
+    certify.write({"step": "a"})
     recorded = step_key("X = 1\n")
-    assert recorded == "version 1" != first
+    assert recorded == "version a" != first
     assert step_key("# a remark\nX = 1\n") == recorded
     assert step_key("X = 2 - 1\n") != recorded
-    certify.write([])  # its results were the same
+    certify.write({})  # its results were the same
     assert step_key("X = 2 - 1\n") == recorded
     assert step_key("X = 1\n") != recorded
 
 
 def test_a_change_that_gives_other_results_makes_a_new_version(step_key) -> None:
     step_key("X = 1\n")
-    certify.write(["step"])
+    certify.write({"step": "a"})
     step_key("X = 2\n")
-    certify.write(["step"])
-    assert step_key("X = 2\n") == "version 2"
+    certify.write({"step": "b"})
+    assert step_key("X = 2\n") == "version b"
+
+
+def test_a_change_that_computes_other_results_gets_their_digest_as_version(step_key, monkeypatch) -> None:
+    step_key("X = 2\n")
+    digests = iter([([], {"step": "old"}), (["step"], {"step": "new"})])
+    monkeypatch.setattr(certify, "results_of", lambda tree: next(digests))
+    monkeypatch.setattr(certify.subprocess, "run", lambda *_, **__: None)
+    assert not certify.certify("HEAD")
+    assert step_key("X = 2\n") == "version new"
+
+
+def test_code_is_not_certified_by_code_that_is_not(step_key, monkeypatch) -> None:
+    step_key("X = 2\n")
+    monkeypatch.setattr(certify, "results_of", lambda tree: (["step"], {"step": "same"}))
+    monkeypatch.setattr(certify.subprocess, "run", lambda *_, **__: None)
+    with pytest.raises(params.ParameterError, match=r"the code of HEAD is not certified \(step\): name one that is"):
+        certify.certify("HEAD")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [('def f(x): "doc"; return x + 1\n', 'def f(x): "doc"; return x + 2\n'),
+     ("class A(int): ...\n", "class B(float): ...\n"), ("X = 1\n", "X = 2\n")],
+)  # fmt: skip
+def test_code_beside_a_docstring_counts(step_key, one: str, other: str) -> None:
+    assert step_key(one) != step_key(other)
+    assert step_key(one) == step_key(f"# a remark\n\n{one}")
 
 
 def test_every_step_is_compared() -> None:

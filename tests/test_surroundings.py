@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import disk, doctor, results, surroundings
-from lib.study import loading, params
+from lib import disk, doctor, surroundings
+from lib.study import loading, params, runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,7 +58,7 @@ def test_each_exception_of_the_list_is_one() -> None:
 def test_what_is_left_to_the_user_and_matters_stands_beside_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    table = results.versions()["version"]
+    table = runs.provenance()
     assert table["OPENBLAS_CORETYPE"] == "Haswell"
     assert table["instructions"]
     assert "CUDA_VISIBLE_DEVICES" not in table

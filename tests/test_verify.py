@@ -157,6 +157,7 @@ def recording(counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for run in runs_of:
         write_tables(run)
     monkeypatch.setattr(params, "ROOT", Path(shutil.copytree(params.ROOT / "params", tmp_path / "params")).parent)
+    monkeypatch.setattr(verify, "draw_recorded", lambda suite: True)
     monkeypatch.setattr(verify, "_tables", lambda wanted: found)
     monkeypatch.setattr(verify, "expectations", lambda wanted, *_: {"runs": [run.variant.name for run in wanted]})
     (tmp_path / "expected").mkdir()
@@ -169,6 +170,7 @@ def write_tables(run: Run) -> None:
             with runs.writing(run, step.name, run.result(step.name)) as (part, _):
                 for name in step.tables:
                     (part / name).write_text(name)
+            run.notebook(step.name).touch()
 
 
 def test_recording_keeps_the_small_tables_and_makes_all_recorded_runs_the_reference(recording: list[Run]) -> None:
@@ -191,7 +193,8 @@ def test_what_is_recorded_is_not_copied_again_and_not_computed_again(recording: 
     assert [step.name for run in recording for step in grid.to_do(run, recording=True)] == []
     assert [step.name for step in grid.to_do(recording[0])] == ["extract", "layers", "neurons"]
     shutil.rmtree(replace(recording[2], recorded=True).result("neurons"))
-    assert [step.name for step in grid.to_do(recording[2], recording=True)] == ["finetune", "extract", "neurons"]
+    of_one_training = ["finetune", "extract", "layers", "neurons"]
+    assert [step.name for step in grid.to_do(recording[2], recording=True)] == of_one_training
 
 
 def test_a_run_recorded_with_other_code_is_refused_and_is_to_do(recording: list[Run], monkeypatch) -> None:
@@ -201,6 +204,19 @@ def test_a_run_recorded_with_other_code_is_refused_and_is_to_do(recording: list[
     with pytest.raises(disk.StaleResult, match=r"layers was computed with other parameters or code: run 'make record'"):
         results.recorded_runs("minilm")
     assert [step.name for step in grid.to_do(recording[0], recording=True)] == ["extract", "layers"]
+    monkeypatch.undo()
+
+
+def test_records_without_the_untrained_encoders_are_refused(recording: list[Run]) -> None:
+    verify.record(recording, "minilm")
+    shutil.rmtree(replace(recording[0], recorded=True).folder)
+    with pytest.raises(disk.StaleResult, match=r"minilm of pretrained and random is recorded in .*: run 'make record"):
+        results.recorded_runs("minilm")
+
+
+def test_other_properties_are_not_recorded() -> None:
+    with pytest.raises(params.ParameterError, match="make record takes no PROPERTIES"):
+        grid.print_rules([], "minilm", {"properties": ["pos"]}, False, True, True)
 
 
 def test_nothing_recorded_is_said_with_the_command() -> None:

@@ -92,7 +92,8 @@ def words_and_control(accuracy: pd.DataFrame, names: dict[str, str]) -> Figure:
         for ((word_group, target), label), shade, marker in zip(labels.items(), COLOURS, MARKERS, strict=False):
             rows = pick(accuracy, property=name, word_group=word_group, target=target)
             look = {"color": RANDOM, "linestyle": "--"} if target == "control" else {"color": shade, "linestyle": "-"}
-            line(ax, rows, "accuracy", label, marker=marker, linewidth=1.5, **look)
+            if len(rows):
+                line(ax, rows, "accuracy", label, marker=marker, linewidth=1.5, **look)
         percent_axis(ax)
         layers_axis(ax)
     return finish(figure)

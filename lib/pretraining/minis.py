@@ -72,7 +72,7 @@ def pretrain(preset: str = "full", overrides: dict[str, Any] | None = None, devi
     """
     common = training.settings(preset, overrides)
     folder = runs.home() / ("pretrain" if preset == "full" else f"{preset}/pretrain")
-    if device == "auto":
+    if device in ("", "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     prose = registry_prose(common.text, common.sentences)
     state = {"settings": dataclasses.asdict(common), "text": {"sha256": prose.sha256, "counts": prose.counts}}

@@ -20,13 +20,12 @@ def ensure_layer_counts(run: Run) -> pd.DataFrame:
     One row per property, target (real, control), layer, split (dev, test), word group and text: ``correct`` of
     ``total``. The baselines are rows too: layer -1, ``target`` = majority or lookup.
     """
-    folder = runs.ensure(run, "layers", lambda folder: _write_counts(run, folder))
-    return pd.read_parquet(folder / "counts.parquet")
 
+    def compute(folder: Path) -> None:
+        tables = [table for corpus in run.study.corpora_in_use for table in _counts_of_corpus(run, corpus)]
+        pd.concat(tables).to_parquet(folder / "counts.parquet", index=False)
 
-def _write_counts(run: Run, folder: Path) -> None:
-    tables = [table for corpus in run.study.corpora_in_use for table in _counts_of_corpus(run, corpus)]
-    pd.concat(tables).to_parquet(folder / "counts.parquet", index=False)
+    return pd.read_parquet(runs.ensure(run, "layers", compute) / "counts.parquet")
 
 
 def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:

@@ -28,5 +28,4 @@ from lib.results.tables import (
     recorded_runs,
     tabled_steps,
     times,
-    versions,
 )

@@ -38,10 +38,12 @@ def recorded_runs(suite: str) -> list[Run]:
     Raises StaleResult if there are none, or if one is not of today's parameters and code.
     """
     variants_of: dict[str, list[str]] = {}
-    for folder in sorted(runs.recorded(suite).glob("*/*/")):
+    for folder in sorted(runs.recorded(suite).glob("[!.]*/[!.]*/")):
         variants_of.setdefault(folder.parent.name, []).append(folder.name)
-    if not variants_of:
-        raise disk.StaleResult(f"nothing is recorded in {runs.recorded(suite)}: run 'make record SCALE={suite}'")
+    lacking = [name for name, variants in variants_of.items() if not {"pretrained", "random"} <= {*variants}]
+    if lacking or not variants_of:
+        what = f"{', '.join(lacking)} of pretrained and random" if lacking else "nothing"
+        raise disk.StaleResult(f"{what} is recorded in {runs.recorded(suite)}: run 'make record SCALE={suite}'")
 
     def rank(run: Run) -> tuple[str, int, str, int]:
         order = ["pretrained", "random", *run.study.tasks, run.variant.condition]
@@ -113,8 +115,3 @@ def times(wanted: Iterable[Run]) -> pd.DataFrame:
                 seconds = runs.manifest(run, step.name)["seconds"]
             rows.append((run.study.name, run.variant.name, step.notebook, seconds))
     return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"]).dropna()
-
-
-def versions() -> pd.DataFrame:
-    """What computes here (``runs.provenance``), one row each."""
-    return pd.Series(runs.provenance(), name="version").to_frame()

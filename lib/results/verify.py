@@ -70,7 +70,7 @@ def loose(summary: pd.DataFrame) -> pd.DataFrame:
     the measure; none with one seed).
     """
     gold = results.pick(summary, source="gold")
-    tuned = gold[(gold["task"] != "") & (gold["property"] == gold["property"].iloc[0])]
+    tuned = gold[(gold["task"] != "") & gold["property"].isin(gold["property"].head(1))]
     keys = ["study", "condition", "measure"]
     values = tuned.melt(keys[:2], MEASURES, "measure").dropna().groupby(keys, sort=False)["value"]
     table = values.agg(value="mean", variance="var").reset_index()
@@ -96,7 +96,7 @@ def expectations(
     ------
     ParameterError : fewer than three seeds of a task: their spread is the tolerance.
     """
-    seeds = pd.Series([run.variant.condition for run in wanted if run.variant.task]).value_counts()
+    seeds = pd.Series([(run.study.name, run.variant.condition) for run in wanted if run.variant.task]).value_counts()
     if len(seeds) and seeds.min() < 3:
         raise params.ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
     own = {(run.study.name, task) for run in wanted for task in run.study.tasks}

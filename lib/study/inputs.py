@@ -41,8 +41,9 @@ def code_digest(*modules: str) -> str:
                 lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                first, last = node.lineno - 1, node.end_lineno or node.lineno
-                lines[first:last] = [""] * (last - first)
+                first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+                kept = lines[first].encode()[: node.col_offset] + b" " + lines[last].encode()[node.end_col_offset :]
+                lines[first : last + 1] = [kept.decode()] + [""] * (last - first)
         texts.append([line.rstrip() for line in lines if line.strip()])
     return digest(texts)
 

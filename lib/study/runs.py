@@ -90,10 +90,11 @@ def manifest(run: Run, step: str, folder: Path | None = None) -> dict[str, Any]:
     if content.get("key") == run.key(step):
         return content
     why = "was computed with other parameters or code" if content else "is damaged or unfinished"
-    why = why if folder.exists() else "is missing"
-    command = "'make record'" if run.recorded else "'make reproduce'"
-    command = command if run.study.preset == "full" else f"notebook {STEPS[step].notebook}"
-    raise disk.StaleResult(f"{folder} {why}: run {command}")
+    command = "'make record' with its task and seed, or delete it" if run.recorded else "'make reproduce'"
+    raise disk.StaleResult(
+        f"{folder} {why if folder.exists() else 'is missing'}: "
+        f"run {command if run.study.preset == 'full' else f'notebook {STEPS[step].notebook}'}"
+    )
 
 
 def is_current(run: Run, step: str) -> bool:
@@ -129,18 +130,22 @@ def writing(run: Run, step: str, folder: Path) -> Iterator[tuple[Path, dict[str,
     import torch  # here: commands that compute nothing do not wait for it
 
     torch.set_num_threads(run.study.threads)
-    begun, facts = time.perf_counter(), {}
+    begun, facts, key = time.perf_counter(), {}, run.key(step)
     with disk.atomic_write(folder) as part:
         part.mkdir()
         yield part, facts
-        facts |= {"key": run.key(step), "seconds": round(time.perf_counter() - begun, 1)}
+        if run.key(step) != key:
+            raise disk.StaleResult(f"{folder}: an input or the code changed while it was computed: run it again")
+        facts |= {"key": key, "seconds": round(time.perf_counter() - begun, 1)}
         disk.write_manifest(part, facts | {"provenance": provenance()})
 
 
 def record(run: Run, step: str) -> None:
     """Copy the small tables of a step's result into ``results/``, with its manifest. Raises StaleResult."""
-    facts = manifest(run, step)
-    with disk.atomic_write(replace(run, recorded=True).result(step)) as part:
+    facts, target = manifest(run, step), replace(run, recorded=True).result(step)
+    if facts["key"] != load(run.study.name, run.variant.name).key(step):
+        raise ParameterError(f"{target}: only results of the study's own parameters are recorded, without overrides")
+    with disk.lock(target), disk.atomic_write(target) as part:
         part.mkdir()
         for name in STEPS[step].tables:
             shutil.copy2(run.result(step) / name, part / name)
