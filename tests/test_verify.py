@@ -170,6 +170,7 @@ def write_tables(run: Run) -> None:
             with runs.writing(run, step.name, run.result(step.name)) as (part, _):
                 for name in step.tables:
                     (part / name).write_text(name)
+            run.folder.mkdir(parents=True, exist_ok=True)
             run.notebook(step.name).touch()
 
 

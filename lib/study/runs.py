@@ -162,9 +162,9 @@ def provenance() -> dict[str, Any]:
     """The machine, Python, the packages, the commit, and the shell's variables that results may depend on."""
     import torch  # here: commands that compute nothing do not wait for it
 
-    cores = f"{platform.machine()}, {os.cpu_count()} cores"
     return {
-        "machine": cores, "processor": _processor(), "system": platform.system(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores", "processor": _processor(),
+        "system": platform.system(),
         "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
         "python": platform.python_version(), **{name: version(name) for name in PACKAGES},
         "commit": _commit(), **surroundings.remaining(),
@@ -174,10 +174,9 @@ def provenance() -> dict[str, Any]:
 def _processor() -> str:
     """The processor's name, with family and model where the system gives them."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        fields = dict(re.findall(r"(?m)^(model name|cpu family|model)\s*: (.*)$", Path("/proc/cpuinfo").read_text()))
     except OSError:
         return platform.processor()
-    fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", lines, re.MULTILINE))
     return " ".join(filter(None, [fields.get("model name"), *(fields.get(k) for k in ("cpu family", "model"))]))
 
 
