@@ -16,11 +16,11 @@ MAKEFLAGS += --no-builtin-rules
 
 # Selectors ------------------------------------------------------------------------------------------------------
 SCALE ?= mini
-STUDIES ?= $(sort $(patsubst study:$(SCALE):%,%,$(filter study:$(SCALE):%,$(PARAMS))))
+STUDIES ?=
 TASKS ?=
 PROPERTIES ?=
 SEEDS ?= 1
-DEVICE ?= auto
+DEVICE ?=
 KEEP ?=
 LAUNCH ?=
 SIZE ?= full
@@ -48,34 +48,10 @@ unexport $(UNUSED)
 tell_surroundings = $(if $(UNUSED),$(info not used here, although set: $(UNUSED)))$(if $(GIVEN),$(info taken from the shell: $(GIVEN)))
 $(foreach s,$(SET),$(eval export $s))
 export PYTHON LAUNCH
-export TARGETS = $(NOTEBOOKS) $(FIGURES)
 export PYTHONPATH := $(CURDIR)
 export IPYTHONDIR := $(CURDIR)/runs/.ipython
 
-# Words like study:SCALE:STUDY and task:STUDY:TASK; none as long as no environment is there to read them.
-PARAMS := $(shell "$(PYTHON)" -I lib/grid.py 2> /dev/null)
-
-comma := ,
-empty :=
-space := $(empty) $(empty)
-quoted = [$(subst $(space),$(comma),$(foreach x,$1,"$x"))]
-OVERRIDES = {"device": "$(DEVICE)"$(if $(PROPERTIES),$(comma) "properties": $(call quoted,$(PROPERTIES)))}
-
-# The grid: studies × variants × steps ---------------------------------------------------------------------------
-tasks_of = $(or $(TASKS),$(patsubst task:$1:%,%,$(filter task:$1:%,$(PARAMS))))
-finetuned_of = $(foreach task,$(call tasks_of,$1),$(foreach seed,$(SEEDS),$(task)-s$(seed)))
-variants_of = pretrained random $(call finetuned_of,$1)
-
-FINETUNED := $(foreach S,$(STUDIES),$(foreach V,$(call finetuned_of,$S),runs/$S/$V))
-EACH := $(foreach S,$(STUDIES),$(foreach V,$(call variants_of,$S),runs/$S/$V))
-OTHERS := $(filter-out %/random,$(EACH))
-NOTEBOOKS := $(FINETUNED:%=%/01_finetune.ipynb) $(EACH:%=%/02_extract.ipynb) \
-             $(EACH:%=%/03_probe_layers.ipynb) $(EACH:%=%/04_rank_neurons.ipynb)
-FIGURES := runs/figures/$(SCALE)/05_figures.ipynb
-VARIANTS = {$(subst $(space)|,$(comma),$(strip $(foreach S,$(STUDIES),|"$S": $(call quoted,$(call variants_of,$S)))))}
-variants_json = $(subst |,,$(VARIANTS))
-
-.PHONY: help doctor data plan reproduce grid keys verify record report pretrain test test-quick test-faults bench lint notebooks lab clean clean-runs clean-all env
+.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify record report pretrain test test-quick test-faults bench lint notebooks lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -84,21 +60,20 @@ help: ## this list
 	@echo
 	@echo 'Selectors (in brackets: now)'
 	@printf '  %-12s%s\n' SCALE 'which studies and figures: the `scale` of params/*.yaml [$(SCALE)]' \
-	  STUDIES 'parameter files by name [$(STUDIES)]' \
-	  TASKS 'tasks to fine-tune on; default: those of each study [$(or $(TASKS),$(sort $(foreach S,$(STUDIES),$(call tasks_of,$S))))]' \
+	  STUDIES 'parameter files by name; default: all of the scale [$(STUDIES)]' \
+	  TASKS 'tasks to fine-tune on; default: those of each study [$(TASKS)]' \
 	  PROPERTIES 'word-level properties to probe; default: those of each study [$(PROPERTIES)]' \
 	  SEEDS 'fine-tuning seeds, e.g. SEEDS="1 2 3" [$(SEEDS)]' \
-	  DEVICE 'auto, cpu, cuda, cuda:1, mps [$(DEVICE)]' \
+	  DEVICE 'auto, cpu, cuda, cuda:1, mps; default: that of each study [$(DEVICE)]' \
 	  KEEP 'KEEP=1 keeps the activation stores after probing [$(KEEP)]' \
 	  LAUNCH 'put before every run, e.g. LAUNCH="srun --gpus=1 --time=4:00:00" [$(LAUNCH)]' \
 	  JOBS 'runs at a time [$(JOBS)]' \
 	  SIZE 'of make pretrain: full, lesson [$(SIZE)]' \
-	  SETTINGS 'of make pretrain, laid over lib/pretrain.py [$(SETTINGS)]'
+	  SETTINGS 'of make pretrain, laid over lib/pretraining/training.py [$(SETTINGS)]'
 
 # By content: the dates of files depend on how they came here, and on clocks.
 BUILT := $(shell [ -x $(VENV)/bin/python ] && [ "$$(cat requirements.lock pyproject.toml)" = "$$(cat $(VENV)/installed)" ] \
   2> /dev/null && echo yes)
-.PHONY: $(VENV)/installed
 
 env: $(if $(BUILT),,$(if $(filter $(VENV)/%,$(PYTHON)),$(VENV)/installed)) ## build .venv from requirements.lock (the other targets do it when needed)
 
@@ -121,78 +96,47 @@ $(VENV)/installed:
 doctor: ## check Python, make, packages, device, disk, memory, data, hub; OK or FAIL with the fix
 	@"$(or $(shell command -v "$(PYTHON)"),python3)" lib/doctor.py
 
-data: env ## fetch and verify the data of the studies (16 MB; the encoders are in models/)
-	@"$(PYTHON)" -c 'import sys; sys.tracebacklimit = 0; from lib import sources; [print("OK", n, sources.fetch(n)) for n, s in sources.SOURCES.items() if not s.optional]'
-
+ASK = "$(PYTHON)" -m lib --scale '$(SCALE)' --studies '$(STUDIES)' --tasks '$(TASKS)' --seeds '$(SEEDS)' \
+  --properties '$(PROPERTIES)' --device '$(DEVICE)'
 dry = $(findstring n,$(firstword -$(MAKEFLAGS)))
-again = $(MAKE) --no-print-directory $@
-prepare = "$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import results; \
-  results.prepare(*map(json.loads, sys.argv[1:3]), sys.argv[3], given=bool(sys.argv[4]), fetch=bool(sys.argv[5]))' \
-  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)' '$(TASKS)'
+ready = $(or $(BUILT),$(filter-out $(VENV)/%,$(PYTHON)))
 
-ifeq ($(PARAMS),)
-# Make begins again once there is a Python that reads params/.
-keys plan reproduce verify record report: env
-	@$(call of_the_lock,$(PYTHON))
-	@"$(PYTHON)" -I lib/grid.py > /dev/null
-	$(if $(dry),,+)@$(again)
-else
+data: env ## fetch and verify the data of the studies (16 MB; the encoders are in models/)
+	@$(ASK) data
 
-# Under `make -n` too: the keys say what has to be done. What has to be run is also fetched.
-keys: env
+# What every command on results begins with.
+begin: env
 	$(tell_surroundings)
 	@$(if $(filter $(VENV)/%,$(PYTHON)),,$(call of_the_lock,$(PYTHON)))
-	@$(if $(filter file,$(origin STUDIES)),"$(PYTHON)" -I lib/grid.py '$(SCALE)')
-	+@$(prepare) '$(if $(filter reproduce report,$(MAKECMDGOALS)),$(if $(dry),,fetch))'
 
-plan: keys ## show what `make reproduce` would run now
-	@$(MAKE) --no-print-directory -n grid | sed -nE 's/^bash lib.notebook.sh runs.([^ ]+)\.ipynb.*/  \1/p' \
-	  | { grep . || echo 'nothing to do: every result is there' ; }
+plan: begin ## show what `make reproduce` would run now
+	@$(ASK) plan
 
-reproduce: keys ## the whole study: fine-tune, extract, probe, rank, draw; resumes where it stopped
-	@echo "$(words $(NOTEBOOKS) $(FIGURES)) notebook runs, $(JOBS) at a time; logs are in runs/<study>/<variant>/"
-	@+$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) grid
-	@"$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import report; \
-	  report.closing(*map(json.loads, sys.argv[1:3]), sys.argv[3])' '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
+engine = $(if $(dry),$(if $(ready),,@exit 0;))@mkdir -p runs && rules=$$(mktemp runs/.grid-XXXXXX) && trap 'rm -f "$$rules"' EXIT \
+  && $(ASK) grid $(if $(KEEP),--keep) $(if $(dry),--dry) $1 > "$$rules" \
+  && $(MAKE) --no-print-directory -f "$$rules" $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) all
 
-verify: keys ## compare the results of make reproduce with what is recorded in expected/; fails on a miss
-	@$(check) ''
+# Under `make -n` too, where there is an environment: what is to do stands in rules that Python writes.
+reproduce: begin ## the whole study: fine-tune, extract, probe, rank, draw; resumes where it stopped
+	+$(call engine)
+	@$(ASK) summary
 
-record: keys ## make the results the reference: expected/ and figures/ (three seeds of every task)
-	@$(check) record
+verify: begin ## compare the results of make reproduce with what is recorded in expected/; fails on a miss
+	@$(ASK) verify
 
-check = "$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import verify; \
-  sys.exit(not verify.check(*map(json.loads, sys.argv[1:3]), sys.argv[3], recording=bool(sys.argv[4])))' \
-  '$(variants_json)' '$(OVERRIDES)' '$(SCALE)'
+record: begin ## the same, each run kept in results/ as it finishes (skipped if it is there); then expected/ and figures/
+	+$(call engine,--record)
+	@$(ASK) record
+
+figures: begin ## draw every figure, table and verdict from the recorded runs in results/, into figures/
+	@$(ASK) figures
 
 report: reproduce ## the figures notebook as one self-contained page
-	@"$(PYTHON)" -c 'import sys; from lib import report; report.write(*sys.argv[1:])' $(FIGURES) $(FIGURES:%.ipynb=%.html)
-	@echo $(FIGURES:%.ipynb=%.html)
-endif
-
-grid: $(FINETUNED:%=%/01_finetune.ipynb) $(FIGURES) $(if $(KEEP),,$(EACH:%=%/probed))
-
-part = $(word $1,$(subst /, ,$@))
-
-$(NOTEBOOKS):
-	@bash lib/notebook.sh $@ '{"study": "$(call part,2)", "variant": "$(call part,3)", "size": "full", "overrides": $(OVERRIDES)}'
-
-$(NOTEBOOKS:%.ipynb=%.key) $(FIGURES:%.ipynb=%.key): ;
-$(foreach n,$(NOTEBOOKS) $(FIGURES),$(eval $n: $(n:%.ipynb=%.key)))
-$(foreach r,$(FINETUNED),$(eval $r/02_extract.ipynb: $r/01_finetune.ipynb))
-$(foreach r,$(EACH),$(eval $r/03_probe_layers.ipynb $r/04_rank_neurons.ipynb: $r/02_extract.ipynb))
-$(foreach r,$(OTHERS),$(eval $r/03_probe_layers.ipynb: $(dir $r)random/03_probe_layers.ipynb))
-
-$(FIGURES): $(EACH:%=%/03_probe_layers.ipynb) $(EACH:%=%/04_rank_neurons.ipynb)
-	@bash lib/notebook.sh $@ '{"variants": $(variants_json), "scale": "$(SCALE)", "size": "full", "overrides": $(OVERRIDES)}'
-
-$(EACH:%=%/probed): %/probed: %/03_probe_layers.ipynb %/04_rank_neurons.ipynb
-	@rm -rf $*/activations; touch $@
+	@$(ASK) report
 
 pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (some four core-hours; resumes)
 	$(tell_surroundings)
-	@"$(PYTHON)" -c 'import sys, json; sys.tracebacklimit = 0; from lib import minis; \
-	  print(minis.compare(minis.make(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3])))' '$(SIZE)' '$(SETTINGS)' '$(DEVICE)'
+	@$(ASK) pretrain --preset '$(SIZE)' --settings '$(SETTINGS)'
 
 # nbval reads what a cell prints when the cell is done, from a queue of a thousand messages: bars must not fill it
 test: export TQDM_MININTERVAL := 5
@@ -204,17 +148,17 @@ test-faults: data ## the slow tests of what is killed, full, damaged or made twi
 
 bench: data ## the same job on NeuroX and on this package, beside the arithmetic alone; BENCH="--device cuda" on a GPU, BENCH=--record to keep it
 	$(tell_surroundings)
-	@"$(PYTHON)" tests/bench/bench.py $(BENCH)
+	@"$(PYTHON)" bench/bench.py $(BENCH)
 
 test-quick: data lint ## the unit tests alone (under two minutes)
 	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults tests
 
 lint: env
-	@"$(PYTHON)" -m ruff check lib tests
-	@"$(PYTHON)" -m ruff format --check --quiet lib tests
+	@"$(PYTHON)" -m ruff check lib tests bench notebooks
+	@"$(PYTHON)" -m ruff format --check --quiet lib tests bench
 
 notebooks: data runs/.ipython ## execute the lessons in place, as they are committed (after a change of their text or code)
-	@"$(PYTHON)" tests/execute.py
+	@"$(PYTHON)" notebooks/execute.py
 
 lab: data runs/.ipython ## open the notebooks in JupyterLab
 	@"$(PYTHON)" -m jupyter lab notebooks
@@ -224,7 +168,7 @@ runs/.ipython:
 
 clean: ## delete caches and unfinished parts; results and models stay
 	@rm -rf runs/corpora runs/.ipython .pytest_cache .ruff_cache .hypothesis
-	@find $(wildcard lib tests notebooks runs) -name __pycache__ -o -name .ipynb_checkpoints -o -name '.*.part' -o -name '*.part.ipynb' -o -name '.*.ipython' 2>/dev/null | tr '\n' '\0' | xargs -0 rm -rf
+	@find $(wildcard lib tests notebooks runs) -name __pycache__ -o -name .ipynb_checkpoints -o -name '.*.part' -o -name '*.part.ipynb' -o -name '.checkpoints-*' -o -name '.grid-*' -o -name '.*.ipython' 2>/dev/null | tr '\n' '\0' | xargs -0 rm -rf
 
 confirm = read -r -p 'delete $1? [y/N] ' answer; [ "$$answer" = y ] || { echo 'nothing deleted'; exit 1; }
 

@@ -1,75 +1,68 @@
-"""What this machine has and lacks: one OK or FAIL line per requirement, with the fix. Run by ``make doctor``.
+"""Doctor: what this machine has and lacks. One OK or FAIL line per requirement, with the fix. Run by ``make doctor``.
 
-Needs the standard library only, so that it works before anything is installed.
+Begins with the standard library alone, so that it works before anything is installed.
 """
 
 import importlib.metadata
-import importlib.util
 import os
-import platform
 import re
 import shutil
-import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-Line = "tuple[bool | None, str, str]"  # a string: an old Python must get as far as being told so
-"""Whether it holds (None: for information), what was found, the fix."""
+Line = "tuple[bool | None, str, str]"  # a string: an old Python must get as far as the message that it is too old
+"""Whether a requirement holds (None: for information), a description, the fix."""
 
 
 def python() -> Line:
-    return sys.version_info >= (3, 11), f"Python {platform.python_version()}", "install Python 3.11 or later"
+    return sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "install Python 3.11 or later"
 
 
 def make() -> Line:
+    """Whether there is one: the Makefile itself refuses a make that is too old."""
+    found = shutil.which("gmake") or shutil.which("make")
+    return (
+        found is not None,
+        f"make: {found}" if found else "no make",
+        "install GNU Make 4 or later (macOS: brew install make, then gmake)",
+    )
+
+
+def _version(package: str) -> str:
     try:
-        first = subprocess.run(["make", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
-    except (OSError, IndexError):
-        return False, "no make", "install GNU Make 4 or later"
-    number = re.search(r"\d+\.\d+", first)
-    good = "GNU" in first and number is not None and float(number[0]) >= 4
-    return good, first, "install GNU Make 4 or later (macOS: brew install make, then gmake)"
+        return importlib.metadata.version(package).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
 
 
 def packages() -> Line:
-    wrong = []
     pins = re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.M)
-    for name, version in pins:
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found = "missing"
-        if found.split("+")[0] != version:
-            wrong.append(f"{name} {found} (lock: {version})")
-    text = f"{len(pins)} packages as in requirements.lock" if not wrong else "; ".join(wrong[:5])
+    wrong = [f"{name} {_version(name)} (lock: {pin})" for name, pin in pins if _version(name) != pin]
+    text = "; ".join(wrong[:5]) or f"{len(pins)} packages as in requirements.lock"
     return not wrong, text + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""), "make env"
 
 
 def demand() -> None:
-    """For Make: exit with one line unless this Python is new enough and has the packages of the lock."""
-    for check in (python, packages):
-        good, text, fix = check()
-        if not good and check is packages:
-            fix = f"PYTHONNOUSERSITE=1 {sys.executable} -m pip install -r requirements.lock; or leave out PYTHON=..."
-            if Path(sys.prefix).resolve() == ROOT / ".venv":
-                fix = "pip did not put them there: see '.venv/bin/python -m pip config list'"
+    """For Make: exit with one line unless this Python is new enough and has the packages of requirements.lock."""
+    fix = f"PYTHONNOUSERSITE=1 {sys.executable} -m pip install -r requirements.lock; or leave out PYTHON=..."
+    if Path(sys.prefix).resolve() == ROOT / ".venv":
+        fix = "pip did not put them there: see '.venv/bin/python -m pip config list'"
+    for good, text, remedy in (python(), (*packages()[:2], fix)):
         if not good:
-            sys.exit(f"{sys.executable} is not as requirements.lock asks: {text}  ->  {fix}")
+            sys.exit(f"{sys.executable} is not as requirements.lock asks: {text}  ->  {remedy}")
 
 
 def device() -> Line:
-    if importlib.util.find_spec("torch") is None:
-        return None, "device unknown before the packages are installed", ""
     import torch
 
+    text = f"device: CPU, {os.cpu_count()} cores (a GPU is needed at the paper's scale only)"
     if torch.cuda.is_available():
-        return True, f"device: {torch.cuda.get_device_name(0)}, {torch.cuda.mem_get_info()[1] / 1e9:.0f} GB", ""
-    if torch.backends.mps.is_available():
-        return True, "device: Apple GPU (mps)", ""
-    return True, f"device: CPU, {os.cpu_count()} cores (a GPU is needed at the paper's scale only)", ""
+        text = f"device: {torch.cuda.get_device_name(0)}, {torch.cuda.mem_get_info()[1] / 1e9:.0f} GB"
+    elif torch.backends.mps.is_available():
+        text = "device: Apple GPU (mps)"
+    return True, text, ""
 
 
 def disk() -> Line:
@@ -90,8 +83,6 @@ def memory() -> Line:
 
 
 def data() -> Line:
-    if importlib.util.find_spec("filelock") is None:
-        return False, "data not looked for before the packages are installed", "make env, then make data"
     sys.path.insert(0, str(ROOT))
     from lib import sources
 
@@ -102,8 +93,6 @@ def data() -> Line:
 def hub() -> Line:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         return None, "model hub: offline (HF_HUB_OFFLINE=1)", ""
-    if importlib.util.find_spec("huggingface_hub") is None:
-        return None, "model hub not looked for before the packages are installed", ""
     from huggingface_hub import constants
 
     try:
@@ -113,13 +102,18 @@ def hub() -> Line:
     return True, "model hub: reachable", ""
 
 
-def report() -> Iterator[bool]:
-    """Print one line per requirement; yield whether each holds."""
+def report() -> bool:
+    """Print one line per requirement. Returns whether all that are needed hold."""
+    found = []
     for check in (python, make, packages, device, disk, memory, data, hub):
-        good, text, fix = check()
+        try:
+            good, text, fix = check()
+        except ImportError as error:
+            good, text, fix = None, f"{check.__name__}: not looked at before {error.name} is installed", ""
         print({True: "OK   ", False: "FAIL ", None: "-    "}[good] + text + (f"  ->  {fix}" if good is False else ""))
-        yield good is not False
+        found.append(good is not False)
+    return all(found)
 
 
 if __name__ == "__main__":
-    sys.exit(not all([*report()]))
+    sys.exit(not report())

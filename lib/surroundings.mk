@@ -1,5 +1,5 @@
-# What nothing here takes from the shell that it is started in, nor from a launcher (LAUNCH): variables that change
-# results, or lead a step elsewhere. % stands for any ending. The Makefile reads this list, and lib/surroundings.py.
+# Variables that are not taken from the shell, nor from a launcher (LAUNCH): they change results, or lead a step elsewhere.
+# % stands for any ending. The Makefile and lib/surroundings.py read this list.
 
 # Trainer and accelerate take orders from these: precision, device, sharding, compilation.
 REMOVED += ACCELERATE_% FSDP_% DEEPSPEED_% MEGATRON_LM_% PARALLELISM_CONFIG_% FORK_LAUNCHED SM_% SMDATAPARALLEL_%
@@ -7,7 +7,7 @@ REMOVED += XLA_% XRT_% PJRT_% TPU_% NEURON_% PT_HPU_% USE_TORCH USE_TF USE_JAX U
 REMOVED += TRANSFORMERS_%
 KEPT += TRANSFORMERS_OFFLINE TRANSFORMERS_CACHE TRANSFORMERS_VERBOSITY TRANSFORMERS_NO_ADVISORY_WARNINGS
 
-# They make a process one of many, which then waits for the others: what is left of another job, or of MPI.
+# They make a process one of many, which then waits for the others. Another job, or MPI, leaves them behind.
 REMOVED += RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE NODE_RANK GROUP_RANK GROUP_WORLD_SIZE CROSS_RANK CROSS_SIZE
 REMOVED += ROLE_RANK ROLE_WORLD_SIZE ROLE_NAME MASTER_ADDR MASTER_PORT PMI_% PMIX_% OMPI_COMM_WORLD_% OMPI_UNIVERSE_SIZE
 REMOVED += MV2_% MPI_LOCAL% CCL_%
@@ -19,7 +19,7 @@ KEPT += TORCH_DEVICE_BACKEND_AUTOLOAD PYTORCH_ALLOC_CONF PYTORCH_CUDA_ALLOC_CONF
 KEPT += PYTORCH_MPS_HIGH_WATERMARK_RATIO PYTORCH_MPS_LOW_WATERMARK_RATIO PYTORCH_ENABLE_MPS_FALLBACK
 KEPT += PYTORCH_NVML_BASED_CUDA_CHECK PYTORCH_KERNEL_CACHE_PATH TORCHINDUCTOR_CACHE_DIR
 REMOVED += MKL_% MKLDNN_% DNNL_% ONEDNN_% BLIS_% OPENBLAS_% GOTO_% VECLIB_% NUMEXPR_% OMP_% GOMP_% KMP_%
-# Those of OpenBLAS are set where it mistakes the processor; that of KMP where two of its libraries meet.
+# OPENBLAS_* are set where OpenBLAS mistakes the processor; KMP_DUPLICATE_LIB_OK where two of its libraries meet.
 KEPT += MKL_THREADING_LAYER OPENBLAS_CORETYPE OPENBLAS_L2_SIZE OPENBLAS_VERBOSE KMP_DUPLICATE_LIB_OK KMP_INIT_AT_FORK
 REMOVED += NPY_% NUMPY_% SCIPY_% SKLEARN_% PANDAS_% ARROW_%
 KEPT += ARROW_DEFAULT_MEMORY_POOL
@@ -31,7 +31,7 @@ KEPT += PYTHONPYCACHEPREFIX PYTHONFAULTHANDLER PYTHON_COLORS
 REMOVED += JUPYTER_PATH TRAITLETS_% PYTEST_ADDOPTS PYTEST_PLUGINS PYTEST_DISABLE_PLUGIN_AUTOLOAD TQDM_%
 KEPT += TQDM_DISABLE TQDM_MININTERVAL
 
-# Where pip installs to, and what else; mirrors, proxies, certificates and caches are the user's.
+# Where pip installs, and what else it does; mirrors, proxies, certificates and caches are the user's.
 REMOVED += PIP_%
 KEPT += PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_NO_INDEX PIP_FIND_LINKS PIP_CERT PIP_CLIENT_CERT PIP_PROXY
 KEPT += PIP_TRUSTED_HOST PIP_TIMEOUT PIP_DEFAULT_TIMEOUT PIP_RETRIES PIP_RESUME_RETRIES PIP_CACHE_DIR
@@ -39,10 +39,10 @@ KEPT += PIP_NO_CACHE_DIR PIP_CONFIG_FILE PIP_LOG
 KEPT += PIP_KEYRING_PROVIDER PIP_USE_FEATURE PIP_USE_DEPRECATED PIP_PREFER_BINARY PIP_REQUIRE_VIRTUALENV PIP_NO_INPUT
 KEPT += PIP_BREAK_SYSTEM_PACKAGES PIP_ROOT_USER_ACTION PIP_DISABLE_PIP_VERSION_CHECK PIP_PROGRESS_BAR PIP_NO_COLOR
 
-# Not taken by Make and its steps, but left alone where lib is imported otherwise: a kernel sets the first one itself,
-# tests the others (where runs and data are).
+# Make and its steps do not take them, but lib leaves them alone when it is imported otherwise: a kernel sets the first
+# itself, tests set the others (where runs and data are).
 REMOVED_AT_START += MPLBACKEND RUNS DATA
 
-# What Make and its steps have instead.
+# What Make and its steps set instead.
 SET += OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 PYTHONNOUSERSITE=1 PIP_USER=0
 SET += JUPYTER_PLATFORM_DIRS=1 JUPYTER_PREFER_ENV_PATH=1 MATPLOTLIBRC=/dev/null

@@ -1,9 +1,9 @@
-"""Surroundings: whatever runs here takes nothing from the shell, or from a launcher, that it does not name.
+"""Surroundings: nothing that runs here takes a variable from the shell, or from a launcher, that it does not name.
 
-``surroundings.mk`` lists what is removed, why, and what is set instead. Make does it for all that it starts, this
-module once more where a step begins (a launcher brings its own variables): ``python -I lib/surroundings.py
-[NAME=VALUE ...] ARGUMENTS`` becomes ``python ARGUMENTS`` in a clean environment, so that Python itself, too, reads
-nothing else when it starts. ``lib`` does it when it is imported.
+``surroundings.mk`` lists the variables that are removed, why, and the variables that are set instead. Make removes them
+for all that it starts. A launcher brings its own variables, so this module removes them again where a step begins:
+``python -I lib/surroundings.py [NAME=VALUE ...] ARGUMENTS`` becomes ``python ARGUMENTS`` in a clean environment, in
+which Python itself starts. ``lib`` removes them when it is imported.
 
 Needs the standard library only.
 """
@@ -22,7 +22,7 @@ _LISTS = re.findall(
 
 
 def _listed(name: str) -> list[str]:
-    return [word for found, words in _LISTS if found == name for word in words.split()]
+    return [word for title, words in _LISTS if title == name for word in words.split()]
 
 
 REMOVED, KEPT, REMOVED_AT_START = (_listed(name) for name in ("REMOVED", "KEPT", "REMOVED_AT_START"))
@@ -34,7 +34,7 @@ SHOWN = (
     "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HSA_OVERRIDE_GFX_VERSION", "MIOPEN_%",
     "PYTORCH_ENABLE_MPS_FALLBACK",
 )  # fmt: skip
-"""What is left to the user although results may depend on it."""
+"""The variables that are left to the user although results may depend on them."""
 
 
 def _among(name: str, patterns: list[str] | tuple[str, ...]) -> bool:
@@ -42,30 +42,29 @@ def _among(name: str, patterns: list[str] | tuple[str, ...]) -> bool:
 
 
 def clean(environ: MutableMapping[str, str] = os.environ, patterns: list[str] = REMOVED) -> list[str]:
-    """Remove the variables that nothing here takes from its surroundings. Returns the names of those that were there.
+    """Remove the variables that match ``patterns``, but for ``KEPT`` and ``SET``. Returns the names of those removed.
 
-    What a library has read by then is not undone: clean before it is imported.
+    It cannot undo what a library has read already: clean before you import the library.
     """
-    gone = sorted(n for n in environ if _among(n, patterns) and not _among(n, KEPT) and n not in SET)
-    for name in gone:
+    removed = sorted(n for n in environ if _among(n, patterns) and not _among(n, KEPT) and n not in SET)
+    for name in removed:
         del environ[name]
-    return gone
+    return removed
 
 
 def remaining(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that are left to the user and set, although results may depend on them."""
+    """The variables of ``SHOWN`` that are set."""
     return {name: environ[name] for name in sorted(environ) if _among(name, SHOWN)}
 
 
 def start(arguments: list[str]) -> None:
     """Become Python with these arguments, after ``NAME=VALUE`` for more variables, in a clean environment."""
     environ = dict(os.environ)
-    if gone := clean(environ, [*REMOVED, *REMOVED_AT_START]):
-        print("not used here, although set:", " ".join(gone), flush=True)
+    if removed := clean(environ, [*REMOVED, *REMOVED_AT_START]):
+        print("not used here, although set:", " ".join(removed), flush=True)
     environ |= {**SET, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     while arguments and re.match(r"\w+=", arguments[0]):
-        name, _, value = arguments.pop(0).partition("=")
-        environ[name] = value
+        environ.update([arguments.pop(0).split("=", 1)])
     os.execve(sys.executable, [sys.executable, *arguments], environ)  # noqa: S606 - no shell is wanted
 
 

@@ -10,10 +10,8 @@ import io
 import json
 import lzma
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib.params import shown
+from lib.study.params import shown
 
 csv.field_size_limit(2**31 - 1)  # a text may be longer than the module's own 131,072 characters
-
-LARGEST = float(np.finfo(np.float32).max)
-"""The largest label of a regression: it is learnt in single precision."""
 
 
 class TableError(ValueError):
@@ -42,14 +37,9 @@ class Table:
     """
 
     source: str
-    columns: dict[str, list[Any] | pa.ChunkedArray]
+    columns: dict[str, list[Any]]
     lines: Sequence[int] = ()
     classes: dict[str, list[str]] = field(default_factory=dict)
-
-    def values(self, column: str) -> list[Any]:
-        """One column as a new list of Python values."""
-        found = self.columns[column]
-        return [*found] if isinstance(found, list) else found.to_pylist()
 
     def refused(self, example: int, reason: str) -> TableError:
         """The error that an example (from 0) cannot be used."""
@@ -67,44 +57,51 @@ def reason(error: BaseException) -> str:
 # Files -----------------------------------------------------------------------------------------------------------
 
 
-def read(file: Path, format: str, wanted: list[str]) -> Table:
+def read(file: Path, format: str, names: list[str]) -> Table:
     """These columns of a CSV, JSON or Parquet file. Raises TableError if it is not there, is no such file, or lacks a
     column."""
     try:
         with file.open("rb") as stream:
             if stream.read(30).startswith(b"version https://git-lfs"):
                 raise TableError(f"{file} is a Git LFS pointer, not the file itself: get it with 'git lfs pull'")
-        return {"csv": _csv, "json": _json, "parquet": _parquet}[format](file, wanted)
+        return {"csv": _csv, "json": _json, "parquet": _parquet}[format](file, names)
     except TableError:
         raise
     except FileNotFoundError as error:
         raise TableError(f"there is no file {file}") from error
-    except (OSError, ValueError, EOFError, RecursionError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+    except Exception as error:  # decompressors and parsers raise some ten kinds
         raise TableError(f"{file} cannot be read as {format} ({reason(error)})") from error
 
 
-def of_arrow(source: str, table: pa.Table, wanted: list[str]) -> Table:
-    """These columns of an Arrow table. Raises TableError if one is not there or holds no single values."""
-    classes, columns = _schema(source, table.schema, wanted), {c: table.column(c) for c in wanted}
-    for column in columns.values():
-        column.validate(full=True)  # a string that is not UTF-8
-    return Table(source, columns, classes=classes)
+def of_arrow(source: str, table: pa.Table, names: list[str]) -> Table:
+    """These columns of an Arrow table, with the class names that ``datasets`` has written into its schema.
+
+    Raises TableError if a column is not there or holds no single values.
+    """
+    _need(source, names, table.column_names)
+    for name in names:
+        if pa.types.is_nested(kind := table.schema.field(name).type):
+            raise TableError(f"column '{name}' holds {kind}, not one value per example ({source})")
+    info = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}
+    features = info.get("features") or {}
+    classes = {name: features[name]["names"] for name in names if "names" in (features.get(name) or {})}
+    return Table(source, {name: table.column(name).to_pylist() for name in names}, classes=classes)
 
 
-def _need(source: str | Path, wanted: list[str], names: list[str], hint: str = "") -> None:
-    if missing := sorted(set(wanted) - set(names)):
-        raise TableError(f"no column {missing} (there are {names!s:.500}){hint} ({source})")
-    if twice := [c for c in wanted if names.count(c) > 1]:
-        raise TableError(f"there are {names.count(twice[0])} columns named '{twice[0]}' ({source})")
+def _need(source: str, names: list[str], columns: list[str], hint: str = "") -> None:
+    if missing := sorted(set(names) - set(columns)):
+        raise TableError(f"no column {missing} (there are {columns!s:.500}){hint} ({source})")
+    if twice := [name for name in names if columns.count(name) > 1]:
+        raise TableError(f"there are {columns.count(twice[0])} columns named '{twice[0]}' ({source})")
+
+
+PACKED = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
 
 
 def _decoded(file: Path) -> str:
-    openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-    with file.open("rb") as stream:
-        start = stream.read(6)
-    opened = next((o for magic, o in openers.items() if start.startswith(magic)), open)
-    with opened(file, "rb") as stream:
-        content = stream.read()
+    content = file.read_bytes()
+    unpack = next((unpack for magic, unpack in PACKED.items() if content.startswith(magic)), bytes)
+    content = unpack(content)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -117,92 +114,71 @@ def _decoded(file: Path) -> str:
     return text
 
 
-def _csv(file: Path, wanted: list[str]) -> Table:
+def _csv(file: Path, names: list[str]) -> Table:
     rows = _rows(file)
     _, header = next(rows, (1, []))
     alone = len(header) == 1 and re.search("[;\t|]", header[0])
-    _need(file, wanted, header, ": columns are separated by commas" if alone else "")
-    places = {c: header.index(c) for c in wanted}
-    columns: dict[str, list[Any]] = {c: [] for c in wanted}
-    lines = []
-    for line, row in rows:
-        if len(row) != len(header):
+    _need(str(file), names, header, ": columns are separated by commas" if alone else "")
+    examples, lines = [], []
+    for line, cells in rows:
+        if len(cells) != len(header):
             raise TableError(
-                f"{file}:{line}: {len(row)} cells, the header has {len(header)} "
+                f"{file}:{line}: {len(cells)} cells, the header has {len(header)} "
                 "(a text with a comma, a line break or a quotation mark in it stands in quotation marks)"
             )
+        examples.append(dict(zip(header, cells, strict=True)))
         lines.append(line)
-        for c, place in places.items():
-            columns[c].append(row[place])
-    return Table(str(file), columns, lines)
+    return Table(str(file), {name: [example[name] for example in examples] for name in names}, lines)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file but for blank lines, each with the line that it begins in."""
     reader = csv.reader(io.StringIO(_decoded(file), newline=""), strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            fault = "is not closed"
-            if "unexpected end" not in str(error):
-                fault = f"is not closed, or not written twice inside a text ('{error}' in line {reader.line_num})"
-            raise TableError(f"{file}:{line}: a quotation mark in the row that begins here {fault}") from error
-        if len(row) > 1 or "".join(row).strip():
-            yield line, row
-
-
-def _json(file: Path, wanted: list[str]) -> Table:
-    text, lines = _decoded(file), []
-    advice = "give one example a line, or one list of all"
+    line = 1
     try:
-        rows = json.loads(text)
+        for row in reader:
+            if len(row) > 1 or "".join(row).strip():
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        fault = "is not closed"
+        if "unexpected end" not in str(error):
+            fault += f", or not written twice inside a text ('{error}' in line {reader.line_num})"
+        raise TableError(f"{file}:{line}: a quotation mark in the row that begins here {fault}") from error
+
+
+def _json(file: Path, names: list[str]) -> Table:
+    """One list of examples, or one example after the other, as JSON lines have them."""
+    text, advice = _decoded(file), "give one example a line, or one list of all"
+    examples, lines = [], []
+    line, begin, end = 1, 0, 0
+    try:
+        while value := re.compile(r"\S").search(text, end):
+            line += text.count("\n", begin, value.start())
+            begin = value.start()
+            example, end = json.JSONDecoder().raw_decode(text, begin)
+            examples.append(example)
+            lines.append(line)
     except json.JSONDecodeError as error:
-        if error.msg != "Extra data" or text.lstrip().startswith("["):
-            raise TableError(f"{file}:{error.lineno}: not valid JSON ({error.msg}): {advice}") from error
-        rows = []
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError as wrong:
-                    raise TableError(f"{file}:{number}: not valid JSON ({wrong.msg}): {advice}") from wrong
-                lines.append(number)
-    if isinstance(rows, dict) and not any(isinstance(rows.get(c, []), list | dict) for c in wanted):
-        rows = [rows]  # one line, and so one example
-    if not isinstance(rows, list):
-        kind = f"one object with {shown([*rows])}" if isinstance(rows, dict) else shown(rows)
-        raise TableError(f"{file} holds {kind}, no list of examples: {advice}")
-    table = Table(str(file), {}, lines)
-    for i, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise table.refused(i, f"{shown(row)} is no object of columns and values")
-    if rows:
-        _need(file, wanted, list(dict.fromkeys(c for row in rows for c in row)))
-    return Table(str(file), {c: [row.get(c) for row in rows] for c in wanted}, lines)
-
-
-def _parquet(file: Path, wanted: list[str]) -> Table:
-    with file.open("rb") as stream:
-        parquet = pq.ParquetFile(stream)
-        _schema(str(file), parquet.schema_arrow, wanted)
-        return of_arrow(str(file), parquet.read(columns=wanted), wanted)
-
-
-def _schema(source: str, schema: pa.Schema, wanted: list[str]) -> dict[str, list[str]]:
-    """Check the columns of an Arrow schema; the class names that ``datasets`` has written into it."""
-    _need(source, wanted, schema.names)
-    for column in wanted:
-        if pa.types.is_nested(schema.field(column).type):
-            raise TableError(
-                f"column '{column}' holds {schema.field(column).type}, not one value per example ({source})"
+        raise TableError(f"{file}:{error.lineno}: not valid JSON ({error.msg}): {advice}") from error
+    only = examples[0] if len(examples) == 1 else None
+    if isinstance(only, list):
+        examples, lines = only, []
+    elif isinstance(only, dict) and any(isinstance(only.get(name, []), list | dict) for name in names):
+        raise TableError(f"{file} holds one object with {shown([*only])}, no list of examples: {advice}")
+    for i, example in enumerate(examples):
+        if not isinstance(example, dict):
+            raise Table(str(file), {}, lines).refused(
+                i, f"{shown(example)} is no object of columns and values: {advice}"
             )
-    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}
-    features = {c: (info.get("features") or {}).get(c) for c in wanted}
-    return {c: f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("names")}
+    _need(str(file), names, list(dict.fromkeys(column for example in examples for column in example)))
+    return Table(str(file), {name: [example.get(name) for example in examples] for name in names}, lines)
+
+
+def _parquet(file: Path, names: list[str]) -> Table:
+    with pq.ParquetFile(file) as parquet:
+        _need(str(file), names, parquet.schema_arrow.names)
+        return of_arrow(str(file), parquet.read(columns=names), names)
 
 
 # Values ----------------------------------------------------------------------------------------------------------
@@ -213,18 +189,16 @@ def texts(table: Table, column: str, may_be_empty: bool = False) -> pa.Array | p
 
     Raises TableError if one is missing, no text, or empty (white space alone, too).
     """
-    found = table.values(column)
-    for i, value in enumerate(found):
-        if type(value) is int:
-            found[i] = str(value)
-        elif not isinstance(value, str):
-            what = "missing" if value is None or value != value else f"{shown(value)}, no text: write it as one"
-            raise table.refused(i, f"the text in '{column}' is {what}")
-        elif not may_be_empty and not value.strip():
+    values = [str(value) if type(value) is int else value for value in table.columns[column]]
+    for i, value in enumerate(values):
+        if not isinstance(value, str):
+            fault = "missing" if value is None or value != value else f"{shown(value)}, no text: write it as one"
+            raise table.refused(i, f"the text in '{column}' is {fault}")
+        if not may_be_empty and not value.strip():
             raise table.refused(i, f"the text in '{column}' is empty ({shown(value)}): leave the example out")
-        elif re.search("[\ud800-\udfff]", value):
+        if re.search("[\ud800-\udfff]", value):
             raise table.refused(i, f"the text in '{column}' has half a character, a lone surrogate ({shown(value)})")
-    return pa.array(found, pa.string())
+    return pa.array(values, pa.string())
 
 
 def classes(table: Table, column: str, names: Sequence[str]) -> pa.Array:
@@ -238,69 +212,50 @@ def classes(table: Table, column: str, names: Sequence[str]) -> pa.Array:
     TableError : a value that is no class, two ways in one column, or a class that the file's own names lack.
     """
     own = table.classes.get(column, [])
-    unnamed = own == [str(i) for i in range(len(own))]
-    if not unnamed and (lacking := [n for n in names if n not in own]):
+    numbered = [str(i) for i in range(len(own))]  # the file names its classes 0, 1 …, which says nothing
+    if own != numbered and (lacking := [name for name in names if name not in own]):
         raise TableError(
             f"the file names its classes {own!s:.500}, and '{lacking[0]}' is not among them: give 'labels' these "
             f"names ({table.source})"
         )
-    known = {n: i for i, n in enumerate(names)}
-    numbers, ways = np.empty(len(table.columns[column]), np.int64), {}
-    for i, value in enumerate(table.values(column)):
-        by_name, number = _class(own[value] if type(value) is int and 0 <= value < len(own) else value, known)
-        if number is None:
+    known: dict[str | bool, tuple[bool, int]] = {str(i): (False, i) for i in range(len(names))}
+    known |= {name: (True, i) for i, name in enumerate(names)}
+    if {name.lower() for name in names} == {"true", "false"}:
+        known |= {name.lower() == "true": known[name] for name in names}
+    values, found = table.columns[column], []
+    for i, value in enumerate(values):
+        label = own[value] if type(value) is int and 0 <= value < len(own) else value
+        text = label if isinstance(label, bool) else str(label)
+        if isinstance(text, str) and text not in known:
+            text = re.sub(r"\A(0|[1-9][0-9]*)\.0*\Z", r"\1", text)  # 1.0 is the number 1
+        if text not in known or label is None or label != label:
             raise table.refused(
                 i, f"label {shown(value)} is not one of {list(names)!s:.500} (nor of their numbers, from 0)"
             )
-        ways.setdefault(by_name, (i, value))
-        numbers[i] = number
-    if len(ways) > 1:
-        (first, label), (other, number) = ways[True], ways[False]
+        found.append(known[text])
+    by_name = [named for named, _ in found]
+    if len(set(by_name)) > 1:
+        first, other = by_name.index(True), by_name.index(False)
         raise table.refused(
             other,
-            f"label {shown(number)} is the number of a class, {shown(label)} of example {first} the name of one: "
-            "write the names throughout",
+            f"label {shown(values[other])} is the number of a class, {shown(values[first])} of example {first} the "
+            "name of one: write the names throughout",
         )
-    return pa.array(numbers)
-
-
-def _class(value: Any, known: dict[str, int]) -> tuple[bool, int | None]:
-    """Whether a class is given by its name, and its number (None if it is none)."""
-    if isinstance(value, bool):
-        folded = {name.lower(): number for name, number in known.items()}
-        return True, folded[str(value).lower()] if set(folded) == {"true", "false"} else None
-    if not isinstance(value, str | int | float | Decimal) or value != value:
-        return False, None
-    text = str(value)
-    if text in known:
-        return True, known[text]
-    whole = re.fullmatch(r"(0|[1-9][0-9]{0,8})(\.0*)?", text)
-    if not whole:
-        return False, None
-    if whole[1] in known:
-        return True, known[whole[1]]
-    return False, int(whole[1]) if int(whole[1]) < len(known) else None
+    return pa.array([number for _, number in found], pa.int64())
 
 
 def numbers(table: Table, column: str) -> pa.Array:
     """A column of numbers. Raises TableError if one is missing, no number, or not finite in single precision."""
-    found = table.values(column)
-    for i, value in enumerate(found):
-        number = _number(value)
-        if not abs(number) <= LARGEST:
+    numbers = []
+    for i, value in enumerate(table.columns[column]):
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = np.nan
+        if not abs(number) <= float(np.finfo(np.float32).max) or "_" in str(value):  # Python alone reads 1_000
             raise table.refused(
                 i, f"label {shown(value)} is not one of the numbers that a regression can learn (finite, in single "
                 "precision); classes are named in 'labels'",
             )  # fmt: skip
-        found[i] = number
-    return pa.array(found, pa.float64())
-
-
-def _number(value: Any) -> float:
-    """A number as such, NaN for anything else."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or "_" in str(value):
-        return np.nan
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return np.nan
+        numbers.append(number)
+    return pa.array(numbers, pa.float64())

@@ -12,17 +12,13 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 
-from lib import params, sources, tables
-from lib.params import ROOT, Study
-from lib.runs import Variant
-from lib.tables import Table, TableError
+from lib import sources, tables
+from lib.study import params, variants
 
 datasets.disable_progress_bars()
 
 SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
-"""The scores that tasks are judged by."""
 
 
 class TaskError(ValueError):
@@ -32,12 +28,13 @@ class TaskError(ValueError):
 @dataclass(frozen=True)
 class Task:
     """``columns`` hold the text or texts; ``labels`` are the class names in the order of their numbers, empty for a
-    regression; ``metric`` names the main score; ``test_split`` is tested on."""
+    regression; ``metric`` names the main score; ``test_split`` is tested on; ``label`` is the column of the labels."""
 
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     metric: str
     test_split: str = "validation"
+    label: str = "label"
 
 
 GLUE = {
@@ -69,12 +66,7 @@ FUNCTION_WORDS = frozenset(
 """Words at which a phrase begins: swapping one with its neighbour breaks the grammar and keeps the words."""
 
 
-def names(study: Study) -> list[str]:
-    """The tasks a study may name."""
-    return [*REGISTRY, *GLUE, *study.task_data.own]
-
-
-def task(study: Study, name: str) -> Task:
+def task(study: params.Study, name: str) -> Task:
     """The description of a task. Raises ParameterError for an unknown one, with the nearest name, and for one of the
     user's own with the name of another."""
     known = REGISTRY | GLUE
@@ -82,15 +74,16 @@ def task(study: Study, name: str) -> Task:
         if name in known:
             raise params.ParameterError(f"task_data.own: '{name}' is a task of this package; give yours another name")
         columns = (own.text, own.text_pair) if own.text_pair else (own.text,)
-        return Task(columns, tuple(own.labels or ()), "accuracy" if own.labels else "pearson", "test")
+        return Task(columns, tuple(own.labels or ()), "accuracy" if own.labels else "pearson", "test", own.label)
     if name not in known:
+        names = [*known, *study.task_data.own]
         raise params.ParameterError(
-            f"there is no task '{name}'{params.nearest(name, names(study))}\nTasks: {', '.join(names(study))}"
+            f"there is no task '{name}'{params.nearest(name, names)}\nTasks: {', '.join(names)}"
         )
     return known[name]
 
 
-def load(study: Study, variant: Variant) -> datasets.DatasetDict:
+def load(study: params.Study, variant: variants.Variant) -> datasets.DatasetDict:
     """The examples that a variant is fine-tuned and tested on, sampled by the study's seed (one sample for all seeds).
 
     Raises
@@ -100,32 +93,37 @@ def load(study: Study, variant: Variant) -> datasets.DatasetDict:
     """
     assert variant.task
     name = variant.task
-    described = task(study, name)
+    spec = task(study, name)
     if name in REGISTRY:
         data = _snippets(study, name)
     else:
-        train, test = (_examples(study, described, name, split) for split in ("train", described.test_split))
+        train, test = (_examples(study, spec, name, split) for split in ("train", spec.test_split))
         if len(train) < 2:
             raise TaskError(f"task '{name}': {len(train)} training examples cannot be split into train and dev")
         parts = train.train_test_split(test_size=0.1, seed=study.seed)
         data = datasets.DatasetDict(train=parts["train"], dev=parts["test"], test=test)
-    limits = {"train": variant.examples or study.task_data.train_examples, "dev": study.task_data.dev_examples}
-    limits["test"] = study.task_data.test_examples
+    limits = {
+        "train": variant.examples or study.task_data.train_examples,
+        "dev": study.task_data.dev_examples,
+        "test": study.task_data.test_examples,
+    }
+    if variant.examples and variant.examples > len(data["train"]):
+        raise TaskError(f"task '{name}': {variant.name} asks for {variant.examples} of {len(data['train'])} examples")
     for split, limit in limits.items():
         if limit and limit < len(data[split]):
             data[split] = data[split].shuffle(seed=study.seed).select(range(limit))
         if not len(data[split]):
             raise TaskError(f"task '{name}': the {split} split is empty")
-    found = set(data["train"]["label"][:])
-    if described.labels and len(found) < 2:
+    classes = set(data["train"]["label"][:])
+    if spec.labels and len(classes) < 2:
         raise TaskError(
             f"task '{name}': all {len(data['train'])} training examples are of the class "
-            f"'{described.labels[found.pop()]}'; a task needs examples of two classes at least"
+            f"'{spec.labels[classes.pop()]}'; a task needs examples of two classes at least"
         )
     return data
 
 
-def scores(described: Task) -> Callable[[Any], dict[str, float]]:
+def scores(spec: Task) -> Callable[[Any], dict[str, float]]:
     """The function from a Trainer's predictions to the task's scores, as GLUE defines them."""
 
     from scipy.stats import pearsonr, spearmanr  # here: most runs train nothing, and they take a second to import
@@ -133,60 +131,58 @@ def scores(described: Task) -> Callable[[Any], dict[str, float]]:
 
     def compute(prediction: Any) -> dict[str, float]:
         output, gold = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        if not described.labels:
+        if not spec.labels:
             flat = output.reshape(-1)
             if flat.min() == flat.max() or gold.min() == gold.max():  # a constant correlates with nothing
                 return {"pearson": 0.0, "spearman": 0.0}
             return {"pearson": float(pearsonr(flat, gold)[0]), "spearman": float(spearmanr(flat, gold)[0])}
         guess = output.argmax(-1)
         result = {"accuracy": accuracy_score(gold, guess), "matthews": matthews_corrcoef(gold, guess)}
-        if len(described.labels) == 2:
+        if len(spec.labels) == 2:
             result["f1"] = f1_score(gold, guess, zero_division=0)
         return {k: float(v) for k, v in result.items()}
 
     return compute
 
 
-def _examples(study: Study, described: Task, name: str, split: str) -> datasets.Dataset:
+def _examples(study: params.Study, spec: Task, name: str, split: str) -> datasets.Dataset:
     """One split of GLUE or of a task of the user's own, checked, in the order of its file."""
-    own = study.task_data.own.get(name)
-    label = own.label if own else "label"
+    columns = dict(zip(("text", "text_pair"), spec.columns, strict=False))
+    parts = []
     try:
-        found = _tables(study, name, split, [*described.columns, label])
-        # GLUE counts as it is: two questions of QQP's are empty.
-        whole = pa.concat_tables(_checked(table, described, label, may_be_empty=not own) for table in found)
-    except TableError as error:
+        for table in _tables(study, name, split, [*spec.columns, spec.label]):
+            # GLUE counts as it is: two questions of QQP's are empty.
+            part: dict[str, Any] = {k: tables.texts(table, c, may_be_empty=name in GLUE) for k, c in columns.items()}
+            part["label"] = (
+                tables.classes(table, spec.label, spec.labels) if spec.labels else tables.numbers(table, spec.label)
+            )
+            parts.append(datasets.Dataset.from_dict(part))
+    except tables.TableError as error:
         raise TaskError(f"task '{name}', {split}, {error}") from error
-    return datasets.Dataset.from_dict({c: whole.column(c) for c in whole.column_names})
+    return datasets.concatenate_datasets(parts)
 
 
-def _checked(table: Table, described: Task, label: str, may_be_empty: bool) -> pa.Table:
-    columns: dict[str, Any] = {}
-    for kind, column in zip(("text", "text_pair"), described.columns, strict=False):
-        columns[kind] = tables.texts(table, column, may_be_empty)
-    of_label = tables.classes(table, label, described.labels) if described.labels else tables.numbers(table, label)
-    return pa.table(columns | {"label": of_label})
-
-
-def _tables(study: Study, name: str, split: str, wanted: list[str]) -> list[Table]:
+def _tables(study: params.Study, name: str, split: str, columns: list[str]) -> list[tables.Table]:
     """The files of a split, or its table from the hub."""
     data = study.task_data
     if own := data.own.get(name):
-        return [tables.read(ROOT / own.files[split], own.format, wanted)]
-    folder = ROOT / data.glue
+        return [tables.read(params.ROOT / own.files[split], own.format, columns)]
+    folder = params.ROOT / data.glue
     if folder.is_dir():
-        return [tables.read(file, "parquet", wanted) for file in _copied(folder, name, split)]
+        return [tables.read(file, "parquet", columns) for file in _copied(folder, name, split)]
     try:
-        found = datasets.load_dataset(data.glue, name=name, revision=data.glue_revision, split=split)
+        examples = datasets.load_dataset(data.glue, name=name, revision=data.glue_revision, split=split)
     except Exception as error:  # datasets raises some twenty kinds
-        advice = "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
-        if getattr(error, "filename", None):
-            advice = "What comes from the hub is kept on disk: set HF_HOME to a folder that can be written"
+        advice = (
+            "What comes from the hub is kept on disk: set HF_HOME to a folder that can be written"
+            if getattr(error, "filename", None)
+            else "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
+        )
         raise TaskError(
             f"task '{name}' could not be read from {data.glue}: there is no folder {folder}, and from the model hub it "
             f"did not come ({tables.reason(error)}). {advice}"
         ) from error
-    return [tables.of_arrow(data.glue, found.with_format("arrow")[:], wanted)]
+    return [tables.of_arrow(data.glue, examples.with_format("arrow")[:], columns)]
 
 
 def _copied(folder: Path, name: str, split: str) -> list[Path]:
@@ -198,12 +194,11 @@ def _copied(folder: Path, name: str, split: str) -> list[Path]:
             f"task '{name}' could not be read from {folder}: there is no file {name}/{split}-*.parquet (in {name}/: "
             f"{', '.join(there)[:300] or 'nothing'}); set task_data.glue to the folder of a copy laid out as on the hub"
         )
-    told = re.search(r"-of-(\d+)", files[0].name)
-    count = int(told[1]) if told else len(files)
-    if len(files) != count:
+    declared = re.search(r"-of-(\d+)", files[0].name)
+    if declared and len(files) != int(declared[1]):
         raise TaskError(
             f"task '{name}' could not be read from {folder}: {name}/ has {len(files)} files of its {split} split, and "
-            f"by the name of the first, {files[0].name}, there are {count}"
+            f"by the name of the first, {files[0].name}, there are {int(declared[1])}"
         )
     return files
 
@@ -211,21 +206,19 @@ def _copied(folder: Path, name: str, split: str) -> list[Path]:
 # Movie snippets --------------------------------------------------------------------------------------------------
 
 
-def _snippets(study: Study, name: str) -> datasets.DatasetDict:
+def _snippets(study: params.Study, name: str) -> datasets.DatasetDict:
     rng = np.random.default_rng(study.seed)
-    pairs = read_snippets()
-    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
-    texts = [text for text, _ in pairs]
-    labels = np.array([int(valence > 0) for _, valence in pairs])
+    snippets = read_snippets()
+    texts, ratings = zip(*(snippets[i] for i in rng.permutation(len(snippets))), strict=True)
+    labels = (np.array(ratings) > 0).astype(int)
     if name == "acceptability":
         labels = rng.permutation(np.arange(len(texts)) % 2)
         texts = [t if keep else corrupt(t, rng) for t, keep in zip(texts, labels, strict=True)]
     elif name == "shuffled":
         labels = rng.permutation(labels)
-    data = datasets.Dataset.from_dict({"text": texts, "label": [int(x) for x in labels]})
-    a, b = int(len(data) * 0.8), int(len(data) * 0.9)
-    parts = {"train": range(a), "dev": range(a, b), "test": range(b, len(data))}
-    return datasets.DatasetDict({k: data.select(v) for k, v in parts.items()})
+    data = datasets.Dataset.from_dict({"text": texts, "label": labels})
+    train, dev, test = np.split(np.arange(len(data)), [int(len(data) * 0.8), int(len(data) * 0.9)])
+    return datasets.DatasetDict(train=data.select(train), dev=data.select(dev), test=data.select(test))
 
 
 def read_snippets() -> list[tuple[str, float]]:
@@ -250,9 +243,8 @@ def corrupt(text: str, rng: np.random.Generator) -> str:
     word after it (*a splash even greater* → *splash a even greater*), at one place for every eight words.
     """
     words = text.split()
-    places = rng.permutation(_places(words))
     swapped: set[int] = set()
-    for i in places[: max(1, len(words) // 8)]:
+    for i in rng.permutation(_places(words))[: max(1, len(words) // 8)]:
         if not swapped & {i, i + 1}:
             swapped |= {i, i + 1}
             words[i], words[i + 1] = words[i + 1], words[i]

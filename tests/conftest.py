@@ -1,10 +1,14 @@
 """What the tests share: tiny encoders made on the spot, runs written to a temporary folder, and no network."""
 
 import atexit
+import io
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +21,24 @@ import numpy as np  # noqa: E402 - the environment comes first
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from safetensors.torch import load  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModel,
     BertConfig,
+    BertModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     XLNetConfig,
 )
 
-from lib import params, runs, sources  # noqa: E402
-from lib.activations import Activations  # noqa: E402
+from lib import disk, sources, surroundings  # noqa: E402
+from lib.encoders.activations import Activations  # noqa: E402
+from lib.encoders.alignment import Alignment  # noqa: E402
+from lib.study import inputs, loading, params, runs  # noqa: E402
+from lib.study.runs import Run  # noqa: E402
+from lib.study.steps import STEPS  # noqa: E402
+from lib.study.variants import Variant  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +47,7 @@ def copy_repository(folder: Path, but: str = "") -> Path:
     """Copy the repository's own files into a folder, those below ``but`` left out, with a link to the data."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True).stdout.decode().split("\0")
     if "Makefile" not in listed:  # no git here, or no repository
-        own = ("expected", "figures", "lib", "models", "notebooks", "params", "tests")
+        own = ("bench", "expected", "figures", "lib", "models", "notebooks", "params", "results", "tests")
         found = [p for p in ROOT.iterdir() if p.is_file()] + [p for name in own for p in (ROOT / name).rglob("*")]
         listed = [p.relative_to(ROOT).as_posix() for p in found if "__pycache__" not in p.parts]
     for name in filter(None, listed):
@@ -46,6 +57,16 @@ def copy_repository(folder: Path, but: str = "") -> Path:
     sources.home().mkdir(parents=True, exist_ok=True)
     (folder / "data").symlink_to(sources.home())
     return folder
+
+
+def write_result(run: runs.Run, *steps: str, key: str = "") -> None:
+    """Write a finished result of each step of a run, empty but for a file and the manifest."""
+    for step in steps:
+        for folder in STEPS[step].folders(run):
+            with disk.atomic_write(folder) as part:
+                part.mkdir()
+                (part / "file").write_text("content")
+                disk.write_manifest(part, {"key": key or run.key(step)})
 
 
 SENTENCES = [
@@ -156,7 +177,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return folder
 
 
-CACHES = (sources.fetch, runs.code_digest)
+CACHES = (sources.fetch, inputs.code_digest)
 
 
 def forget() -> None:
@@ -250,7 +271,7 @@ def make_study(tmp_path: Path, encoder_folder: Callable[[str], Path]) -> Callabl
         }  # fmt: skip
         for key, value in overrides.items():
             given[key.replace("__", ".")] = value
-        return params.load("minilm", "lesson", given)
+        return loading.load("minilm", "lesson", given)
 
     return make
 
@@ -261,7 +282,139 @@ def study_of(make_study: Callable[..., params.Study]) -> Callable[..., params.St
     return lambda checkpoint, **options: make_study(encoder={"checkpoint": str(checkpoint), **options})
 
 
+def with_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """A table made by hand, with the columns that its ``variant`` stands for (``Variant.columns``)."""
+    meant = [Variant.parse(name).columns() for name in table["variant"]]
+    return table.assign(**{column: [of[column] for of in meant] for column in Variant().columns()})
+
+
 def store(vectors: np.ndarray, words: pd.DataFrame | None = None) -> Activations:
     """A store in memory: [layers, words, width] as float16."""
     table = words if words is not None else pd.DataFrame({"word": [f"w{i}" for i in range(vectors.shape[1])]})
     return Activations(vectors.astype(np.float16), table, pd.DataFrame())
+
+
+NOUNS = "dog cat bird child teacher film story house road song".split()
+
+
+VERBS = "sees likes finds knows hears takes".split()
+
+
+SENTENCE = [("the", "DET"), ("{n}", "NOUN"), ("{v}", "VERB"), ("a", "DET"), ("small", "ADJ"), ("{m}", "NOUN")]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a shell, without what pytest, Make and the libraries that a test has imported put into it."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST"))}
+    surroundings.clean(clean, [*surroundings.REMOVED, *surroundings.REMOVED_AT_START])
+    return clean | {"HF_HUB_OFFLINE": "1"}
+
+
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    command = ["make", f"PYTHON={sys.executable}", *words]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+
+
+def sentences(count: int, start: int) -> str:
+    lines = []
+    for i in range(start, start + count):
+        fill = {"n": NOUNS[i % 10], "v": VERBS[i // 10 % 6], "m": NOUNS[(i // 60 + i) % 10]}
+        lines += [f"{w.format(**fill)} {tag}" for w, tag in SENTENCE] + [""]
+    return "\n".join(lines)
+
+
+def save_encoder(folder: Path) -> None:
+    texts = [" ".join(w for w, _ in SENTENCE).format(n=n, v=v, m=n) for n in NOUNS for v in VERBS]
+    texts += ["a good film and a bad story with some fun and no plot"]
+    tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tok.normalizer, tok.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tok.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    tok.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", [("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tok, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=128,
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(fast), max_position_embeddings=128, **shape)).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("Ein Ordner für naïve Leser")
+    return copy_repository(folder)
+
+
+def represented(alignment: Alignment) -> list[int]:
+    return sorted(int(i) for w in alignment.windows for i in w.words)
+
+
+GOOD, BAD = ("sings", "light", "green", "friendly"), ("short", "old", "never", "nobody")
+FILLER = "the dog bird tree river they walked along slowly under".split()
+
+
+def examples(count: int, seed: int) -> pd.DataFrame:
+    """Texts whose class is told by several of their words."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(count) % 2)
+    texts = []
+    for label in labels:
+        words = [*rng.choice(FILLER, size=rng.integers(1, 4)), *rng.choice(GOOD if label else BAD, size=4)]
+        texts.append(" ".join(rng.permutation(words)))
+    return pd.DataFrame({"text": texts, "label": np.where(labels, "good", "bad")})
+
+
+@pytest.fixture
+def run_of(make_study, tmp_path: Path):
+    """``run_of(train, test, variant, **overrides)``: a run on an own task of these tables."""
+
+    def make(
+        train: pd.DataFrame, test: pd.DataFrame, variant: str = "own-s1", regression: bool = False, **overrides
+    ) -> Run:
+        files = {}
+        for name, table in (("train", train), ("test", test)):
+            files[name] = str(tmp_path / f"{name}.csv")
+            table.to_csv(files[name], index=False)
+        own = {"format": "csv", "files": files, "text": "text", **({} if regression else {"labels": ["bad", "good"]})}
+        given = {
+            "task_data": {"own": {"own": own}}, "finetune__epochs": 10.0, "finetune__batch_size": 16,
+            "finetune__learning_rate": 5e-3, "finetune__evaluations": 4, **overrides,
+        }  # fmt: skip
+        return Run(make_study(**given), Variant.parse(variant))
+
+    return make
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load((folder / "model.safetensors").read_bytes())
+
+
+FILES = {"pkg/data/a.txt": b"alpha", "pkg/data/sub/b.txt": b"beta" * 1000, "pkg/other.txt": b"other"}
+
+
+def tar(path: Path, files: dict[str, bytes], links: dict[str, tuple[bytes, str]] | None = None) -> Path:
+    """A tar.gz; ``links`` : name → (tar type, target)."""
+    with tarfile.open(path, "w:gz") as bundle:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            bundle.addfile(info, io.BytesIO(content))
+        for name, (kind, target) in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            bundle.addfile(info)
+    return path
+
+
+def zipped(path: Path, files: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, content in files.items():
+            bundle.writestr(name, content)
+        for name, target in (links or {}).items():
+            info = zipfile.ZipInfo(name)
+            info.create_system, info.external_attr = 3, 0o120777 << 16
+            bundle.writestr(info, target)
+    return path

@@ -9,10 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import KINDS, build_encoder, labelled_sentences, write_columns
+from conftest import KINDS, build_encoder, forget, labelled_sentences, write_columns
 
-from lib import activations, corpora, disk, encoders
-from lib.runs import Run, Variant
+from lib import corpora, disk, encoders, neurons, results
+from lib.encoders import activations
+from lib.results import verify
+from lib.study import params
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 PRETRAINED = Variant("pretrained")
 
@@ -31,9 +35,9 @@ def expected(study, tok, model, words: list[str]) -> np.ndarray:
 @pytest.mark.parametrize("pooling", ["last", "first", "average"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_store_equals_a_forward_pass_per_sentence_in_corpus_order(make_study, kind: str, pooling: str) -> None:
-    study = make_study(kind, encoder__pooling=pooling, encoder__batch_pieces=100)
+    study = make_study(kind, encoder__pooling=pooling, encoder__batch_subwords=100)
     tables = corpora.load(study)
-    stores = activations.load(Run(study, PRETRAINED))
+    stores = activations.ensure(Run(study, PRETRAINED))
     tok, model = encoders.tokenizer(study), encoders.pretrained(study)
     for split in ("dev", "test"):
         store = stores[split]
@@ -51,7 +55,7 @@ def test_the_store_equals_a_forward_pass_per_sentence_in_corpus_order(make_study
 
 def test_layer_0_is_the_embedding_output(make_study) -> None:
     study = make_study()
-    store = activations.load(Run(study, PRETRAINED))["test"]
+    store = activations.ensure(Run(study, PRETRAINED))["test"]
     tok, model = encoders.tokenizer(study), encoders.pretrained(study)
     words = store.words[store.words["sentence"] == 0]["word"].tolist()
     (window,) = encoders.align(tok, [words], 64)[0].windows
@@ -62,7 +66,7 @@ def test_layer_0_is_the_embedding_output(make_study) -> None:
 
 def test_the_layers_differ_and_the_variants_differ(make_study) -> None:
     study = make_study()
-    released, fresh = (activations.load(Run(study, Variant(v)))["test"].vectors for v in ("pretrained", "random"))
+    released, fresh = (activations.ensure(Run(study, Variant(v)))["test"].vectors for v in ("pretrained", "random"))
     assert released.shape == fresh.shape
     assert not np.allclose(released, fresh, atol=0.1)
     for layer in range(2):
@@ -72,8 +76,8 @@ def test_the_layers_differ_and_the_variants_differ(make_study) -> None:
 def test_the_size_of_a_batch_does_not_matter(make_study) -> None:
     stores = []
     for pieces in (1, 10_000):
-        run = Run(make_study(encoder__batch_pieces=pieces), PRETRAINED)
-        stores.append(np.array(activations.load(run)["test"].vectors, np.float32))
+        run = Run(make_study(encoder__batch_subwords=pieces), PRETRAINED)
+        stores.append(np.array(activations.ensure(run)["test"].vectors, np.float32))
         shutil.rmtree(run.folder)
     np.testing.assert_allclose(stores[0], stores[1], rtol=2e-3, atol=4e-3)
 
@@ -87,11 +91,11 @@ def awkward(make_study, tmp_path: Path):
     files = {s: tmp_path / f"{s}.txt" for s in ("train", "dev", "test")}
     for i, file in enumerate(files.values()):
         write_columns(file, [*labelled_sentences(10, i), odd, long, giant])
-    return make_study("plain", files={s: str(f) for s, f in files.items()}, encoder__max_pieces=20)
+    return make_study("plain", files={s: str(f) for s, f in files.items()}, encoder__max_subwords=20)
 
 
 def test_words_without_a_vector_are_listed_and_their_neighbours_keep_their_rows(awkward) -> None:
-    store = activations.load(Run(awkward, PRETRAINED))["test"]
+    store = activations.ensure(Run(awkward, PRETRAINED))["test"]
     reasons = store.dropped["reason"].str.replace(r"^\d+", "N", regex=True)
     found = store.dropped.assign(reason=reasons)[["sentence", "position", "word", "reason"]]
     assert [*found.itertuples(index=False, name=None)] == [
@@ -108,12 +112,69 @@ def test_words_without_a_vector_are_listed_and_their_neighbours_keep_their_rows(
 
 
 def test_a_sentence_longer_than_the_encoder_allows_loses_no_word(awkward) -> None:
-    store = activations.load(Run(awkward, PRETRAINED))["test"]
+    store = activations.ensure(Run(awkward, PRETRAINED))["test"]
     long = store.words[store.words["sentence"] == 11]
     assert long["position"].tolist() == list(range(120))
     vectors = store.vectors[2, long.index].astype(np.float32)
     assert (np.abs(vectors).sum(1) > 0).all()
-    assert disk.read_meta(Run(awkward, PRETRAINED).activations("test"))["windows"] > 13
+    assert disk.read_manifest(Run(awkward, PRETRAINED).activations("test"))["windows"] > 13
+
+
+# Several corpora -------------------------------------------------------------------------------------------------
+
+
+def short_or_long(count: int, seed: int) -> list[list[tuple[str, str]]]:
+    """Sentences whose words are labelled by their length."""
+    return [[(w, "long" if len(w) > 4 else "short") for w, _ in s] for s in labelled_sentences(count, seed)]
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> dict:
+    """A smaller corpus with the property ``length``, as parameters."""
+    amounts = {"train": (40, 4), "dev": (10, 5), "test": (12, 6)}
+    files = {
+        split: str(write_columns(tmp_path / "second" / f"{split}.txt", short_or_long(n, seed)))
+        for split, (n, seed) in amounts.items()
+    }
+    return {"name": "second", "format": "columns", "files": files, "columns": {"word": 0, "length": 1}}
+
+
+def test_properties_of_two_corpora_give_in_one_study_what_each_gives_alone(make_study, second, monkeypatch) -> None:
+    both = Run(make_study(properties=["tag", "length"], corpora={"length": second}), PRETRAINED)
+    alone = {"tag": make_study(), "length": make_study(corpus=second, properties=["length"])}
+    loaded: list[params.Study] = []
+    real = encoders.pretrained
+    monkeypatch.setattr(encoders, "pretrained", lambda study: loaded.append(study) or real(study))
+    stores = {name: activations.ensure(both, name) for name in ("own", "second")}
+    assert len(loaded) == 1, "the encoder is loaded once for all corpora"
+    sizes = {(n, split): len(s.words) for n, splits in stores.items() for split, s in splits.items()}
+    assert sizes == {(n, s): len(t) for n in stores for s, t in corpora.load(both.study, n).items()}
+    assert sizes["own", "train"] > sizes["second", "train"]
+    layers, tests = results.layers([both]), results.neuron_tests([both])
+    assert layers.groupby("property")["source"].unique().map(list).to_dict() == {"tag": ["gold"], "length": ["silver"]}
+    ranks = neurons.ensure_rankings(both)
+    shutil.rmtree(both.folder)
+    for name, study in alone.items():
+        run = Run(study, PRETRAINED)
+        shutil.rmtree(run.folder, ignore_errors=True)
+        own = results.layers([run]), results.neuron_tests([run])
+        accuracies = results.accuracies(layers), results.accuracies(own[0])
+        for table, expected_rows in ((layers, own[0]), (tests, own[1]), accuracies):
+            rows = results.pick(table, property=name).reset_index(drop=True)
+            pd.testing.assert_frame_equal(rows, expected_rows.reset_index(drop=True), check_exact=True)
+        assert np.array_equal(ranks[name].order, neurons.ensure_rankings(run)[name].order)
+        best = results.pick(accuracies[1], word_group="all").groupby("target")["accuracy"].max()
+        assert best["real"] > best["majority"]
+
+
+def test_a_study_of_several_corpora_depends_on_the_files_of_each(make_study, second) -> None:
+    study = make_study(properties=["tag", "length"], corpora={"length": second})
+    before = Run(study, PRETRAINED).key("extract")
+    write_columns(Path(second["files"]["test"]), short_or_long(5, 9))
+    forget()
+    assert Run(study, PRETRAINED).key("extract") != before
+    found = verify.exact([Run(study, PRETRAINED)])
+    assert {"minilm: own: test: tag: labels", "minilm: second: test: length: labels"} < set(found)
 
 
 # The store's life ------------------------------------------------------------------------------------------------
@@ -139,44 +200,44 @@ def extractions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_finished_store_is_not_extracted_again(run, extractions) -> None:
-    activations.load(run)
+    activations.ensure(run)
     assert extractions == ["extract train", "extract dev", "extract test"]
-    activations.load(run)
+    activations.ensure(run)
     assert len(extractions) == 3
 
 
-@pytest.mark.parametrize("damage", ["no meta.json", "truncated", "no array", "other key", "no folder"])
+@pytest.mark.parametrize("damage", ["no manifest.json", "truncated", "no array", "other key", "no folder"])
 def test_a_store_that_is_not_whole_is_redone_alone(run, extractions, damage: str) -> None:
-    before = np.array(activations.load(run)["dev"].vectors)
+    before = np.array(activations.ensure(run)["dev"].vectors)
     folder = run.activations("dev")
-    if damage == "no meta.json":
-        (folder / "meta.json").unlink()
+    if damage == "no manifest.json":
+        (folder / "manifest.json").unlink()
     elif damage == "truncated":
         os.truncate(folder / "activations.npy", (folder / "activations.npy").stat().st_size - 2)
     elif damage == "no array":
         (folder / "activations.npy").unlink()
     elif damage == "other key":
-        disk.write_meta(folder, disk.read_meta(folder) | {"key": "other"})
+        disk.write_manifest(folder, disk.read_manifest(folder) | {"key": "other"})
     else:
         shutil.rmtree(folder)
-    if damage in ("no meta.json", "truncated", "no array", "no folder"):
+    if damage in ("no manifest.json", "truncated", "no array", "no folder"):
         with pytest.raises(disk.StaleResult, match="is not a finished store"):
             activations.read(folder)
     extractions.clear()
-    assert np.array_equal(activations.load(run)["dev"].vectors, before)
+    assert np.array_equal(activations.ensure(run)["dev"].vectors, before)
     assert extractions == ["extract dev"]
 
 
 def test_other_parameters_redo_all_splits(make_study, extractions) -> None:
-    activations.load(Run(make_study(), PRETRAINED))
-    activations.load(Run(make_study(encoder__pooling="first"), PRETRAINED))
+    activations.ensure(Run(make_study(), PRETRAINED))
+    activations.ensure(Run(make_study(encoder__pooling="first"), PRETRAINED))
     assert len(extractions) == 6
 
 
 def test_an_extraction_that_fails_leaves_no_store(run, monkeypatch) -> None:
     monkeypatch.setattr(activations, "_forward", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        activations.load(run)
+        activations.ensure(run)
     assert not [p for p in run.folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
 
 
@@ -187,7 +248,7 @@ def test_values_that_a_store_cannot_hold_are_refused_with_the_reason(run, monkey
     real = activations._forward
     monkeypatch.setattr(activations, "_forward", lambda *a: real(*a) * factor)
     with pytest.raises(FloatingPointError, match=f"pretrained, train: .*{told}"):
-        activations.load(run)
+        activations.ensure(run)
     assert not run.activations("train").exists()
 
 
@@ -195,12 +256,12 @@ def test_the_disk_is_checked_before_anything_is_extracted(run, extractions, monk
     usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: usage(0, 0, 1000))
     with pytest.raises(OSError, match=r"needs .* GB and its disk has 0\.00 GB free"):
-        activations.load(run)
+        activations.ensure(run)
     assert extractions == []
 
 
 def test_three_lines_of_numpy_read_a_store(run) -> None:
-    store = activations.load(run)["test"]
+    store = activations.ensure(run)["test"]
     vectors = np.load(run.activations("test") / "activations.npy", mmap_mode="r")
     assert np.array_equal(vectors, store.vectors)
     assert vectors.flags["C_CONTIGUOUS"], "one layer is contiguous"
@@ -208,7 +269,7 @@ def test_three_lines_of_numpy_read_a_store(run) -> None:
 
 
 def test_norms_are_the_lengths_of_the_word_vectors(run) -> None:
-    store = activations.load(run)["test"]
+    store = activations.ensure(run)["test"]
     length = np.linalg.norm(store.vectors.astype(np.float64), axis=2)
     np.testing.assert_allclose(activations.norms(store)["median"], np.median(length, 1), rtol=1e-5)
 
@@ -243,12 +304,12 @@ def test_memory_does_not_grow_with_the_corpus(make_study, tmp_path: Path, monkey
                 file, [[(str(w), "A" if i % 2 else "B") for i, w in enumerate(rng.choice(words, 20))] for _ in range(n)]
             )
         study = make_study(
-            files={s: str(f) for s, f in files.items()}, encoder__checkpoint=str(folder), encoder__batch_pieces=512,
+            files={s: str(f) for s, f in files.items()}, encoder__checkpoint=str(folder), encoder__batch_subwords=512,
             corpus__train_words=10**6,
         )  # fmt: skip
         run = Run(study, PRETRAINED)
         seen.clear()
-        stored[name] = activations.load(run)["train"].vectors.nbytes
+        stored[name] = activations.ensure(run)["train"].vectors.nbytes
         grown[name] = max(seen) - seen[0]
     assert stored["large"] > 7 * stored["small"] > 6 * 10**7
     assert grown["large"] - grown["small"] < 0.3 * (stored["large"] - stored["small"]), grown

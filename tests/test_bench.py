@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from bench.bench import HERE, ROOT, quoted
 
 

@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import with_variants
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from lib import claims, results
-from lib.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, UNDECIDED
-from lib.runs import Run, Variant
+from lib import results
+from lib.results import claims
+from lib.results.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, UNDECIDED
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 FLAT = np.full(6, 90.0)
 """Accuracy of every layer before fine-tuning, in per cent."""
@@ -23,43 +26,49 @@ TOP = np.array([0, 0, 0, 0, 1.0, 1.0])
 
 def counts(profiles: dict[str, np.ndarray], study: str = "s", noise: float = 0, texts: int = 40, **where: str):
     """Variant → accuracy per layer (per cent), as ``results.layers`` gives it; ``noise`` : points, of each text."""
-    cell = {"property": "tag", "source": "gold", "labels": "real", "words": "all", "split": "test", **where}
+    cell = {"property": "tag", "source": "gold", "target": "real", "word_group": "all", "split": "test", **where}
     level = np.concatenate([*profiles.values()]).repeat(texts)
     level = level + noise * np.random.default_rng(len(study)).standard_normal(len(level))
     index = [(v, k, f"t{i}") for v, profile in profiles.items() for k in range(len(profile)) for i in range(texts)]
     table = pd.DataFrame(index, columns=["variant", "layer", "text"])
-    return table.assign(correct=100 * level, total=10_000, study=study, **cell)
+    return with_variants(table.assign(correct=100 * level, total=10_000, study=study, **cell))
 
 
 def scores(variants: Iterable[str], study: str = "s", failed: Iterable[str] = ()) -> pd.DataFrame:
-    """What ``results.scores`` says of the fine-tuned ones; a quarter of the updates where the name says so."""
+    """What ``results.task_scores`` says of the fine-tuned ones; a quarter of the updates where the name says so."""
     tuned = [v for v in variants if v not in ("pretrained", "random")]
     rows = [(study, v, v not in failed, 25 if "quarter" in v else 100) for v in tuned]
-    return pd.DataFrame(rows, columns=["study", "variant", "learnt", "updates"])
+    return with_variants(pd.DataFrame(rows, columns=["study", "variant", "learnt", "updates"]))
 
 
-def ranked(histograms: dict[str, list[int]], study: str = "s", margin: dict[str, float] | None = None):
-    """Variant → top neurons per layer, as ``results.neuron_tests`` gives it. ``margin`` : top minus random (0.2)."""
-    rows = []
-    for variant, neurons in histograms.items():
-        better = (margin or {}).get(variant, 0.2)
-        rows += [(variant, "layer", "train", k, n, np.nan) for k, n in enumerate(neurons)]
-        rows += [(variant, "keep-top", "test", np.nan, n, 0.5 + better) for n in (10, 100)]
-        rows += [(variant, "keep-random", "test", np.nan, n, 0.5) for n in (10, 100)]
-    table = pd.DataFrame(rows, columns=["variant", "kind", "split", "layer", "neurons", "accuracy"])
-    return table.assign(study=study, property="tag", source="gold")
+def ranked(
+    histograms: dict[str, list[int]], margin: dict[str, float] | None = None, study: str = "s", ranking: str = "lca"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Variant → top neurons per layer, as ``results.neuron_tests`` and ``neuron_layers`` give them. ``margin`` : top
+    minus random (0.2)."""
+    layers = [(variant, k, n) for variant, neurons in histograms.items() for k, n in enumerate(neurons)]
+    tests = [
+        (variant, test, "test", n, 0.5 + (test == "keep-top") * (margin or {}).get(variant, 0.2))
+        for variant in histograms
+        for test in ("keep-top", "keep-random")
+        for n in (10, 100)
+    ]
+    cell = {"study": study, "property": "tag", "ranking": ranking, "source": "gold"}
+    tests = pd.DataFrame(tests, columns=["variant", "test", "split", "neurons", "accuracy"])
+    layers = pd.DataFrame(layers, columns=["variant", "layer", "neurons"])
+    return with_variants(tests.assign(**cell)), with_variants(layers.assign(**cell))
 
 
 NO_TESTS = ranked({})
 
 
-def judged(profiles: dict[str, np.ndarray], tests: pd.DataFrame = NO_TESTS, failed: Iterable[str] = (), **planted):
+def judged(profiles: dict[str, np.ndarray], tests=NO_TESTS, failed: Iterable[str] = (), ranking="lca", **planted):
     """The verdicts on one study of the encoder E."""
-    return verdicts(scores(profiles, failed=failed), counts(profiles, **planted), tests)
+    return verdicts(scores(profiles, failed=failed), counts(profiles, **planted), tests, ranking)
 
 
-def verdicts(scores: pd.DataFrame, counts: pd.DataFrame, tests: pd.DataFrame = NO_TESTS) -> pd.DataFrame:
-    return claims.verdicts({"s": "E"}, scores, counts, tests, {"s": "bert"})
+def verdicts(scores: pd.DataFrame, counts: pd.DataFrame, tests=NO_TESTS, ranking: str = "lca") -> pd.DataFrame:
+    return claims.judge_tables({"s": "E"}, {"s": "bert"}, scores, counts, *tests, ranking)
 
 
 def tuned(drops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -125,7 +134,7 @@ def test_the_measures_are_taken_in_each_draw_by_itself() -> None:
     assert claims.depth(drop).tolist() == [3, 2, 0]
     assert results.top_third(np.arange(18.0).reshape(9, 2)).tolist() == [14, 15]
     assert np.isnan(results.top_third(np.ones((2, 3)))).all(), "there is no third of two layers"
-    found = results.gravity(np.array([[1.0, -3, -1], [1, 1, -1], [0, 3, -1]]))
+    found = results.centre_of_gravity(np.array([[1.0, -3, -1], [1, 1, -1], [0, 3, -1]]))
     assert found[:2].tolist() == [0.5, 1.75], "what is below the random encoder weighs nothing"
     assert np.isnan(found[2])
 
@@ -159,7 +168,7 @@ def test_one_seed_of_the_other_sign_leaves_it_undecided() -> None:
     row = only(judged(tuned(drops), noise=1), claim="C1", property="tag")
     assert row["low"] > 1
     assert (row["verdict"], row["same_sign"]) == (UNDECIDED, False)
-    assert "not of one sign" in row["sentence"]
+    assert f"per seed {row['per_seed']}" in row["sentence"]
 
 
 def test_the_effect_is_the_difference_of_the_drops_that_are_tabled() -> None:
@@ -210,10 +219,15 @@ def test_a_run_that_did_not_learn_is_left_out_visibly() -> None:
             assert "E c-s1" in lost["sentence"]
 
 
-def test_silver_properties_and_other_splits_labels_and_words_are_ignored() -> None:
+def test_silver_properties_and_other_splits_targets_and_word_groups_are_ignored() -> None:
     drops = tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP})
     mirrored = tuned({"a-s1": 2 * TOP, "b-s1": 9 * TOP})
-    other = [{"property": "kind", "source": "silver"}, {"split": "dev"}, {"labels": "control"}, {"words": "unseen"}]
+    other = [
+        {"property": "kind", "source": "silver"},
+        {"split": "dev"},
+        {"target": "control"},
+        {"word_group": "unseen"},
+    ]
     noise = pd.concat(counts(mirrored, **where) for where in other)
     every = pd.concat([counts(drops), noise])
     pd.testing.assert_frame_equal(verdicts(scores(drops), every), judged(drops))
@@ -231,7 +245,8 @@ def test_each_gold_property_has_its_own_row() -> None:
 def test_an_encoder_that_did_not_change_has_effects_of_exactly_0() -> None:
     rng = np.random.default_rng(0)
     same = counts({"pretrained": FLAT}, noise=9)
-    table = pd.concat([same.assign(variant=v) for v in ("pretrained", "a-s1", "b-s1")] + [counts({"random": LOW})])
+    twins = [with_variants(same.assign(variant=v)) for v in ("pretrained", "a-s1", "b-s1")]
+    table = pd.concat([*twins, counts({"random": LOW})])
     table["correct"] += table["layer"] * rng.integers(1, 9)
     tests = ranked({v: [3, 2, 1] for v in ("pretrained", "a-s1", "b-s1")})
     found = verdicts(scores(["a-s1", "b-s1"]), table, tests).dropna(subset="effect")
@@ -277,7 +292,7 @@ def test_top_neurons_that_move_down_are_judged_by_the_seeds() -> None:
 def test_fewer_than_three_seeds_without_an_interval_are_undecided() -> None:
     table = judged(tuned({"a-s1": TOP, "a-s2": TOP}), ranked(NEURONS)).set_index("measure").loc[HISTOGRAMS]
     assert table["verdict"].tolist() == [UNDECIDED, UNDECIDED]
-    assert table["sentence"].str.contains("no interval: 3 seeds decide; 2 seeds of one sign").all()
+    assert table["sentence"].str.contains("no interval: 3 seeds decide; per seed -").all()
 
 
 @pytest.mark.parametrize("weak", ["pretrained", "a-s2"])
@@ -286,6 +301,19 @@ def test_neurons_in_an_order_that_fails_its_own_test_are_undecided(weak: str) ->
     table = judged(tuned(dict.fromkeys(list(NEURONS)[1:], TOP)), tests).set_index("measure").loc[HISTOGRAMS]
     assert table["verdict"].tolist() == [UNDECIDED, UNDECIDED]
     assert table["sentence"].str.contains(f"neurons no better than random: {weak.split('-s')[0]}").all()
+
+
+def test_the_neurons_that_are_judged_are_those_of_one_ranking() -> None:
+    drops = tuned(dict.fromkeys(list(NEURONS)[1:], TOP))
+    weak = ranked({v: n[::-1] for v, n in NEURONS.items()}, dict.fromkeys(NEURONS, -0.1), ranking="means")
+    both = [pd.concat(tables) for tables in zip(ranked(NEURONS), weak, strict=True)]
+    pd.testing.assert_frame_equal(judged(drops, both), judged(drops, ranked(NEURONS)))
+    table = judged(drops, both, ranking="means")
+    pd.testing.assert_frame_equal(table, judged(drops, weak, ranking="means"))
+    assert table.groupby("measure")["ranking"].unique().loc[HISTOGRAMS].tolist() == [["means"], ["means"]]
+    assert set(table[~table["measure"].isin(HISTOGRAMS)]["ranking"]) == {""}
+    assert table.set_index("measure").loc[HISTOGRAMS, "verdict"].tolist() == [UNDECIDED, UNDECIDED]
+    assert judged(drops, ranked(NEURONS), ranking="means").set_index("measure").loc[HISTOGRAMS, "effect"].isna().all()
 
 
 # C3 ----------------------------------------------------------------------------------------------------------------
@@ -300,7 +328,7 @@ def encoders(drops: dict[str, np.ndarray], architectures: dict[str, str] = MINIS
     table = pd.concat(counts(p, study, noise=noise) for study, p in each.items())
     known = pd.concat(scores(p, study) for study, p in each.items())
     titles = {study: TITLES.get(study, study) for study in each}
-    return results.pick(claims.verdicts(titles, known, table, NO_TESTS, architectures), claim="C3")
+    return results.pick(claims.judge_tables(titles, architectures, known, table, *NO_TESTS), claim="C3")
 
 
 def test_a_bert_that_keeps_it_deeper_than_the_others_is_found() -> None:
@@ -320,11 +348,11 @@ def test_studies_are_drawn_with_the_same_texts() -> None:
     table = pd.concat(counts(profiles, noise=5).assign(study=study) for study in ("bert-mini", "roberta-mini"))
     known = pd.concat(scores(profiles, study) for study in ("bert-mini", "roberta-mini"))
     titles = {study: TITLES[study] for study in ("bert-mini", "roberta-mini")}
-    rows = results.pick(claims.verdicts(titles, known, table, NO_TESTS, MINIS), claim="C3")
+    rows = results.pick(claims.judge_tables(titles, MINIS, known, table, *NO_TESTS), claim="C3")
     assert (rows[["effect", "low", "high"]] == 0).all(axis=None)
     table["text"] = table["text"].mask(table["study"] == "bert-mini", "other " + table["text"])
     with pytest.raises(ValueError, match="not probed on the same test texts"):
-        claims.verdicts(titles, known, table, NO_TESTS, MINIS)
+        claims.judge_tables(titles, MINIS, known, table, *NO_TESTS)
 
 
 @pytest.mark.parametrize(("architectures", "lacking"), [
@@ -353,7 +381,7 @@ def test_encoders_of_different_depth_are_not_compared() -> None:
     profiles["xlnet-mini"] = {v: np.full(4, 80.0) for v in ("pretrained", "random", "a-s1")}
     table = pd.concat(counts(mine, study) for study, mine in profiles.items())
     known = pd.concat(scores(["a-s1"], study) for study in TITLES)
-    found = results.pick(claims.verdicts(TITLES, known, table, NO_TESTS, MINIS), claim="C3").set_index("encoder")
+    found = results.pick(claims.judge_tables(TITLES, MINIS, known, table, *NO_TESTS), claim="C3").set_index("encoder")
     assert (found.loc["BERT-mini vs RoBERTa-mini", "verdict"] != NOT_TESTABLE).all()
     assert found.loc["BERT-mini vs XLNet-mini", "verdict"] == NOT_TESTABLE
     assert "as many layers" in found.loc["BERT-mini vs XLNet-mini", "sentence"]
@@ -370,11 +398,31 @@ def test_reduced_variants_are_used_by_the_control_only() -> None:
     assert control["verdict"].to_dict() == {"a vs a-quarter": REPRODUCED, "b vs b-half": NOT_REPRODUCED}
     assert control["effect"].tolist() == pytest.approx([3, 0.1])
     assert control["seeds"].tolist() == [2, 1]
-    assert control["sentence"].str.contains("different tasks at the same number of updates: C1").all()
     assert "updates: a 100, a-quarter 25" in control["sentence"].iloc[0]
     rest = table[table["claim"] != "C4"]
     assert not rest["compared"].str.contains("quarter|half|c").any()
     assert len(results.pick(table, claim="C1")) == 2
+
+
+def test_a_task_in_full_is_compared_with_fewer_examples_of_it() -> None:
+    drops = {"sst2": 5, "sst2-1k": 2, "sst2-500": 1, "sst2-half": 5, "rte-1k": 1}
+    each = {f"{task}-s{s}": points * TOP for task, points in drops.items() for s in (1, 2)}
+    control = results.pick(judged(tuned(each)), claim="C4")
+    assert control[["condition", "against", "effect", "verdict"]].to_numpy().tolist() == [
+        ["sst2", "sst2-1k", pytest.approx(3), REPRODUCED], ["sst2", "sst2-500", pytest.approx(4), REPRODUCED],
+        ["sst2", "sst2-half", 0, NOT_REPRODUCED],
+    ]  # fmt: skip
+    assert control["compared"].tolist() == ["sst2 vs sst2-1k", "sst2 vs sst2-500", "sst2 vs sst2-half"]
+
+
+def test_tasks_on_equally_many_examples_are_compared_as_tasks_are() -> None:
+    drops = {"sst2-1k": 5, "rte-1k": 2, "own-1k": 2, "sst2": 8, "sst2-500": 3, "own-half": 1, "rte-half": 3}
+    table = judged(tuned({f"{task}-s1": points * TOP for task, points in drops.items()}))
+    pairs = results.pick(table, claim="C1").dropna(subset="effect").set_index("compared")
+    found = {"sst2-1k vs rte-1k": 3, "sst2-1k vs own-1k": 3, "rte-1k vs own-1k": 0}
+    assert pairs["effect"].to_dict() == pytest.approx(found), "no half, and none of unlike numbers"
+    assert pairs["verdict"].tolist() == [REPRODUCED, REPRODUCED, NOT_REPRODUCED]
+    assert results.pick(table, claim="C2")["condition"].unique().tolist() == ["sst2"], "asked of tasks in full"
 
 
 # What cannot be asked, and the overview -----------------------------------------------------------------------------
@@ -384,9 +432,10 @@ def test_one_task_and_no_random_encoder_leave_rows_that_say_what_is_lacking() ->
     table = judged({"pretrained": FLAT, "a-s1": FLAT - TOP})
     assert table["verdict"].unique().tolist() == [NOT_TESTABLE]
     assert table["claim"].tolist() == ["C1", "C1", "C2", "C2", "C2", "C3", "C4"]
-    lacking = ["2 full tasks", "sst2/qnli/mnli and stsb/rte/mrpc", "random", "ordered neurons", "one BERT", "quarter"]
+    lacking = ["two fully trained tasks", "sst2, qnli, mnli and one among stsb, rte, mrpc", "random", "ranked neurons",
+               "one BERT", "fewer updates or examples"]  # fmt: skip
     for needed in lacking:
-        assert table["sentence"].str.contains(f"needs .*{needed}").any(), needed
+        assert table["sentence"].str.contains(f"not testable without .*{needed}").any(), needed
     assert table[["effect", "low", "high"]].isna().all(axis=None)
     assert not table["same_sign"].any()
 
@@ -395,7 +444,7 @@ def test_fewer_than_three_layers_have_no_top_third() -> None:
     profiles = {v: np.array([80.0, 81.0]) for v in ("pretrained", "random", "a-s1", "b-s1")}
     row = only(judged(profiles), claim="C1", property="tag")
     assert row["verdict"] == NOT_TESTABLE
-    assert "3 layers" in row["sentence"]
+    assert "three layers" in row["sentence"]
 
 
 def test_judge_asks_runs_for_titles_and_scores(make_study: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,13 +452,13 @@ def test_judge_asks_runs_for_titles_and_scores(make_study: Callable, monkeypatch
     study = make_study()
     wanted = [Run(study, Variant.parse(v)) for v in profiles]
     bare = wanted[:2]
-    assert claims.judge(bare, counts(profiles, "minilm"), NO_TESTS)["verdict"].unique().tolist() == [NOT_TESTABLE]
-    monkeypatch.setattr(results, "scores", lambda wanted: scores(profiles, "minilm"))
-    table = claims.judge(wanted, counts(profiles, "minilm"), NO_TESTS)
+    assert claims.judge(bare, counts(profiles, "minilm"), *NO_TESTS)["verdict"].unique().tolist() == [NOT_TESTABLE]
+    monkeypatch.setattr(results, "task_scores", lambda wanted: scores(profiles, "minilm"))
+    table = claims.judge(wanted, counts(profiles, "minilm"), *NO_TESTS)
     assert table["encoder"].unique().tolist() == ["MiniLM-L6"]
     assert only(table, compared="a vs b")["verdict"] == REPRODUCED
     twin = Run(study.model_copy(update={"name": "twin"}), Variant("pretrained"))
-    both = claims.judge([*wanted, twin], counts(profiles, "minilm"), NO_TESTS)
+    both = claims.judge([*wanted, twin], counts(profiles, "minilm"), *NO_TESTS)
     assert {"MiniLM-L6 (minilm)", "MiniLM-L6 (twin)"} < set(both["encoder"])
 
 
@@ -417,9 +466,9 @@ def test_judge_reads_the_architecture_from_the_encoder(make_study: Callable, mon
     """Two studies that are both called BERT: by their config.json one is a BERT and the other a RoBERTa."""
     profiles = tuned({"a-s1": TOP})
     studies = [make_study(kind).model_copy(update={"name": f"bert-{kind}"}) for kind in ("roberta", "bert")]
-    monkeypatch.setattr(results, "scores", lambda wanted: pd.concat(scores(profiles, study.name) for study in studies))
+    monkeypatch.setattr(results, "task_scores", lambda runs: pd.concat(scores(profiles, s.name) for s in studies))
     table = pd.concat(counts(profiles, study.name) for study in studies)
-    found = claims.judge([Run(study, Variant.parse(v)) for study in studies for v in profiles], table, NO_TESTS)
+    found = claims.judge([Run(study, Variant.parse(v)) for study in studies for v in profiles], table, *NO_TESTS)
     pairs = results.pick(found, claim="C3")
     assert pairs["encoder"].unique().tolist() == ["MiniLM-L6 (bert-bert) vs MiniLM-L6 (bert-roberta)"]
     assert (pairs["verdict"] != NOT_TESTABLE).all()
@@ -428,21 +477,24 @@ def test_judge_reads_the_architecture_from_the_encoder(make_study: Callable, mon
 def test_studies_of_different_corpora_are_refused(make_study: Callable) -> None:
     wanted = [Run(make_study(files={"train": "a", "test": name}), Variant("pretrained")) for name in ("b", "c")]
     with pytest.raises(ValueError, match="different corpora"):
-        claims.judge(wanted, counts({"pretrained": FLAT}), NO_TESTS)
+        claims.judge(wanted, counts({"pretrained": FLAT}), *NO_TESTS)
 
 
 def test_the_overview_has_one_row_per_claim_and_measure_and_names_what_came_to_each_verdict() -> None:
     rows = [
-        ("C1", "drop", "E", "a vs b", "pos", REPRODUCED, 2.0), ("C1", "drop", "E", "a vs b", "sem", REPRODUCED, 3.0),
-        ("C1", "drop", "E", "a vs c", "pos", UNDECIDED, 1.0),
-        ("C1", "drop", "E", "b vs c", "pos", NOT_TESTABLE, np.nan),
-        ("C1", "drop", "F", "a vs b", "pos", NOT_REPRODUCED, -0.5), ("C1", "drop", "F", "", "", NOT_TESTABLE, np.nan),
-        ("C2", "shift", "E", "a vs pretrained", "pos", NOT_TESTABLE, np.nan),
-        ("C2", "shift", "F", "a vs pretrained", "pos", UNDECIDED, 0.0),
-        ("C3", "shift", "E|F", "a", "pos", REPRODUCED, -1.0),
+        ("C1", "drop", "E", "a", "b", "pos", REPRODUCED, 2.0), ("C1", "drop", "E", "a", "b", "sem", REPRODUCED, 3.0),
+        ("C1", "drop", "E", "a", "c", "pos", UNDECIDED, 1.0),
+        ("C1", "drop", "E", "b", "c", "pos", NOT_TESTABLE, np.nan),
+        ("C1", "drop", "F", "a", "b", "pos", NOT_REPRODUCED, -0.5),
+        ("C1", "drop", "F", "", "", "", NOT_TESTABLE, np.nan),
+        ("C2", "shift", "E", "a", "pretrained", "pos", NOT_TESTABLE, np.nan),
+        ("C2", "shift", "F", "a", "pretrained", "pos", UNDECIDED, 0.0),
+        ("C3", "shift", "E|F", "a", "a", "pos", REPRODUCED, -1.0),
     ]  # fmt: skip
-    columns = ["claim", "measure", "encoder", "compared", "property", "verdict", "effect"]
-    found = claims.overview(pd.DataFrame(rows, columns=columns).assign(unit="points"))
+    columns = ["claim", "measure", "encoder", "condition", "against", "property", "verdict", "effect"]
+    table = pd.DataFrame(rows, columns=columns)
+    compared = (table["condition"] + " vs " + table["against"]).where(table["claim"] != "C3", table["condition"])
+    found = claims.overview(table.assign(compared=compared, unit="points"))
     assert found.columns.tolist() == ["claim", "measure", "E", "F", "E|F"]
     several = "reproduced (a vs b pos +2.00, a vs b sem +3.00); undecided (a vs c pos +1.00)"
     assert found.to_numpy().tolist() == [
@@ -457,9 +509,11 @@ def test_the_overview_has_one_row_per_claim_and_measure_and_names_what_came_to_e
 
 def test_the_columns_are_those_that_are_promised() -> None:
     table = judged(tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP}))
-    assert table.columns.tolist() == ["claim", "encoder", "compared", "property", "measure", "effect", "low", "high",
-                                      "unit", "threshold", "seeds", "same_sign", "per_seed", "verdict",
-                                      "sentence"]  # fmt: skip
+    assert table.columns.tolist() == [
+        "claim", "encoder", "study", "other", "architecture", "compared", "condition", "against", "property",
+        "measure", "ranking", "effect", "low", "high", "unit", "threshold", "seeds", "same_sign", "per_seed", "verdict",
+        "sentence",
+    ]  # fmt: skip
     assert table["same_sign"].dtype == bool
     assert table["claim"].is_monotonic_increasing
     assert table["sentence"].str.fullmatch(r"[A-Z].*\.").all()

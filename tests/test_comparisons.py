@@ -10,18 +10,21 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import with_variants
 from matplotlib.axes import Axes
 from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lib import comparisons, figures, report, results
-from lib.claims import CENTRE
+from lib import figures, results
+from lib.figures import comparisons, report, style
+from lib.results.claims import CENTRE_OF_GRAVITY
+from lib.results.summary import pick
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
 TASKS = ["sentiment", "sentiment-quarter", "acceptability", "shuffled"]
-CELL = {"property": "pos", "source": "gold", "labels": "real", "words": "all"}
+CELL = {"property": "pos", "source": "gold", "target": "real", "word_group": "all"}
 LAYERS = range(4)
 SHAPES = pytest.mark.parametrize("encoders, seeds", [(1, 1), (3, 3), (4, 2)])
 
@@ -53,10 +56,11 @@ def accuracies(encoders: int, seeds: int) -> pd.DataFrame:
         for v, start in {"pretrained": 0.9, "random": 0.6, **dict.fromkeys(variants(seeds), 0.9)}.items()
     ]  # fmt: skip
     fixed = [
-        {**CELL, "study": s, "variant": "pretrained", "layer": -1, "labels": kind, "accuracy": value}
+        {**CELL, "study": s, "variant": "pretrained", "layer": -1, "target": kind, "accuracy": value}
         for s in titles(encoders) for kind, value in (("lookup", 0.8), ("majority", 0.1))
     ]  # fmt: skip
-    return pd.DataFrame(rows + fixed).assign(low=lambda t: t["accuracy"] - 0.02, high=lambda t: t["accuracy"] + 0.03)
+    table = with_variants(pd.DataFrame(rows + fixed))
+    return table.assign(low=table["accuracy"] - 0.02, high=table["accuracy"] + 0.03)
 
 
 def drops(encoders: int, seeds: int) -> pd.DataFrame:
@@ -64,20 +68,19 @@ def drops(encoders: int, seeds: int) -> pd.DataFrame:
         {**CELL, "study": s, "variant": v, "layer": layer, "drop": drop(v, layer)}
         for s in titles(encoders) for v in variants(seeds) for layer in LAYERS
     ]  # fmt: skip
-    table = pd.DataFrame(rows).drop(columns="labels")
+    table = with_variants(pd.DataFrame(rows).drop(columns="target"))
     return table.assign(low=table["drop"] - 0.004, high=table["drop"] + 0.002)
 
 
-def neuron_tests(encoders: int, seeds: int) -> pd.DataFrame:
+def neuron_layers(encoders: int, seeds: int) -> pd.DataFrame:
     """Ten top neurons in each run; in seed n, n of them are one layer lower."""
     counts = {"pretrained": [0, 0, 10, 0], "random": [3, 2, 2, 3]}
     counts |= {v: [0, int(v[-1]), 10 - int(v[-1]), 0] for v in variants(seeds)}
     rows = [
-        {"property": "pos", "source": "gold", "study": s, "variant": v, "kind": kind, "layer": place, "neurons": n}
-        for s in titles(encoders) for v, where in counts.items()
-        for kind, place, n in [*(("layer", i, n) for i, n in enumerate(where)), ("retrain", np.nan, 99)]
+        {"property": "pos", "source": "gold", "study": s, "variant": v, "ranking": "lca", "layer": layer, "neurons": n}
+        for s in titles(encoders) for v, where in counts.items() for layer, n in enumerate(where)
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return with_variants(pd.DataFrame(rows))
 
 
 def panels(figure: Figure) -> list[Axes]:
@@ -131,7 +134,10 @@ def test_the_mean_over_seeds_is_that_of_a_table_made_by_hand() -> None:
          ("sentiment-s1", 1, 7.0, 6.0, 9.0), ("sentiment-quarter-s12", 0, 5.0, 4.0, 7.0), ("random", 0, 8.0, 8.0, 8.0)],
         columns=["variant", "layer", "drop", "low", "high"],
     ).assign(study="s", **CELL)  # fmt: skip
-    found = comparisons.seed_mean(table, "drop").set_index(["variant", "layer"])
+    found = comparisons.seed_mean(with_variants(table), "drop").set_index(["condition", "layer"])
+    assert found.loc[("sentiment-quarter", 0), ["task", "amount", "label"]].tolist() == [
+        "sentiment", "quarter", "sentiment (quarter)",
+    ]  # fmt: skip
     shown = found[["drop", "low", "high", "min", "max", "seeds"]]
     assert shown.loc[("sentiment", 0)].tolist() == [3.0, 2.0, 5.0, 1.0, 6.0, 3]
     assert shown.loc[("sentiment", 1)].tolist() == [7.0, 6.0, 9.0, 7.0, 7.0, 1]
@@ -140,22 +146,22 @@ def test_the_mean_over_seeds_is_that_of_a_table_made_by_hand() -> None:
     assert len(found) == 4
 
 
-def test_the_mean_over_seeds_keeps_studies_properties_words_and_labels_apart() -> None:
+def test_the_mean_over_seeds_keeps_studies_properties_word_groups_and_targets_apart() -> None:
     table = pd.concat(
-        accuracies(3, 3).assign(property=p, words=w, accuracy=lambda t, add=add: t["accuracy"] + add)
+        accuracies(3, 3).assign(property=p, word_group=w, accuracy=lambda t, add=add: t["accuracy"] + add)
         for p, w, add in (("pos", "all", 0), ("pos", "unseen", 0.01), ("chunk", "all", 0.02))
     )
     found = comparisons.seed_mean(table, "accuracy")
     assert len(found) == 3 * 3 * (6 * len(LAYERS) + 2)
-    where = found.query("variant == 'sentiment' and layer == 2").set_index(["property", "words"])
+    where = found.query("condition == 'sentiment' and layer == 2").set_index(["property", "word_group"])
     for key, add in {("pos", "all"): 0, ("pos", "unseen"): 0.01, ("chunk", "all"): 0.02}.items():
         assert where.loc[key, "accuracy"].tolist() == pytest.approx([0.91 + add] * 3)
 
 
-def test_the_mean_over_seeds_works_without_intervals_and_with_empty_cells() -> None:
-    found = comparisons.seed_mean(neuron_tests(1, 3), "neurons")
+def test_the_mean_over_seeds_works_without_intervals() -> None:
+    found = comparisons.seed_mean(neuron_layers(1, 3), "neurons")
     assert "low" not in found
-    assert len(found) == 6 * (len(LAYERS) + 1)  # the row of kind retrain has no layer, and stays
+    assert len(found) == 6 * len(LAYERS)
 
 
 def test_the_mean_interval_contains_the_interval_of_the_mean() -> None:
@@ -166,8 +172,9 @@ def test_the_mean_interval_contains_the_interval_of_the_mean() -> None:
         pd.DataFrame({"text": range(60), "correct": rng.binomial(30, rate, 60), "variant": v, **where})
         for v, rate in rates.items()
     )
+    counts = with_variants(counts)
     (mean,) = comparisons.seed_mean(results.drops(counts), "drop").itertuples()
-    pooled = counts.assign(variant=counts["variant"].str.replace(r"-s\d", "", regex=True))
+    pooled = counts.assign(variant=counts["condition"], seed=-1)
     (exact,) = results.drops(pooled.groupby([*results.CELL, "split", "text"]).sum().reset_index()).itertuples()
     assert mean.drop == pytest.approx(exact.drop) and mean.seeds == 3
     assert mean.low < exact.low < exact.drop < exact.high < mean.high
@@ -176,29 +183,33 @@ def test_the_mean_interval_contains_the_interval_of_the_mean() -> None:
 # colours ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_encoder_has_one_colour_and_marker_by_its_family() -> None:
-    for family in ("bert", "roberta", "xlnet"):
-        names = (f"{family}-mini", f"{family}-base-cased", f"{family.upper()}-mini")
-        assert len({comparisons.encoder_colour(n) for n in names}) == 1
-    looks = [comparisons.encoder_colour(n) for n in ("bert-mini", "roberta-mini", "xlnet-mini", "minilm")]
-    assert all(a[0] != b[0] and a[1] != b[1] for a, b in combinations(looks, 2))
-    bert = comparisons.encoder_colour("bert-base")
-    for other in ("albert-base", "DeBERTa", "BERTweet", "distilbert", "XLM-RoBERTa", "robertalike", "$BERT$", ""):
-        assert comparisons.encoder_colour(other) in comparisons.OTHERS
-    assert comparisons.encoder_colour("BERT") == comparisons.encoder_colour("bert_base") == bert
+ARCHITECTURES = {"BERT-mini": "bert", "RoBERTa-mini": "roberta", "XLNet-mini": "xlnet", "MiniLM-L6": "minilm"}
+"""Title of an encoder → its ``model_type``."""
+
+
+def look(title: str) -> tuple[str, str]:
+    return style.encoder_look(ARCHITECTURES[title], title)
+
+
+def test_an_encoder_has_one_colour_and_marker_by_its_architecture_whatever_its_name() -> None:
+    for architecture, known in style.ENCODER_LOOKS.items():
+        assert {style.encoder_look(architecture, name) for name in ("bert-mini", "mine", "$x$", "")} == {known}
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in combinations(map(look, ARCHITECTURES), 2))
+    for other in ("albert", "deberta-v2", "distilbert", "xlm-roberta", ""):
+        assert style.encoder_look(other, "bert-mini") in style.OTHER_LOOKS
 
 
 def test_no_encoder_has_the_colour_of_a_task() -> None:
-    taken = {*figures.COLOURS, figures.RANDOM, figures.PRETRAINED, figures.BASELINE, figures.PLAIN}
-    assert not taken & {comparisons.encoder_colour(n)[0] for n in ("bert", "roberta", "xlnet", *"abcdefgh")}
+    taken = {*style.COLOURS, style.RANDOM, style.PRETRAINED, style.BASELINE, style.PLAIN}
+    assert not taken & {shade for shade, _ in (*style.ENCODER_LOOKS.values(), *style.OTHER_LOOKS)}
 
 
 def test_a_task_has_the_same_colour_in_every_figure() -> None:
     side = comparisons.encoders_side_by_side(accuracies(3, 3), drops(3, 3), TITLES_3, "pos")
-    neurons = comparisons.top_neurons(neuron_tests(3, 3), TITLES_3, "pos")
-    want = {"before fine-tuning": "#000000", "random weights": to_hex(figures.RANDOM)}
-    want |= {"sentiment (quarter)": figures.colour("sentiment-s1")}
-    want |= {t: figures.colour(f"{t}-s1") for t in TASKS if "-" not in t}
+    neurons = comparisons.top_neurons(neuron_layers(3, 3), TITLES_3, "pos")
+    want = {"before fine-tuning": "#000000", "random weights": to_hex(style.RANDOM)}
+    want |= {"sentiment (quarter)": style.colour("sentiment")}
+    want |= {t: style.colour(t) for t in TASKS if "-" not in t}
     for ax in [*panels(side)[:3], *panels(neurons)[:3]]:
         assert want.items() <= named(ax).items()
     for ax in panels(side)[3:]:
@@ -206,12 +217,12 @@ def test_a_task_has_the_same_colour_in_every_figure() -> None:
 
 
 def test_an_encoder_has_the_same_colour_in_every_figure() -> None:
-    shift = comparisons.depth(shifts(3, 3)[0], "pos")
+    shift = comparisons.gravity_shifts(shifts(3, 3)[0], "pos")
     loss = comparisons.pretraining(curves(3))
     for figure in (shift, loss):
         shown = named(panels(figure)[0])
         for title in TITLES_3.values():
-            assert shown[title] == comparisons.encoder_colour(title)[0]
+            assert shown[title] == look(title)[0]
 
 
 TITLES_3 = titles(3)
@@ -249,7 +260,7 @@ def test_lines_are_means_shades_are_seeds_and_whiskers_are_texts() -> None:
     assert low == pytest.approx([-0.1, -1.1, -2.1, -3.1])
     assert high == pytest.approx([0.1, -0.9, -1.9, -2.9])
     whiskers = [c for c in bottom.collections if type(c).__name__ == "LineCollection"]
-    (mine,) = (c for c in whiskers if to_hex(c.get_color()[0]) == figures.colour("shuffled"))
+    (mine,) = (c for c in whiskers if to_hex(c.get_color()[0]) == style.colour("shuffled"))
     assert [sorted(p[:, 1]) for p in mine.get_segments()] == [
         pytest.approx([y - 0.2, y + 0.4]) for y in (0, -1, -2, -3)
     ]
@@ -281,9 +292,9 @@ def test_where_nothing_was_fine_tuned_one_row_is_drawn_and_nothing_is_said_of_se
         assert all(ax.get_xlabel().startswith("layer") for ax in axes)
         assert figure.legends[0].get_title().get_text() == "Shades: 95 % interval over texts."
         assert_all_text_inside_and_apart(figure)
-    neurons = comparisons.top_neurons(neuron_tests(3, 1).query("variant in ('pretrained', 'random')"), TITLES_3, "pos")
+    neurons = comparisons.top_neurons(neuron_layers(3, 1).query("variant in ('pretrained', 'random')"), TITLES_3, "pos")
     assert neurons.legends[0].get_title().get_text() == "Triangles: mean layer."
-    with pytest.raises(ValueError, match="none of these encoders was fine-tuned"):
+    with pytest.raises(ValueError, match="no encoder was fine-tuned"):
         comparisons.drop_heatmap(NONE, TITLES_3, "pos")
 
 
@@ -306,7 +317,7 @@ def test_a_task_of_one_encoder_only_is_in_the_legend() -> None:
 
 def test_silver_properties_are_marked() -> None:
     silver = {"property": "supersense", "source": "silver"}
-    tables = accuracies(1, 1).assign(**silver), drops(1, 1).assign(**silver), neuron_tests(1, 1).assign(**silver)
+    tables = accuracies(1, 1).assign(**silver), drops(1, 1).assign(**silver), neuron_layers(1, 1).assign(**silver)
     same = {study: study for study in titles(1)}
     drawn = [
         comparisons.encoders_side_by_side(tables[0], tables[1], titles(1), "supersense"),
@@ -345,8 +356,8 @@ def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
     shown, name = ODD[2:5], "$p_1$"
     studies, encoders = (dict(zip(known, shown, strict=True)) for known in (TITLES_3, TITLES_3.values()))
     accuracy, drop, tests = (
-        t.assign(property=name, variant=t["variant"].str.replace("shuffled", "_topic"))
-        for t in (accuracies(3, 2), drops(3, 2), neuron_tests(3, 2))
+        with_variants(t.assign(property=name, variant=t["variant"].str.replace("shuffled", "_topic")))
+        for t in (accuracies(3, 2), drops(3, 2), neuron_layers(3, 2))
     )
     judged, curve = (t.assign(encoder=t["encoder"].map(encoders)) for t in (shifts(3, 1)[0], curves(3)))
     for figure in (
@@ -357,7 +368,7 @@ def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
         found = literal(figure)
         assert {*shown, "_topic"} <= set(found)
         assert any(text.endswith(f": {name}") for text in found)
-    for figure in (comparisons.depth(judged, "pos"), comparisons.pretraining(curve)):
+    for figure in (comparisons.gravity_shifts(judged, "pos"), comparisons.pretraining(curve)):
         assert set(shown) <= set(literal(figure))
     for figure in (
         figures.neurons_per_layer(tests, {name: "$t$"}),
@@ -368,11 +379,11 @@ def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
 
 def test_powers_of_ten_are_formulas_beside_names_that_are_none() -> None:
     rows = [
-        ("$p$", kind, "test", n, 0.5)
-        for kind in ("retrain", "keep-top", "keep-random", "keep-bottom")
+        ("$p$", "lca", test, "test", n, 0.5)
+        for test in ("retrain", "keep-top", "keep-random", "keep-bottom")
         for n in (1, 90, 2000)
     ]
-    tests = pd.DataFrame(rows, columns=["property", "kind", "split", "neurons", "accuracy"])
+    tests = pd.DataFrame(rows, columns=["property", "ranking", "test", "split", "neurons", "accuracy"])
     figure = figures.accuracy_by_neurons(tests, {"$p$": "$p$ (silver)"})
     figure.suptitle("$s$")
     found = literal(figure)
@@ -390,7 +401,8 @@ OWN = {
 
 def saved(folder: Path) -> list[bytes]:
     """A figure with a name and powers of ten, drawn now: its PNG and its PDF."""
-    tests = pd.DataFrame({"property": "pos", "kind": "retrain", "split": "test", "neurons": [1, 100], "accuracy": 0.5})
+    cell = {"property": "pos", "ranking": "lca", "test": "retrain", "split": "test"}
+    tests = pd.DataFrame({**cell, "neurons": [1, 100], "accuracy": 0.5})
     figures.save(figures.accuracy_by_neurons(tests, {"pos": "pos"}), folder, "x", tests)
     return [(folder / f"x.{suffix}").read_bytes() for suffix in ("png", "pdf")]
 
@@ -398,14 +410,14 @@ def saved(folder: Path) -> list[bytes]:
 def test_a_picture_does_not_depend_on_the_matplotlibrc_of_whoever_draws_it(tmp_path: Path) -> None:
     plain = saved(tmp_path)
     with plt.rc_context(OWN):
-        importlib.reload(figures)
+        importlib.reload(style)
         assert saved(tmp_path) == plain
-    importlib.reload(figures)
+    importlib.reload(style)
 
 
 def test_saving_heeds_no_setting_that_is_made_after_the_drawing(tmp_path: Path) -> None:
-    _, (ax,) = figures.panels(1)
-    ax.set(title="before", xlabel="layer")
+    _, ((ax,),) = style.panels(["before"], ["accuracy"])
+    style.layers_axis(ax)
     figures.save(ax.figure, tmp_path, "plain", pd.DataFrame())
     with plt.rc_context(OWN):
         figures.save(ax.figure, tmp_path, "own", pd.DataFrame())
@@ -430,12 +442,14 @@ def test_a_report_without_a_picture_is_refused(tmp_path: Path, kind: str) -> Non
 
 
 def test_a_task_that_was_not_learnt_in_full_is_dashed_and_hollow() -> None:
-    full, less = ["sentiment", "rte-s1"], ["sentiment-quarter", "sentiment-half-s12", "sst2-1k", "sst2-500-s2"]
-    table = pd.concat(drops(1, 1).query("variant == 'shuffled-s1'").assign(variant=v) for v in full + less)
-    _, (ax,) = figures.panels(1)
-    figures.drop_panel(ax, table.query("property == 'pos' and words == 'all'"))
+    full, less = ["sentiment-s1", "rte-s1"], ["sentiment-half-s12", "sentiment-quarter-s1", "sst2-1k-s1", "sst2-500-s2"]
+    one = drops(1, 1).query("variant == 'shuffled-s1'")
+    table = pd.concat(with_variants(one.assign(variant=v)) for v in full + less)
+    (_, ax) = panels(comparisons.encoders_side_by_side(accuracies(1, 1), table, titles(1), "pos"))
     drawn = {str(m.get_label()): (m.get_linestyle(), to_hex(m.get_markerfacecolor()) == "#ffffff") for m in ax.lines}
-    assert {v: drawn[v] for v in full + less} == dict.fromkeys(full, ("-", False)) | dict.fromkeys(less, ("--", True))
+    names = [comparisons.labelled(with_variants(pd.DataFrame({"variant": v})))["label"] for v in (full, less)]
+    for labels, look in zip(names, (("-", False), ("--", True)), strict=True):
+        assert {label: drawn[label] for label in labels} == dict.fromkeys(labels, look)
 
 
 def test_their_legend_shows_what_any_panel_shows_and_leaves_room_for_a_title() -> None:
@@ -482,7 +496,7 @@ def test_bold_needs_every_seed_on_the_same_side() -> None:
         {**CELL, "study": "bert-mini", "variant": f"sentiment-s{n}", "layer": k, "drop": 0.1, "low": low, "high": high}
         for k, of in ends.items() for n, (low, high) in enumerate(of)
     ]  # fmt: skip
-    figure = comparisons.drop_heatmap(pd.DataFrame(rows), titles(1), "pos")
+    figure = comparisons.drop_heatmap(with_variants(pd.DataFrame(rows)), titles(1), "pos")
     assert [t.get_fontweight() for t in panels(figure)[0].texts] == ["bold", "bold", "normal", "normal"]
     assert "every seed" in figure.get_supxlabel()
 
@@ -527,7 +541,7 @@ def test_a_loss_is_red_a_gain_blue_and_nothing_else_is_drawn_in_a_cell() -> None
 
 @SHAPES
 def test_top_neurons_shows_shares_and_the_mean_layer_of_every_variant(encoders: int, seeds: int) -> None:
-    figure = comparisons.top_neurons(neuron_tests(encoders, seeds), titles(encoders), "pos")
+    figure = comparisons.top_neurons(neuron_layers(encoders, seeds), titles(encoders), "pos")
     axes = panels(figure)
     top, bottom = axes[:encoders], axes[encoders:]
     mean = (1 + seeds) / 2
@@ -538,15 +552,15 @@ def test_top_neurons_shows_shares_and_the_mean_layer_of_every_variant(encoders: 
         assert above.get_ylim()[0] == 0
         marks = {to_hex(m.get_color()): float(m.get_xdata()[0]) for m in below.lines if m.get_marker() == "^"}
         assert sum(m.get_marker() == "^" for m in below.lines) == 6
-        assert marks["#000000"] == 2 and marks[figures.colour("shuffled")] == pytest.approx(2 - mean / 10)
-        assert marks[to_hex(figures.RANDOM)] == pytest.approx(1.5)
+        assert marks["#000000"] == 2 and marks[style.colour("shuffled")] == pytest.approx(2 - mean / 10)
+        assert marks[to_hex(style.RANDOM)] == pytest.approx(1.5)
     assert len(legend(figure)) == 6
     assert_all_text_inside_and_apart(figure)
 
 
 @SHAPES
 def test_raw_and_standardised_neurons_are_two_lines_in_every_panel(encoders: int, seeds: int) -> None:
-    accuracy, tests = accuracies(encoders, seeds), neuron_tests(encoders, seeds)
+    accuracy, tests = accuracies(encoders, seeds), neuron_layers(encoders, seeds)
     turned = tests.assign(layer=3 - tests["layer"])
     less = accuracy.assign(**{c: accuracy[c] - 0.1 for c in ("accuracy", "low", "high")})
     raw = {study: f"{study}-raw" for study in titles(encoders)}
@@ -566,6 +580,31 @@ def test_raw_and_standardised_neurons_are_two_lines_in_every_panel(encoders: int
     assert_all_text_inside_and_apart(figure)
 
 
+def test_a_figure_of_neurons_shows_one_ranking_and_nothing_of_another() -> None:
+    first, accuracy = neuron_layers(2, 3), accuracies(2, 3)
+    second = first.assign(ranking="means", layer=3 - first["layer"])
+    raw = {study: study for study in titles(2)}
+    for draw in (
+        lambda table, **which: comparisons.top_neurons(table, titles(2), "pos", **which),
+        lambda table, **which: comparisons.raw_and_standardised(table, accuracy, titles(2), raw, "pos", **which),
+        lambda table, **which: figures.neurons_per_layer(pick(table, study="bert-mini"), {"pos": "pos"}, **which),
+    ):
+        for which, alone in (("lca", first), ("means", second)):
+            assert data(draw(pd.concat([first, second]), ranking=which)) == data(draw(alone, ranking=which))
+        assert data(draw(first)) != data(draw(second, ranking="means"))
+    cell = {"property": "pos", "test": "retrain", "split": "test", "neurons": [1, 100]}
+    tests = [pd.DataFrame({**cell, "ranking": r, "accuracy": [x, 1]}) for r, x in (("lca", 0.25), ("means", 0.5))]
+    for name, x in (("lca", 25), ("means", 50)):
+        (ax,) = panels(figures.accuracy_by_neurons(pd.concat(tests), {"pos": "pos"}, ranking=name))
+        assert line(ax, "retrained on the first n") == [x, 100]
+
+
+def data(figure: Figure) -> list[str]:
+    """What a figure shows: the points of its lines and the heights of its bars."""
+    bars = [str((bar.get_x(), bar.get_height())) for ax in panels(figure) for bar in ax.patches]
+    return [*bars, *(str(drawn.get_xydata()) for ax in panels(figure) for drawn in ax.lines)]
+
+
 # encoders in one panel ----------------------------------------------------------------------------------------------
 
 
@@ -576,7 +615,8 @@ def shifts(encoders: int, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     )  # fmt: skip
     groups = single.groupby(["encoder", "task"], sort=False)["value"]
     mean = groups.agg(effect="mean", per_seed=lambda values: " ".join(f"{v:+.3f}" for v in values)).reset_index()
-    named = mean.assign(compared=mean["task"] + " vs pretrained", property="pos", measure=CENTRE.name)
+    named = mean.assign(condition=mean["task"], against="pretrained", property="pos", measure=CENTRE_OF_GRAVITY.name)
+    named["architecture"] = named["encoder"].map(ARCHITECTURES)
     return named.assign(low=mean["effect"] - 0.05, high=mean["effect"] + 0.07), single
 
 
@@ -584,7 +624,7 @@ def shifts(encoders: int, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(encoders: int, seeds: int) -> None:
     claims, single = shifts(encoders, seeds)
     claims.loc[0, ["low", "high"]] = 5.0, 6.0  # an interval that its mean lies outside of is drawn as it is
-    figure = comparisons.depth(claims, "pos")
+    figure = comparisons.gravity_shifts(claims, "pos")
     (ax,) = panels(figure)
     assert legend(figure) == [*titles(encoders).values(), "±0.25 layer"]
     upright = sorted(float(m.get_xdata()[0]) for m in ax.lines if np.ptp(np.asarray(m.get_xdata(), float)) == 0)
@@ -599,7 +639,7 @@ def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(enc
         assert [[*s[:, 0]] for s in bar.get_segments()] == mine[["low", "high"]].to_numpy().tolist()
         assert sorted(dot.get_offsets()[:, 0]) == pytest.approx(sorted(single[single["encoder"] == encoder]["value"]))
         rows = np.asarray(mean.get_ydata())
-        assert [ax.get_yticklabels()[round(y)].get_text() for y in rows] == [comparisons.plain(t) for t in mine["task"]]
+        assert [ax.get_yticklabels()[round(y)].get_text() for y in rows] == mine["task"].tolist()
         heights |= {*rows}
     assert len(heights) == encoders * len(TASKS)  # no two in one row
     assert_all_text_inside_and_apart(figure)
@@ -608,7 +648,13 @@ def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(enc
 def curves(encoders: int) -> pd.DataFrame:
     return pd.concat(
         pd.DataFrame(
-            {"encoder": e, "pieces": [3e6, 1e6, 2e6], "held_out": [4.0 + i, 8.0 + i, 5.0 + i], "entropy": 6 + i}
+            {
+                "encoder": e,
+                "architecture": ARCHITECTURES[e],
+                "pieces": [3e6, 1e6, 2e6],
+                "held_out": [4.0 + i, 8.0 + i, 5.0 + i],
+                "entropy": 6 + i,
+            }
         )
         for i, e in enumerate(titles(encoders).values())
     )
@@ -626,20 +672,21 @@ def test_pretraining_has_a_loss_and_an_entropy_per_encoder(encoders: int) -> Non
         (mine,) = (m for m in ax.lines if m.get_label() == title)
         assert mine.get_xdata().tolist() == [1, 2, 3]
         assert mine.get_ydata().tolist() == [8 + i, 5 + i, 4 + i]
-        assert level[comparisons.encoder_colour(title)[0]] == 6 + i
+        assert level[look(title)[0]] == 6 + i
     assert ax.get_ylim()[0] == 0
     assert_all_text_inside_and_apart(figure)
 
 
-def test_quality_has_a_panel_per_study_with_both_encoders_and_the_look_up() -> None:
+def test_encoders_that_were_not_fine_tuned_have_a_panel_each_with_both_starts_and_the_look_up() -> None:
     rows = [
         (study, variant, "real" if layer >= 0 else "lookup", "ambiguous", layer, 0.70 + layer / 100)
         for study in ("bert-mini", "xlnet-mini") for variant in ("pretrained", "random") for layer in range(-1, 4)
     ]  # fmt: skip
-    accuracy = pd.DataFrame(rows, columns=["study", "variant", "labels", "words", "layer", "accuracy"])
-    axes = comparisons.quality(accuracy).axes
-    assert [ax.get_title() for ax in axes] == ["bert-mini", "xlnet-mini"]
-    for ax in axes:
+    accuracy = pd.DataFrame(rows, columns=["study", "variant", "target", "word_group", "layer", "accuracy"])
+    accuracy = with_variants(accuracy.assign(property="pos", source="gold", low=0.6, high=0.8))
+    figure = comparisons.encoders_side_by_side(accuracy, None, titles(3), "pos", "ambiguous")
+    drawn = [ax for ax in panels(figure) if ax.get_title() != "RoBERTa-mini"]
+    for ax in drawn:
         before, weights, lookup = ax.lines
         assert before.get_ydata().round(6).tolist() == weights.get_ydata().round(6).tolist() == [70, 71, 72, 73]
         assert set(lookup.get_ydata()) == {69}

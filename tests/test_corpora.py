@@ -11,8 +11,11 @@ from conftest import forget, write_columns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import corpora, params, runs, sources
-from lib.corpora import CorpusError, read_columns
+from lib import corpora, sources
+from lib.corpora import brown as brown_module
+from lib.corpora.columns import read_columns
+from lib.corpora.corpus import CorpusError, _cut, _table
+from lib.study import loading, params, runs
 
 TWO = {"word": 0, "tag": 1}
 
@@ -318,7 +321,7 @@ WITHHELD = "".join("_ A\n" * n + "\n" for n in range(2, 7))
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
 def test_a_corpus_whose_words_are_withheld_is_refused_with_the_file(make_study, tmp_path: Path, split: str) -> None:
-    given = {s: numbered(10 * i, 5) for i, s in enumerate(corpora.SPLITS)} | {split: WITHHELD}
+    given = {s: numbered(10 * i, 5) for i, s in enumerate(params.SPLITS)} | {split: WITHHELD}
     with pytest.raises(CorpusError, match=rf"{split}\.txt: 20 of 20 words are '_': the text is withheld"):
         corpora.load(make_study(files=files(tmp_path, **given)))
 
@@ -340,7 +343,7 @@ def test_an_underscore_may_be_a_word_and_a_small_split_may_have_one_word(make_st
 
 def test_the_name_of_one_long_text_takes_no_room_for_every_word() -> None:
     tracemalloc.start()
-    table = corpora._table([corpora.Sentence("x" * 20_000, ["a"] * 3000, {}), corpora.Sentence("y", ["b"], {})], [])
+    table = _table([corpora.Sentence("x" * 20_000, ["a"] * 3000, {}), corpora.Sentence("y", ["b"], {})], [])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert table["text"].tolist()[-1] == "y"
@@ -379,7 +382,7 @@ def test_a_malformed_corpus_leaves_nothing_behind(make_study, tmp_path: Path) ->
 def test_labels_that_do_not_match_words_are_refused() -> None:
     sentence = corpora.Sentence("", ["a", "b"], {"tag": ["A"]})
     with pytest.raises(CorpusError, match="property 'tag' has 1 labels for 2 words"):
-        corpora._table([sentence], ["tag"])
+        _table([sentence], ["tag"])
 
 
 def test_a_changed_corpus_file_is_read_anew(make_study, tmp_path: Path) -> None:
@@ -392,7 +395,7 @@ def test_a_changed_corpus_file_is_read_anew(make_study, tmp_path: Path) -> None:
 
 
 def test_only_listed_properties_are_gold(make_study) -> None:
-    brown = params.load("minilm")
+    brown = loading.load("minilm")
     assert [corpora.label_name(brown, p) for p in brown.properties] == ["pos", "chunk (silver)", "supersense (silver)"]
     assert corpora.label_name(make_study(), "tag") == "tag"
 
@@ -467,10 +470,12 @@ def brown_texts() -> tuple[Path, list[corpora.Sentence]]:
 @pytest.fixture
 def brown(brown_texts, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, list[corpora.Sentence]]]:
     """``brown(size, **overrides)``: the splits of a study of it."""
-    monkeypatch.setattr(corpora, "read_brown", lambda folder: iter(brown_texts[1]))
+    monkeypatch.setattr(brown_module, "read_brown", lambda folder: iter(brown_texts[1]))
 
     def splits(size: str = "full", **overrides) -> dict[str, list[corpora.Sentence]]:
-        return corpora._splits(params.load("minilm", size, {"properties": ["pos"], **overrides}))
+        study = loading.load("minilm", size, {"properties": ["pos"], **overrides})
+        sentences = brown_module.read(study.corpus, study.properties, study.seed)
+        return {split: _cut(study.corpus, split, part) for split, part in sentences.items()}
 
     return splits
 
@@ -589,7 +594,7 @@ def test_conll2000_has_the_known_counts(shared: Path) -> None:
 def test_english_ewt_has_the_known_counts(shared: Path) -> None:
     found = {
         split: list(read_columns(shared / f"corpora/ud_ewt/en_ewt-ud-{split}.conllu", {"word": 1, "upos": 3}, "tab"))
-        for split in corpora.SPLITS
+        for split in params.SPLITS
     }
     assert [len(s) for s in found.values()] == [12_544, 2_001, 2_077]
     assert {u for s in found["train"] for u in s.labels["upos"]} == set(
@@ -616,7 +621,7 @@ def test_the_meaning_bank_has_the_known_counts(shared: Path) -> None:
 
 
 def test_a_study_reads_the_mirror_and_drops_duplicates(shared: Path, make_study) -> None:
-    given = {s: str(shared / f"corpora/ud_ewt/en_ewt-ud-{s}.conllu") for s in corpora.SPLITS}
+    given = {s: str(shared / f"corpora/ud_ewt/en_ewt-ud-{s}.conllu") for s in params.SPLITS}
     study = make_study(
         files=given, corpus__separator="tab", corpus__columns={"word": 1, "tag": 3}, corpus__train_words=10**6,
         corpus__dev_words=10**6, corpus__test_words=10**6,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import KINDS, SENTENCES, _byte_level
+from conftest import KINDS, SENTENCES, _byte_level, represented
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -23,7 +23,9 @@ from transformers import (
 )
 
 from lib import encoders, sources
-from lib.encoders import Alignment, EncoderError, align
+from lib.encoders import checkpoints
+from lib.encoders.alignment import Alignment, align
+from lib.encoders.checkpoints import EncoderError
 
 TRICKY = [s.split() for s in SENTENCES] + [["unbelievable", "x-ray", "don't", "...", "bread", ",", "bird"], ["the"]]
 
@@ -35,7 +37,7 @@ def toks(encoder_folder):
 
     def tok(kind: str):
         if kind not in made:
-            made[kind] = encoders._load("AutoTokenizer", str(encoder_folder(kind)), None, add_prefix_space=True)
+            made[kind] = checkpoints._load(AutoTokenizer, str(encoder_folder(kind)), None, add_prefix_space=True)
         return made[kind]
 
     return tok
@@ -45,10 +47,6 @@ def surface(tok, ids: list[int]) -> str:
     """What sub-words spell, without the marks of word beginnings."""
     tokens = [t.removeprefix("##") for t in tok.convert_ids_to_tokens(ids)]
     return tok.convert_tokens_to_string(tokens).replace("▁", "").replace(" ", "")
-
-
-def represented(alignment: Alignment) -> list[int]:
-    return sorted(int(i) for w in alignment.windows for i in w.words)
 
 
 def check_spans(tok, words: list[str], alignment: Alignment, longest: int) -> None:
@@ -213,7 +211,7 @@ def test_a_sentence_that_just_fits_is_one_window(toks) -> None:
 
 
 def test_windows_too_short_for_a_word_are_refused(toks) -> None:
-    with pytest.raises(EncoderError, match="max_pieces = 2 leaves no room"):
+    with pytest.raises(EncoderError, match="max_subwords = 2 leaves no room"):
         align(toks("bert"), [["dog"]], 2)
 
 
@@ -236,7 +234,7 @@ def test_sentences_are_aligned_in_their_order_across_blocks(toks) -> None:
 
 def test_the_shown_pieces_are_those_of_the_alignment(toks) -> None:
     tok, words = toks("bert"), ["the", "\u0000", "unbelievable"]
-    table = encoders.pieces(tok, words)
+    table = encoders.show_subwords(tok, words)
     (window,) = align(tok, [words], 64)[0].windows
     assert table["word"].tolist() == words
     assert table.loc[[0, 2], ["first", "last"]].to_numpy().tolist() == window.spans.tolist()
@@ -360,30 +358,24 @@ def test_a_slow_tokenizer_is_refused(copied: Path, study_of) -> None:
 def test_the_longest_input_is_what_the_encoder_was_built_for(make_study, kind: str) -> None:
     study = make_study(kind)
     tok, model = encoders.tokenizer(study), encoders.pretrained(study)
-    longest = encoders.limit(study, tok, model)
+    longest = encoders.max_length(study, tok, model)
     assert longest == 64
     with torch.inference_mode():
         assert torch.isfinite(model(torch.full((1, longest), 9)).last_hidden_state).all()
     tok.model_max_length = 10**30
-    assert encoders.limit(study, tok, model) == (512 if kind == "xlnet" else 64)
+    assert encoders.max_length(study, tok, model) == (512 if kind == "xlnet" else 64)
 
 
 def test_a_study_may_ask_for_shorter_inputs(make_study) -> None:
-    study = make_study(encoder__max_pieces=20)
-    assert encoders.limit(study, encoders.tokenizer(study), encoders.pretrained(study)) == 20
+    study = make_study(encoder__max_subwords=20)
+    assert encoders.max_length(study, encoders.tokenizer(study), encoders.pretrained(study)) == 20
 
 
 def test_a_device_that_is_not_here_is_refused(make_study) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    with pytest.raises(EncoderError, match="sees no CUDA device here; use device: auto"):
+    with pytest.raises(EncoderError, match="sees no CUDA device; use device: auto"):
         encoders.device(make_study(device="cuda"))
-
-
-def test_the_device_sets_the_threads_of_the_study(make_study) -> None:
-    torch.set_num_threads(1)
-    encoders.device(make_study(threads=2))
-    assert torch.get_num_threads() == 2
 
 
 # Whether weights, configuration and tokenizer belong together ---------------------------------------------------
@@ -609,4 +601,4 @@ def test_a_tokenizer_that_has_to_be_converted_is_refused_with_the_way_to_do_it(c
 
 def test_a_home_folder_is_not_taken_for_a_hub_id(study_of) -> None:
     with pytest.raises(EncoderError, match="write the path in full"):
-        encoders.checkpoint(study_of("~/bert"))
+        encoders.locate(study_of("~/bert"))

@@ -11,8 +11,9 @@ import transformers
 from conftest import SENTENCES, TOKENIZERS, randomise
 from transformers import AutoModel
 
-from lib import activations, encoders
-from lib.encoders import EncoderError
+from lib import encoders
+from lib.encoders import activations
+from lib.encoders.checkpoints import EncoderError
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 POSITIONS = {"max_position_embeddings": 64}
@@ -81,7 +82,7 @@ def test_the_vectors_of_every_family_are_those_of_the_sentence_alone(family: str
     encoders.check(study)
     tok, model = encoders.tokenizer(study), encoders.pretrained(study)
     sentences = [s.split() for s in SENTENCES] + [["birds"], SENTENCES[0].split()[:3], SENTENCES[1].split()[:3]]
-    aligned = encoders.align(tok, sentences, encoders.limit(study, tok, model))
+    aligned = encoders.align(tok, sentences, encoders.max_length(study, tok, model))
     together = _vectors(model, aligned, tok)
     alone = np.concatenate([_vectors(model, [a], tok) for a in aligned], 1)
     length = np.linalg.norm(alone, axis=2).clip(1e-6)

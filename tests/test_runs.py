@@ -1,24 +1,23 @@
 """A result is used under the key it was made with and redone under any other; what fails leaves nothing behind."""
 
 import ast
-import json
 import multiprocessing
-import os
 import shutil
 import time
 from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-from conftest import forget
+import torch
+from conftest import forget, write_result
 
-from lib import disk, params, runs
-from lib.runs import Run, Variant
-
-STEPS = ("finetune", "extract", "layers", "neurons")
-
+from lib import certify, disk
+from lib.study import inputs, params, runs
+from lib.study.runs import Run
+from lib.study.steps import STEPS
+from lib.study.variants import Variant
 
 # Variants --------------------------------------------------------------------------------------------------------
 
@@ -84,7 +83,7 @@ def keys(make_study, tmp_path: Path):
         ({"finetune__learning_rate": 0.5}, "finetune extract layers neurons"),
         ({"task_data__train_examples": 7}, "finetune extract layers neurons"),
         ({"corpus__test_words": 17}, "extract layers neurons"), ({"corpus__gold": []}, "extract layers neurons"),
-        ({"encoder__max_pieces": 32}, "finetune extract layers neurons"),
+        ({"encoder__max_subwords": 32}, "finetune extract layers neurons"),
         ({"seed": 7}, "finetune extract layers neurons"), ({"kind": "plain"}, "finetune extract layers neurons"),
         ({"device": "cuda:1"}, ""), ({"threads": 2}, ""), ({"title": "other"}, ""),
         ({"task_data__glue": "elsewhere"}, ""),
@@ -144,12 +143,12 @@ def test_a_corpus_file_that_is_not_there_is_named(make_study) -> None:
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """``code(text)``: the digest of a module of this text."""
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    monkeypatch.setattr(inputs, "LIB", tmp_path)
 
     def of(text: str) -> str:
         (tmp_path / "module.py").write_text(text)
         forget()
-        return runs.code_digest("module")
+        return inputs.code_digest("module")
 
     return of
 
@@ -160,13 +159,12 @@ PLAIN = 'X = 1\ndef f(a):\n    return a + 1\nclass C:\n    y = "s"\n'
 @pytest.mark.parametrize(
     "text",
     [
-        '"""About."""\nX = 1\n"""What X is."""\n\n\ndef f(a):  # why\n    """Doc."""\n    return (a + 1)\n'
+        '"""About."""\nX = 1\n"""What X is."""\n\n\ndef f(a):  # why\n    """Doc."""\n    return a + 1\n'
         'class C:\n    """Doc."""\n    y = "s"\n    """What y is."""\n',
         PLAIN + "# end\n",
-        PLAIN.replace('"s"', "'s'"),
     ],
 )
-def test_comments_docstrings_and_layout_do_not_change_the_code(code, text: str) -> None:
+def test_comments_docstrings_and_empty_lines_do_not_change_the_code(code, text: str) -> None:
     ast.parse(text)
     assert code(text) == code(PLAIN)
 
@@ -176,9 +174,13 @@ def test_a_change_of_code_changes_its_digest(code, old: str, new: str) -> None:
     assert code(PLAIN.replace(old, new)) != code(PLAIN)
 
 
+def test_a_statement_that_leaves_its_block_changes_the_code(code) -> None:
+    assert code("if X:\n    a()\n    b()\n") != code("if X:\n    a()\nb()\n")
+
+
 def test_the_modules_that_a_step_depends_on_exist() -> None:
-    for modules in runs.CODE.values():
-        assert runs.code_digest(*modules)
+    for step in STEPS.values():
+        assert inputs.code_digest(*step.code)
 
 
 # Files -----------------------------------------------------------------------------------------------------------
@@ -211,19 +213,19 @@ def test_what_fails_leaves_nothing_behind_and_keeps_the_old_result(tmp_path: Pat
         return (path / "f" if folder else path).read_text()
 
     path = tmp_path / "sub" / "result"
-    with pytest.raises(RuntimeError, match="half-way"), disk.being_made(path) as part:
+    with pytest.raises(RuntimeError, match="half-way"), disk.atomic_write(path) as part:
         fill(part, "new")
         raise RuntimeError("half-way")
     assert contents(path.parent) == []
-    with disk.being_made(path) as part:
+    with disk.atomic_write(path) as part:
         fill(part, "old")
         assert not path.exists(), "not there before it is whole"
     assert contents(path.parent) == ["result"]
-    with pytest.raises(KeyboardInterrupt), disk.being_made(path) as part:
+    with pytest.raises(KeyboardInterrupt), disk.atomic_write(path) as part:
         fill(part, "new")
         raise KeyboardInterrupt
     assert text() == "old"
-    with disk.being_made(path) as part:
+    with disk.atomic_write(path) as part:
         fill(part, "newer")
     assert text() == "newer"
     assert contents(path.parent) == ["result"]
@@ -232,78 +234,148 @@ def test_what_fails_leaves_nothing_behind_and_keeps_the_old_result(tmp_path: Pat
 def test_a_part_left_by_a_killed_process_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / ".result.part").mkdir()
     (tmp_path / ".result.part" / "rest").write_text("rest")
-    with disk.being_made(tmp_path / "result") as part:
+    with disk.atomic_write(tmp_path / "result") as part:
         part.mkdir()
     assert contents(tmp_path / "result") == []
 
 
-def test_a_folder_without_whole_meta_data_is_unfinished(tmp_path: Path) -> None:
-    assert disk.read_meta(tmp_path) == {}
-    disk.write_meta(tmp_path, {"a": "é"})
-    assert disk.read_meta(tmp_path) == {"a": "é"}
-    file = tmp_path / "meta.json"
-    file.write_bytes(file.read_bytes()[:-3])
-    assert disk.read_meta(tmp_path) == {}
+def result(folder: Path, key: str = "key") -> Path:
+    with disk.atomic_write(folder) as part:
+        (part / "sub").mkdir(parents=True)
+        (part / "table.csv").write_text("n\n1\n")
+        (part / "sub" / "é.txt").write_text("é")
+        disk.write_manifest(part, {"key": key, "words": ("a", "é"), "share": 0.1})
+    return folder
 
 
-TABLE = pd.DataFrame({"n": [1, 2], "word": ["a", "é"], "kind": pd.Categorical(["x", "y"])})
+def test_a_manifest_lists_every_file_and_gives_back_its_facts(tmp_path: Path) -> None:
+    found = disk.read_manifest(result(tmp_path / "r"))
+    assert (found["key"], found["words"], found["share"]) == ("key", ["a", "é"], 0.1)
+    assert {name: len(digest) for name, digest in found["files"].items()} == {"table.csv": 64, "sub/é.txt": 64}
 
 
-def test_a_table_is_read_back_as_written(tmp_path: Path) -> None:
-    disk.write_table(tmp_path / "t.parquet", TABLE, "key")
-    pd.testing.assert_frame_equal(disk.read_table(tmp_path / "t.parquet", "key"), TABLE)
+def test_a_folder_without_its_manifest_is_unfinished(tmp_path: Path) -> None:
+    assert disk.read_manifest(tmp_path) == {}
+    folder = result(tmp_path / "r")
+    for content in ("", "[]", "{}", '{"key": "key", "files": {}}'):
+        (folder / disk.MANIFEST).write_text(content)
+        assert disk.read_manifest(folder) == {}
 
 
-def stale(path: Path, key: str = "key") -> str:
+def test_no_changed_byte_of_a_result_passes(tmp_path: Path) -> None:
+    folder = result(tmp_path / "r")
+    whole = disk.read_manifest(folder)
+    for file in [p for p in folder.rglob("*") if p.is_file()]:
+        content = file.read_bytes()
+        for at in range(len(content)):
+            file.write_bytes(content[:at] + bytes([content[at] ^ 0x01]) + content[at + 1 :])
+            disk._digest_of.cache_clear()  # a clock may be too coarse to tell two writes apart
+            assert disk.read_manifest(folder) in ({}, whole), "white space between its values means nothing"
+            file.write_bytes(content[:at])
+            disk._digest_of.cache_clear()
+            assert disk.read_manifest(folder) in ({}, whole)
+        file.write_bytes(content)
+    disk._digest_of.cache_clear()
+    assert disk.read_manifest(folder) == whole
+
+
+@pytest.mark.parametrize("file", ["table.csv", "sub/é.txt"])
+def test_a_changed_or_lost_file_makes_a_result_unfinished(tmp_path: Path, file: str) -> None:
+    folder = result(tmp_path / "r")
+    (folder / file).write_text("other")
+    assert disk.read_manifest(folder) == {}
+    (folder / file).unlink()
+    assert disk.read_manifest(folder) == {}
+
+
+def stale(run: Run, step: str) -> str:
     with pytest.raises(disk.StaleResult) as caught:
-        disk.read_table(path, key)
-    assert str(path) in str(caught.value)
-    assert "make reproduce" in str(caught.value)
+        runs.manifest(run, step)
+    assert str(run.result(step)) in str(caught.value)
+    assert not runs.is_current(run, step)
     return str(caught.value)
 
 
-def test_a_missing_table_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    assert "is missing" in stale(tmp_path / "t.parquet")
+def test_a_result_that_cannot_be_used_is_named_with_its_reason_and_the_command() -> None:
+    run = runs.load("minilm", "pretrained")
+    assert stale(run, "layers").endswith("is missing: run 'make reproduce'")
+    write_result(run, "layers", key="other")
+    assert stale(run, "layers").endswith("was computed with other parameters or code: run 'make reproduce'")
+    write_result(run, "layers")
+    assert runs.is_current(run, "layers")
+    (run.result("layers") / "file").unlink()
+    assert stale(run, "layers").endswith("is damaged or unfinished: run 'make reproduce'")
+    assert stale(runs.load("minilm", "pretrained", "lesson"), "layers").endswith("run notebook 03_probe_layers")
+    assert "is missing: run 'make record'" in stale(replace(run, recorded=True), "layers")
 
 
-def test_a_table_of_another_key_is_named_with_the_command_that_redoes_it(tmp_path: Path) -> None:
-    disk.write_table(tmp_path / "t.parquet", TABLE, "key")
-    assert "other parameters" in stale(tmp_path / "t.parquet", "other")
+def fill(text: str) -> Callable[[Path], dict]:
+    def compute(folder: Path) -> dict:
+        (folder / "table.csv").write_text(text)
+        return {"rows": len(text)}
+
+    return compute
 
 
-def test_a_table_without_a_key_is_of_another_key(tmp_path: Path) -> None:
-    TABLE.to_parquet(tmp_path / "t.parquet")
-    assert "other parameters" in stale(tmp_path / "t.parquet")
+def test_a_result_is_computed_once_per_key_and_says_what_computed_it() -> None:
+    run, other = (runs.load("minilm", "pretrained", "lesson", {"seed": seed}) for seed in (1, 2))
+    contents = [(runs.ensure(r, "layers", fill(text)) / "table.csv").read_text()
+                for r, text in ((run, "a"), (run, "b"), (other, "cc"))]  # fmt: skip
+    assert contents == ["a", "a", "cc"]
+    facts = runs.manifest(other, "layers")
+    assert facts["rows"] == 2 and facts["seconds"] >= 0
+    assert facts["provenance"]["torch"] == torch.__version__
+    assert facts["provenance"]["threads"] == run.study.threads
+    (other.result("layers") / "table.csv").write_text("damaged")
+    assert (runs.ensure(other, "layers", fill("d")) / "table.csv").read_text() == "d"
 
 
-@pytest.mark.parametrize("kept", [0, 3, 100, -1])
-def test_a_truncated_table_is_named_with_the_command_that_redoes_it(tmp_path: Path, kept: int) -> None:
-    path = tmp_path / "t.parquet"
-    disk.write_table(path, TABLE, "key")
-    path.write_bytes(path.read_bytes()[:kept])
-    assert "is damaged" in stale(path)
+def test_a_result_whose_input_changes_meanwhile_is_not_kept(make_study) -> None:
+    run = Run(make_study(), Variant("pretrained"))
+
+    def compute(folder: Path) -> None:
+        with Path(run.study.corpus.files["train"]).open("a") as stream:
+            stream.write("\nanother D\n")
+
+    with pytest.raises(disk.StaleResult, match="an input or the code changed while it was computed"):
+        runs.ensure(run, "layers", compute)
+    assert not run.result("layers").exists()
 
 
-def test_a_table_is_made_once_per_key(tmp_path: Path) -> None:
-    made: list[str] = []
-
-    def make(value: str):
-        return lambda: (made.append(value), pd.DataFrame({"value": [value]}))[1]
-
-    path = tmp_path / "sub" / "t.parquet"
-    found = [disk.table(path, key, make(value))["value"][0] for key, value in [("k1", "a"), ("k1", "b"), ("k2", "c")]]
-    assert found == ["a", "a", "c"]
-    assert made == ["a", "c"]
-    path.write_bytes(b"damaged")
-    assert disk.table(path, "k2", make("d"))["value"][0] == "d"
-
-
-def test_a_table_that_cannot_be_made_keeps_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "t.parquet"
-    disk.write_table(path, TABLE, "old")
+def test_a_result_that_cannot_be_computed_keeps_the_old_one() -> None:
+    run, other = (runs.load("minilm", "pretrained", "lesson", {"seed": seed}) for seed in (1, 2))
+    runs.ensure(run, "layers", fill("a"))
     with pytest.raises(ZeroDivisionError):
-        disk.table(path, "new", lambda: 1 // 0)
-    pd.testing.assert_frame_equal(disk.read_table(path, "old"), TABLE)
+        runs.ensure(other, "layers", lambda folder: 1 // 0)
+    assert (run.result("layers") / "table.csv").read_text() == "a"
+    assert runs.is_current(run, "layers")
+
+
+def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Path, monkeypatch) -> None:
+    run = runs.load("minilm", "pretrained")
+    monkeypatch.setattr(runs, "recorded", lambda suite: tmp_path / suite)
+    kept = replace(run, recorded=True)
+    with pytest.raises(disk.StaleResult, match="is missing"):
+        runs.record(run, "layers")
+    other = runs.load("minilm", "pretrained", overrides={"probe.epochs": 1})
+    write_result(other, "layers")
+    with pytest.raises(params.ParameterError, match="only results of the study's own parameters are recorded"):
+        runs.record(other, "layers")
+    assert not kept.folder.exists()
+    with runs.writing(run, "neurons", run.result("neurons")) as (part, _):
+        for name in ("tests.parquet", "layers.parquet", "rankings.npz"):
+            (part / name).write_text(name)
+    runs.record(run, "neurons")
+    assert sorted(p.name for p in kept.result("neurons").iterdir()) == [
+        "layers.parquet",
+        disk.MANIFEST,
+        "tests.parquet",
+    ]
+    assert runs.manifest(kept, "neurons")["provenance"] == runs.manifest(run, "neurons")["provenance"]
+    assert runs.ensure(kept, "neurons", lambda folder: pytest.fail("computed")) == kept.result("neurons")
+    (kept.result("neurons") / "tests.parquet").write_text("damaged")
+    with pytest.raises(disk.StaleResult, match="is damaged or unfinished: run 'make record'"):
+        runs.ensure(kept, "neurons", lambda folder: pytest.fail("computed"))
 
 
 Usage = namedtuple("Usage", "total used free")
@@ -321,108 +393,98 @@ def test_a_disk_that_is_too_small_is_reported_with_both_sizes(tmp_path, monkeypa
             disk.need_space(place, 1.0e9)
 
 
-def _compute(path: Path, log: Path, start: float) -> None:
+def _compute(run: Run, log: Path, start: float) -> None:
     time.sleep(max(0.0, start - time.time()))
 
-    def make() -> pd.DataFrame:
+    def compute(folder: Path) -> None:
         with log.open("a") as stream:
-            stream.write("made\n")
+            stream.write("computed\n")
         time.sleep(0.3)
-        return TABLE
 
-    assert len(disk.table(path, "key", make)) == 2
+    runs.ensure(run, "layers", compute)
 
 
-def test_two_processes_compute_a_table_once(tmp_path: Path) -> None:
-    context, log = multiprocessing.get_context("fork"), tmp_path / "log"
+def test_two_processes_compute_a_result_once(tmp_path: Path) -> None:
+    context, log, run = multiprocessing.get_context("fork"), tmp_path / "log", runs.load("minilm", "random", "lesson")
     started = time.time() + 0.2
-    both = [context.Process(target=_compute, args=(tmp_path / "t.parquet", log, started)) for _ in range(2)]
+    both = [context.Process(target=_compute, args=(run, log, started)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
         process.join(30)
     assert [p.exitcode for p in both] == [0, 0]
-    assert log.read_text() == "made\n"
+    assert log.read_text() == "computed\n"
 
 
-@pytest.mark.parametrize("way", ["cut", "flipped"])
-def test_a_damaged_archive_is_never_an_error_or_another_key(tmp_path: Path, way: str) -> None:
-    path = tmp_path / "a.npz"
-    np.savez(path, key="k", x=np.arange(3))
-    content = path.read_bytes()
-    assert disk.archive_key(path) == "k"
-    found = set()
-    for at in range(len(content)):
-        path.write_bytes(
-            content[:at] if way == "cut" else content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
-        )
-        found.add(disk.archive_key(path))
-    assert found <= {None, "k"}, "some bytes, as those of the date, mean nothing"
-    assert way == "flipped" or found == {None}
+# Certified code --------------------------------------------------------------------------------------------------
 
 
-# Keys for Make ---------------------------------------------------------------------------------------------------
+@pytest.fixture
+def step_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """``step_key(code)``: what counts in the key of a step of one module with this code."""
+    monkeypatch.setattr(inputs, "LIB", tmp_path)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "certified.yaml").write_text("{}\n")
+
+    def key(text: str) -> str:
+        (tmp_path / "module.py").write_text(text)
+        inputs.code_digest.cache_clear()
+        return inputs.code_key("step", ("module",))
+
+    monkeypatch.setattr(certify, "CODE", {"step": ("module",)})
+    return key
 
 
-def test_make_sees_only_the_keys_that_changed(monkeypatch) -> None:
-    monkeypatch.setattr(runs, "checkpoint_digest", lambda study: "digest")
-
-    def write(**overrides: object) -> None:
-        wanted = [runs.load("minilm", v, overrides=overrides) for v in ("pretrained", "sentiment-s1")]
-        runs.write_keys(wanted, "figures/minilm")
-
-    write()
-    written = {p.relative_to(runs.home()).as_posix(): p for p in runs.home().rglob("*.key")}
-    steps = ("02_extract", "03_probe_layers", "04_rank_neurons")
-    assert set(written) == {
-        "minilm/sentiment-s1/01_finetune.key", "figures/minilm/05_figures.key",
-        *(f"minilm/{v}/{s}.key" for v in ("pretrained", "sentiment-s1") for s in steps),
-    }  # fmt: skip
-    for path in written.values():
-        os.utime(path, (1, 1))
-    write(device="cpu")
-    assert all(p.stat().st_mtime == 1 for p in written.values())
-    write(ranking={"top": 0.3})
-    assert {name for name, p in written.items() if p.stat().st_mtime > 1} == {
-        "minilm/pretrained/04_rank_neurons.key", "minilm/sentiment-s1/04_rank_neurons.key",
-        "figures/minilm/05_figures.key",
-    }  # fmt: skip
+def test_a_change_makes_results_stale_until_it_is_certified_to_change_none(step_key) -> None:
+    first = step_key("X = 1\n")
+    certify.write({"step": "a"})
+    recorded = step_key("X = 1\n")
+    assert recorded == "version a" != first
+    assert step_key("# a remark\nX = 1\n") == recorded
+    assert step_key("X = 2 - 1\n") != recorded
+    certify.write({})  # its results were the same
+    assert step_key("X = 2 - 1\n") == recorded
+    assert step_key("X = 1\n") != recorded
 
 
-def test_figures_of_other_runs_are_drawn_again(monkeypatch) -> None:
-    monkeypatch.setattr(runs, "checkpoint_digest", lambda study: "digest")
-    run, place = runs.load("minilm", "pretrained"), runs.home() / "figures" / "minilm"
-    place.mkdir(parents=True)
-    for name in ("05_figures.ipynb", "summary.csv", "claims.csv"):
-        (place / name).touch()
-
-    def touched(variants: list[str]) -> bool:
-        (place / "05_figures.given").write_text(json.dumps({"variants": {"minilm": variants}}))
-        runs.write_keys([run], "figures/minilm")
-        os.utime(place / "05_figures.key", (1, 1))
-        runs.write_keys([run], "figures/minilm")
-        return (place / "05_figures.key").stat().st_mtime > 1
-
-    assert not touched(["pretrained"])
-    assert touched(["pretrained", "random"])
-    (place / "summary.csv").unlink()
-    assert touched(["pretrained"])
+def test_a_change_that_gives_other_results_makes_a_new_version(step_key) -> None:
+    step_key("X = 1\n")
+    certify.write({"step": "a"})
+    step_key("X = 2\n")
+    certify.write({"step": "b"})
+    assert step_key("X = 2\n") == "version b"
 
 
-def test_make_is_told_of_a_result_that_is_gone(monkeypatch) -> None:
-    monkeypatch.setattr(runs, "checkpoint_digest", lambda study: "digest")
-    run = runs.load("minilm", "pretrained")
-    runs.write_keys([run], "figures/minilm")
-    for step, path in (("layers", run.layers), ("neurons", run.neurons)):
-        disk.write_table(path, pd.DataFrame({"x": [1]}), run.key(step))
-    np.savez(run.ranking, key=run.key("neurons"))
-    keys = {p.stem: p for p in run.folder.glob("*.key")}
-    for path in keys.values():
-        path.with_suffix(".ipynb").touch()
-        os.utime(path, (1, 1))
-    runs.write_keys([run], "figures/minilm")
-    assert all(p.stat().st_mtime == 1 for p in keys.values())
-    run.layers.unlink()
-    run.neurons.write_bytes(b"damaged")
-    runs.write_keys([run], "figures/minilm")
-    assert {name for name, p in keys.items() if p.stat().st_mtime > 1} == {"03_probe_layers", "04_rank_neurons"}
+def test_a_change_that_computes_other_results_gets_their_digest_as_version(step_key, monkeypatch) -> None:
+    step_key("X = 2\n")
+    digests = iter([([], {"step": "old"}), (["step"], {"step": "new"})])
+    monkeypatch.setattr(certify, "results_of", lambda tree: next(digests))
+    monkeypatch.setattr(certify.subprocess, "run", lambda *_, **__: None)
+    assert not certify.certify("HEAD")
+    assert step_key("X = 2\n") == "version new"
+
+
+def test_code_is_not_certified_by_code_that_is_not(step_key, monkeypatch) -> None:
+    step_key("X = 2\n")
+    monkeypatch.setattr(certify, "results_of", lambda tree: (["step"], {"step": "same"}))
+    monkeypatch.setattr(certify.subprocess, "run", lambda *_, **__: None)
+    with pytest.raises(params.ParameterError, match=r"the code of HEAD is not certified \(step\): name one that is"):
+        certify.certify("HEAD")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [('def f(x): "doc"; return x + 1\n', 'def f(x): "doc"; return x + 2\n'),
+     ("class A(int): ...\n", "class B(float): ...\n"), ("X = 1\n", "X = 2\n")],
+)  # fmt: skip
+def test_code_beside_a_docstring_counts(step_key, one: str, other: str) -> None:
+    assert step_key(one) != step_key(other)
+    assert step_key(one) == step_key(f"# a remark\n\n{one}")
+
+
+def test_every_step_is_compared() -> None:
+    assert certify.COMPUTE.keys() == STEPS.keys()
+
+
+def test_the_code_is_certified() -> None:
+    assert certify.changed() == [], "run 'python -m lib certify' before the commit: do results stay the same?"

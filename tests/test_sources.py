@@ -1,45 +1,16 @@
 """An archive is used only if it is the pinned one, writes only what it should, and is reported if it cannot be had."""
 
 import hashlib
-import io
 import random
 import subprocess
 import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import FILES, tar, zipped
 
 from lib import sources
 from lib.sources import Source, SourceError, unpack
-
-FILES = {"pkg/data/a.txt": b"alpha", "pkg/data/sub/b.txt": b"beta" * 1000, "pkg/other.txt": b"other"}
-
-
-def tar(path: Path, files: dict[str, bytes], links: dict[str, tuple[bytes, str]] | None = None) -> Path:
-    """A tar.gz; ``links`` : name → (tar type, target)."""
-    with tarfile.open(path, "w:gz") as bundle:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            bundle.addfile(info, io.BytesIO(content))
-        for name, (kind, target) in (links or {}).items():
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, target
-            bundle.addfile(info)
-    return path
-
-
-def zipped(path: Path, files: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, content in files.items():
-            bundle.writestr(name, content)
-        for name, target in (links or {}).items():
-            info = zipfile.ZipInfo(name)
-            info.create_system, info.external_attr = 3, 0o120777 << 16
-            bundle.writestr(info, target)
-    return path
-
 
 ARCHIVES = [pytest.param(tar, "a.tar.gz", id="tar"), pytest.param(zipped, "a.whl", id="zip")]
 
@@ -265,7 +236,7 @@ def test_an_archive_that_is_not_the_pinned_one_is_refused_with_both_hashes(pinne
     assert not (own_data / "mine-1.0").exists()
 
 
-@pytest.mark.parametrize("change", ["edited", "deleted", "added", "no meta.json", "damaged meta.json"])
+@pytest.mark.parametrize("change", ["edited", "deleted", "added", "no manifest.json", "damaged manifest.json"])
 def test_a_changed_unpacked_folder_is_noticed_and_restored(pinned, own_data: Path, offline, change: str) -> None:
     lay(pinned(), own_data)
     folder = sources.fetch("mine")
@@ -276,10 +247,10 @@ def test_a_changed_unpacked_folder_is_noticed_and_restored(pinned, own_data: Pat
         (folder / "a.txt").unlink()
     elif change == "added":
         (folder / "c.txt").write_bytes(b"more")
-    elif change == "no meta.json":
-        (folder / "meta.json").unlink()
+    elif change == "no manifest.json":
+        (folder / "manifest.json").unlink()
     else:
-        (folder / "meta.json").write_text('{"files": {"a.txt": ')
+        (folder / "manifest.json").write_text('{"files": {"a.txt": ')
     sources.fetch.cache_clear()
     assert tree(sources.fetch("mine")) == before
 

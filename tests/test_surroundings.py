@@ -6,12 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lib import disk, doctor, grid, results, surroundings
+from lib import disk, doctor, surroundings
+from lib.study import loading, params, runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,7 +58,7 @@ def test_each_exception_of_the_list_is_one() -> None:
 def test_what_is_left_to_the_user_and_matters_stands_beside_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    table = results.versions()["version"]
+    table = runs.provenance()
     assert table["OPENBLAS_CORETYPE"] == "Haswell"
     assert table["instructions"]
     assert "CUDA_VISIBLE_DEVICES" not in table
@@ -175,7 +175,6 @@ def bare(tmp_path: Path) -> Path:
         "Makefile",
         "requirements.lock",
         "pyproject.toml",
-        "lib/grid.py",
         "lib/surroundings.mk",
         "params/base.yaml",
     ):
@@ -205,11 +204,7 @@ def test_the_environment_is_built_once_whatever_the_dates_and_again_if_the_lock_
 def test_before_there_is_an_environment_make_lists_its_targets_and_says_what_it_would_build(bare: Path) -> None:
     assert "reproduce" in make(bare, "help").stdout
     said = make(bare, "-n", "reproduce")
-    assert (
-        said.returncode == 0
-        and "building .venv" in said.stdout
-        and "make --no-print-directory reproduce" in said.stdout
-    )
+    assert said.returncode == 0 and "building .venv" in said.stdout and "-m lib" in said.stdout
 
 
 def test_a_colon_in_the_path_is_refused_by_name(bare: Path, tmp_path: Path) -> None:
@@ -224,10 +219,11 @@ def test_a_colon_in_the_path_is_refused_by_name(bare: Path, tmp_path: Path) -> N
 
 
 @pytest.fixture
-def listed(bare: Path) -> Callable[[], list[str]]:
-    """``listed()``: the runs of the scale ``mine`` that Make sees in ``params/``."""
-    given = "include Makefile\nshow: ; @echo $(EACH)\n"
-    return lambda: make(bare, "-s", "-f", "-", "show", PYTHON, "SCALE=mine", given=given).stdout.split()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``params/`` of the test's own."""
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    (tmp_path / "params").mkdir()
+    return tmp_path / "params"
 
 
 @pytest.mark.parametrize(
@@ -240,86 +236,31 @@ def listed(bare: Path) -> Callable[[], list[str]]:
     ],
     ids=["plain", "windows", "mark", "utf16", "several lines", "braces"],
 )  # fmt: skip
-def test_make_reads_a_parameter_file_as_yaml_does(bare: Path, listed, content: bytes) -> None:
-    (bare / "params" / "größe.v2.yaml").write_bytes(content)
-    (bare / "params" / "other.yaml").write_text("scale: others\ntasks: [cola]\n")
-    (bare / "params" / "._größe.v2.yaml").write_bytes(b"\x00\x05\x16\x07")
-    names = ("pretrained", "random", "rte-s1", "sst2-1k-s1")
-    assert listed() == [f"runs/größe.v2/{name}" for name in names]
+def test_a_parameter_file_is_found_as_yaml_reads_it(folder: Path, content: bytes) -> None:
+    (folder / "größe.v2.yaml").write_bytes(content)
+    (folder / "other.yaml").write_text("scale: others\ntasks: [cola]\n")
+    (folder / "._größe.v2.yaml").write_bytes(b"\x00\x05\x16\x07")
+    assert loading.studies() == {"größe.v2": "mine", "other": "others"}
 
 
-def test_a_study_without_tasks_of_its_own_has_those_of_all_studies(bare: Path, listed) -> None:
-    (bare / "params" / "a.yaml").write_text("scale: mine\n")
-    (bare / "params" / "b.yaml").write_text("scale: mine\ntasks: []\n")
-    assert [name.partition("/")[2] for name in listed()] == [
-        "a/pretrained", "a/random", "a/sentiment-s1", "a/acceptability-s1", "a/shuffled-s1", "b/pretrained", "b/random",
-    ]  # fmt: skip
-
-
-def test_a_file_that_is_not_yaml_keeps_its_scale_so_that_its_error_is_told(tmp_path: Path) -> None:
-    (tmp_path / "broken.yaml").write_text("scale: mine\ntitle: a: b\n")
-    assert [*grid.words(tmp_path)] == ["study:mine:broken"]
-    (tmp_path / "broken.yaml").write_text("[")
-    (tmp_path / "list.yaml").write_text("- scale: mine\n")
-    assert not [*grid.problems("None", tmp_path)]
-    assert grid.names(tmp_path) == ["broken", "list"]
+def test_a_file_that_is_not_yaml_keeps_its_scale_so_that_its_error_is_told(folder: Path) -> None:
+    (folder / "broken.yaml").write_text("scale: mine\ntitle: a: b\n")
+    assert loading.studies() == {"broken": "mine"}
+    (folder / "broken.yaml").write_text("[")
+    (folder / "list.yaml").write_text("- scale: mine\n")
+    assert not [*loading.problems("None")]
+    assert [*loading.studies()] == ["broken", "list"]
 
 
 @pytest.mark.parametrize(
     ("name", "fit"), [("my study.yaml", "my-study"), ("mine.yml", "mine"), ("mine.YAML", "mine"), ("a#1.yaml", "a-1")]
 )
-def test_a_name_that_make_cannot_take_is_refused_with_one_that_it_can(tmp_path: Path, name: str, fit: str) -> None:
-    (tmp_path / name).write_text("scale: mine\n")
-    (tmp_path / "good.yaml").write_text("scale: others\n")
-    assert [*grid.problems("mine", tmp_path)] == [
-        f"params/{name} is no name for a study: rename it to params/{fit}.yaml"
-    ]
-    assert not [*grid.problems("others", tmp_path)]
-    assert [*grid.problems("neither", tmp_path)] == ["no file in params/ has 'scale: neither'; there are others"]
-
-
-def test_make_asks_for_the_studies_without_what_takes_long_to_import() -> None:
-    slow = python(
-        "-c", "import sys; from lib import grid; print({'torch', 'pandas', 'numpy', 'pydantic'} & {*sys.modules})"
-    )
-    assert slow == "set()\n"
-
-
-# One notebook run ------------------------------------------------------------------------------------------------
-
-FAKE = """#!/usr/bin/env bash
-if [ "$1" = -c ]; then exec python3 "$@"; fi
-printf '%s\\n' "$@" > arguments
-cat > input
-echo whole > "${@:(-3):1}"
-"""
-"""In place of Python: it keeps what it is given, and what comes by standard input."""
-
-
-def test_a_step_gets_neither_standard_input_nor_the_users_ipython_and_a_launcher_its_own_brackets(
-    tmp_path: Path,
-) -> None:
-    for name in ("python", "launch"):
-        (tmp_path / name).write_text(
-            FAKE if name == "python" else '#!/usr/bin/env bash\necho "$1" > node\nshift; exec "$@"\n'
-        )
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / "node1").write_text("what node[12] would become")
-    done = subprocess.run(
-        ["bash", ROOT / "lib" / "notebook.sh", "runs/a study/random/02_extract.ipynb", "{}"], cwd=tmp_path, text=True,
-        env=shell() | {"PYTHON": str(tmp_path / "python"), "LAUNCH": f"{tmp_path}/launch node[12]"},
-        input="what follows in the caller's loop", capture_output=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "node").read_text() == "node[12]\n"
-    assert (tmp_path / "input").read_text() == ""
-    place = tmp_path / "runs" / "a study" / "random"
-    assert (tmp_path / "arguments").read_text().splitlines()[:5] == [
-        "-I", "lib/surroundings.py", f"IPYTHONDIR={place}/.02_extract.ipython", "-m", "papermill",
-    ]  # fmt: skip
-    assert sorted(p.name for p in place.iterdir()) == [
-        ".02_extract.lock", "02_extract.given", "02_extract.ipynb", "02_extract.log",
-    ]  # fmt: skip
+def test_a_name_that_make_cannot_take_is_refused_with_one_that_it_can(folder: Path, name: str, fit: str) -> None:
+    (folder / name).write_text("scale: mine\n")
+    (folder / "good.yaml").write_text("scale: others\n")
+    assert [*loading.problems("mine")] == [f"params/{name} is no name for a study: rename it to params/{fit}.yaml"]
+    assert not [*loading.problems("others")]
+    assert [*loading.problems("neither")] == ["no file in params/ has 'scale: neither'; there are others"]
 
 
 # Several users ---------------------------------------------------------------------------------------------------
@@ -329,28 +270,26 @@ def test_a_step_gets_neither_standard_input_nor_the_users_ipython_and_a_launcher
 def test_files_get_the_rights_that_the_umask_leaves_whatever_a_library_gave_them(tmp_path: Path, mask, mode) -> None:
     before = os.umask(mask)
     try:
-        with disk.being_made(tmp_path / "model") as part:
+        with disk.atomic_write(tmp_path / "model") as part:
             part.mkdir()
             (part / "model.safetensors").write_bytes(b"")
             (part / "model.safetensors").chmod(0o600)
-            disk.write_meta(part, {})
-        with disk.being_made(tmp_path / "table") as part:
+            disk.write_manifest(part, {})
+        with disk.atomic_write(tmp_path / "table") as part:
             part.touch(0o600)
         assert os.umask(mask) == mask
     finally:
         os.umask(before)
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
-    assert len(files) == 4
+    assert len(files) == 3
     assert {p.stat().st_mode & 0o777 for p in files} == {mode}
 
 
-@pytest.mark.parametrize(
-    "read", [disk.file_digest, disk.read_json, disk.read_meta, disk.archive_key, lambda p: disk.read_table(p, "")]
-)
+@pytest.mark.parametrize("read", [disk.file_digest, disk.read_json, disk.read_manifest])
 def test_a_result_of_another_user_that_cannot_be_read_is_named_with_its_owner(
     tmp_path: Path, monkeypatch, read
 ) -> None:
-    file = tmp_path / "meta.json"
+    file = tmp_path / disk.MANIFEST
     file.write_text("{}")
 
     def refuse(*_: object, **__: object) -> None:
@@ -358,14 +297,13 @@ def test_a_result_of_another_user_that_cannot_be_read_is_named_with_its_owner(
 
     for name in ("read_text", "read_bytes", "open", "is_file"):
         monkeypatch.setattr(Path, name, refuse)
-    monkeypatch.setattr("zipfile.ZipFile", refuse)
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(PermissionError, match=rf"^{file} belongs to another user \(.+\), .* ask for 'chmod"):
-        read(tmp_path if read is disk.read_meta else file)
+        read(tmp_path if read is disk.read_manifest else file)
     monkeypatch.setattr(os, "geteuid", lambda: owner)
     with pytest.raises(PermissionError, match=rf"^{file} cannot be read or written: give yourself"):
-        read(tmp_path if read is disk.read_meta else file)
+        read(tmp_path if read is disk.read_manifest else file)
 
 
 def test_a_file_that_cannot_be_made_is_refused_by_its_folder(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import params, runs, tables, tasks
-from lib.runs import Run, Variant
+from lib import tables, tasks
+from lib.study import inputs, loading, params
+from lib.study.runs import Run
+from lib.study.variants import Variant
 from lib.tasks import TaskError, corrupt
 
 # GLUE ------------------------------------------------------------------------------------------------------------
@@ -33,7 +35,7 @@ def glue(shared: Path):
 
     def load(variant: str, **overrides):
         whole = {f"task_data.{k}_examples": None for k in ("train", "dev", "test")}
-        study = params.load("minilm", "full", {**whole, "task_data.glue": str(shared / "glue"), **overrides})
+        study = loading.load("minilm", "full", {**whole, "task_data.glue": str(shared / "glue"), **overrides})
         return tasks.load(study, Variant.parse(variant))
 
     return load
@@ -89,7 +91,7 @@ def test_the_study_limits_the_examples(glue) -> None:
 def test_glue_that_cannot_be_read_is_one_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for place in (str(tmp_path / "empty"), "no-such-organisation/glue"):
-        study = params.load("minilm", overrides={"task_data.glue": place})
+        study = loading.load("minilm", overrides={"task_data.glue": place})
         with pytest.raises(TaskError, match=r"task 'rte' could not be read .* set task_data\.glue to the folder"):
             tasks.load(study, Variant.parse("rte-s1"))
 
@@ -103,7 +105,7 @@ def copy(tmp_path: Path):
             file = tmp_path / "copy" / variant.split("-")[0] / name
             file.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, file)
-        study = params.load("minilm", overrides={"task_data.glue": str(tmp_path / "copy")})
+        study = loading.load("minilm", overrides={"task_data.glue": str(tmp_path / "copy")})
         return tasks.load(study, Variant.parse(variant))
 
     return load
@@ -175,7 +177,7 @@ def test_glue_of_the_hub_is_asked_for_one_split_and_its_class_names_count(monkey
         return data.cast_column("label", datasets.ClassLabel(names=names))
 
     monkeypatch.setattr(tasks.datasets, "load_dataset", from_hub)
-    study = params.load("minilm", overrides={"task_data.glue": "some/glue", "task_data.glue_revision": "abc"})
+    study = loading.load("minilm", overrides={"task_data.glue": "some/glue", "task_data.glue_revision": "abc"})
     assert tasks.load(study, Variant.parse("rte-s1"))["test"]["label"][:] == expected * 10
     options = {"name": "rte", "revision": "abc"}
     assert asked == [("some/glue", options | {"split": s}) for s in ("train", "validation")]
@@ -187,13 +189,13 @@ def test_a_cache_of_the_hub_that_cannot_be_written_is_no_matter_of_where_glue_is
 
     monkeypatch.setattr(tasks.datasets, "load_dataset", unwritable)
     with pytest.raises(TaskError, match=r"/none/cache.*set HF_HOME") as caught:
-        tasks.load(params.load("minilm"), Variant.parse("rte-s1"))
+        tasks.load(loading.load("minilm"), Variant.parse("rte-s1"))
     assert "task_data.glue" not in str(caught.value)
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(params.ParameterError, match=r"there is no task 'sentimant'; did you mean 'sentiment'\?"):
-        tasks.load(params.load("minilm"), Variant.parse("sentimant-s1"))
+        tasks.load(loading.load("minilm"), Variant.parse("sentimant-s1"))
 
 
 def test_a_model_depends_on_the_copy_of_its_own_task(tmp_path: Path) -> None:
@@ -202,22 +204,22 @@ def test_a_model_depends_on_the_copy_of_its_own_task(tmp_path: Path) -> None:
     (place / "train.csv").write_text("a")
 
     def keys(task: str) -> str:
-        study = params.load("minilm", overrides={"task_data.glue": str(tmp_path / "glue")})
+        study = loading.load("minilm", overrides={"task_data.glue": str(tmp_path / "glue")})
         return Run(study, Variant.parse(f"{task}-s1")).key("finetune")
 
     before = {task: keys(task) for task in ("rte", "cola", "sentiment")}
     (place / "train.csv").write_text("other")
     assert {task for task, key in before.items() if keys(task) != key} == {"rte"}
-    hub = Run(params.load("minilm"), Variant.parse("sentiment-s1")).key("finetune")
+    hub = Run(loading.load("minilm"), Variant.parse("sentiment-s1")).key("finetune")
     assert hub == before["sentiment"], "where GLUE is does not matter to it"
-    assert set(runs.SNIPPETS) == set(tasks.REGISTRY)
+    assert set(inputs.SNIPPETS) == set(tasks.REGISTRY)
 
 
 @pytest.mark.parametrize("name", ["sentiment", "rte"])
 def test_an_own_task_under_a_known_name_is_refused(name: str) -> None:
     own = {name: {"format": "csv", "files": {"train": "a.csv", "test": "b.csv"}, "text": "text"}}
     with pytest.raises(params.ParameterError, match=f"'{name}' is a task of this package"):
-        tasks.task(params.load("minilm", overrides={"task_data.own": own}), name)
+        tasks.task(loading.load("minilm", overrides={"task_data.own": own}), name)
 
 
 # Registry tasks --------------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ def snippets(source):
 
     def load(name: str, **overrides):
         whole = {f"task_data.{k}_examples": None for k in ("train", "dev", "test")}
-        return tasks.load(params.load("minilm", "full", {**whole, **overrides}), Variant.parse(f"{name}-s1"))
+        return tasks.load(loading.load("minilm", "full", {**whole, **overrides}), Variant.parse(f"{name}-s1"))
 
     return load
 
@@ -315,7 +317,7 @@ def own(tmp_path: Path):
         files = {n: str(tmp_path / f"{n}.csv") for n in ("train", "test")}
         described = {"format": "csv", "files": files, "text": "text", "labels": ["no", "yes"], **description}
         described = {k: v for k, v in described.items() if v is not None}
-        study = params.load("minilm", overrides={"task_data.own": {"mine": described}})
+        study = loading.load("minilm", overrides={"task_data.own": {"mine": described}})
         return tasks.load(study, Variant.parse("mine-s1")), tasks.task(study, "mine")
 
     return load
@@ -402,7 +404,7 @@ def made(tmp_path: Path):
         format = next(f for f in ("csv", "json", "parquet") if f".{f}" in name)
         described = {"format": format, "files": dict.fromkeys(("train", "test"), str(file)), "text": "text"}
         described |= {"labels": ["no", "yes"]} | description
-        study = params.load("minilm", overrides={"task_data.own": {"mine": described}})
+        study = loading.load("minilm", overrides={"task_data.own": {"mine": described}})
         return tasks.load(study, Variant.parse("mine-s1"))
 
     return load
@@ -439,6 +441,7 @@ NO_YES = ["no", "yes"] * 10
         ("a.jsonl", lines(WORDS, NO_YES)),
         ("a.json", "\ufeff" + lines(WORDS, NO_YES).replace("\n", "\r\n")),
         ("a.json", json.dumps(listed(WORDS, NO_YES), indent=1)),
+        ("a.json", "\n".join(json.dumps(row, indent=1) for row in listed(WORDS, NO_YES))),
         ("a.json.gz", gzip.compress(lines(WORDS, NO_YES).encode())),
         ("a.parquet", arrow(WORDS, NO_YES)),
         ("a.parquet", arrow(pa.array(WORDS, pa.large_string()), pa.array(NO_YES).dictionary_encode())),
@@ -490,6 +493,11 @@ def first(value: Any) -> list[Any]:
         ("a.json", lines(first(["a"]), NO_YES), r"\['a'\], no text"),
         ("a.json", lines(first("\ud800"), NO_YES), "surrogate"),
         ("a.json", lines(WORDS, NO_YES) + '{"label": "no"}\n', r"example 20: .* is missing \(.*a\.json:21\)"),
+        (
+            "a.json",
+            '{"text": "a",\n"label": "no"}\n\n' + '{"label": "no"}',
+            r"example 1: .* is missing \(.*a\.json:4\)",
+        ),
         ("a.parquet", arrow(first(None), NO_YES), "example 0: the text in 'text' is missing"),
         ("a.parquet", arrow([1984.0] * 20, NO_YES), "1984.0, no text"),
         ("a.parquet", arrow([True] * 20, NO_YES), "True, no text"),

@@ -1,25 +1,33 @@
 """What was recorded is found again, or the difference is named: perturbed, missing and swapped results are misses."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import with_variants
 
-from lib import claims, disk, params, results, verify
-from lib.runs import Variant
+from lib import disk, grid, results
+from lib.results import claims, verify
+from lib.study import inputs, params, runs
+from lib.study.runs import Run
+from lib.study.steps import STEPS
+from lib.study.variants import Variant
 
 TASKS, SEEDS = ("sentiment", "acceptability"), (1, 2, 3)
 
 
 def accuracy(shift: float = 0.0) -> pd.DataFrame:
     rows = [
-        {"study": "s", "variant": variant, "property": name, "labels": "real", "words": "all", "layer": layer,
+        {"study": "s", "variant": variant, "property": name, "target": "real", "word_group": "all", "layer": layer,
          "accuracy": 0.7 + 0.02 * layer + 0.1 * (variant == "pretrained") + shift}
         for variant in ("pretrained", "random", "sentiment-s1") for name in ("pos", "chunk") for layer in range(5)
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return with_variants(pd.DataFrame(rows))
 
 
 def summary(seeds=SEEDS, shift: dict[str, float] | None = None) -> pd.DataFrame:
@@ -31,18 +39,19 @@ def summary(seeds=SEEDS, shift: dict[str, float] | None = None) -> pd.DataFrame:
                 values = {m: 0.5 + 0.1 * i + rng.normal(0, 0.01) for i, m in enumerate(verify.MEASURES)}
                 values = {m: v + (shift or {}).get(m, 0) * (task == "sentiment") for m, v in values.items()}
                 where = {"study": "s", "variant": f"{task}-s{seed}", "property": name}
-                where |= {"labels": "gold" if name == "pos" else "silver"}
+                where |= {"source": "gold" if name == "pos" else "silver"}
                 rows += [where | values] if seed in seeds else []
-    return pd.DataFrame([{"study": "s", "variant": "pretrained", "property": "pos", "labels": "gold"}, *rows])
+    before = {"study": "s", "variant": "pretrained", "property": "pos", "source": "gold"}
+    return with_variants(pd.DataFrame([before, *rows]))
 
 
 def judged(verdict: str = "reproduced") -> pd.DataFrame:
     return pd.DataFrame(
         [
-            ("C1", "S", "sentiment vs acceptability", "pos", "drop", verdict),
-            ("C3", "S", "", "", "depth", "not testable here"),
+            ("C1", "S", "sentiment vs acceptability", "sentiment", "acceptability", "pos", "drop", verdict),
+            ("C3", "S", "", "", "", "", "depth", "not testable here"),
         ],
-        columns=["claim", "encoder", "compared", "property", "measure", "verdict"],
+        columns=["claim", "encoder", "compared", "condition", "against", "property", "measure", "verdict"],
     )
 
 
@@ -61,7 +70,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict:
 
 @pytest.fixture
 def expected(counted: dict) -> dict:
-    found = verify.record(wanted(), accuracy(), summary(), judged())
+    found = verify.expectations(wanted(), accuracy(), summary(), judged())
     return yaml.safe_load(yaml.safe_dump(found))  # what a file gives back
 
 
@@ -96,7 +105,7 @@ def test_a_perturbed_fine_tuned_number_misses_and_only_it(expected: dict) -> Non
 
 def test_the_loose_tolerance_is_four_pooled_deviations_over_seeds() -> None:
     table = verify.loose(summary())
-    one = summary().query("labels == 'gold' and variant != 'pretrained'")
+    one = summary().query("source == 'gold' and variant != 'pretrained'")
     spread = [one[one["variant"].str.startswith(task)]["task score"].var(ddof=1) for task in TASKS]
     found = table[table["measure"] == "task score"]
     assert found["sigma"].to_numpy() == pytest.approx(np.sqrt(np.mean(spread)))
@@ -123,39 +132,115 @@ def test_a_verdict_may_become_undecided_but_not_its_opposite(expected: dict) -> 
 
 def test_only_the_studies_own_tasks_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "exact", lambda wanted: {run.variant.name: 1 for run in wanted})
-    more = pd.concat([summary(), summary().assign(variant=lambda t: t["variant"].str.replace("-s", "-quarter-s"))])
+    less = with_variants(summary().assign(variant=lambda t: t["variant"].str.replace("-s", "-quarter-s")))
+    more = pd.concat([summary(), less])
     quarters = [SimpleNamespace(study=r.study, variant=Variant.parse(f"sentiment-quarter-s{s}"))
                 for r in wanted()[:1] for s in SEEDS]  # fmt: skip
-    found = verify.record([*wanted(), *quarters], accuracy(), more, judged())
+    found = verify.expectations([*wanted(), *quarters], accuracy(), more, judged())
     assert not any("quarter" in name for name in found["loose"]["values"])
     assert list(found["exact"]["values"]) == [run.variant.name for run in wanted()]
 
 
 def test_fewer_than_three_seeds_cannot_be_recorded(counted: dict) -> None:
     with pytest.raises(params.ParameterError, match="three seeds of every task"):
-        verify.record(wanted((1, 2)), accuracy(), summary((1, 2)), judged())
+        verify.expectations(wanted((1, 2)), accuracy(), summary((1, 2)), judged())
 
 
-def test_figures_of_other_runs_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = results.figures_folder("mini")
-    made.mkdir(parents=True)
-    monkeypatch.setattr(verify.results, "load", lambda *given, **named: wanted())
-    for name in ("layers", "neuron_tests", "accuracies"):
-        monkeypatch.setattr(verify.results, name, lambda *given: None)
-    monkeypatch.setattr(verify.results, "summary", lambda *given: summary())
-    monkeypatch.setattr(verify.claims, "judge", lambda *given: judged())
-    monkeypatch.setattr(verify, "record", lambda *given: pytest.fail("recorded"))
-    for name in ("summary", "claims"):
-        with pytest.raises(disk.StaleResult, match=rf"{name}\.csv is not of these runs: run 'make reproduce'"):
-            verify.check({}, {}, "mini", recording=True)
-        table = summary() if name == "summary" else judged("undecided")
-        table.to_csv(made / f"{name}.csv", index=False, float_format="%.4f")
-    with pytest.raises(disk.StaleResult, match=r"claims\.csv is not of these runs"):
-        verify.check({}, {}, "mini", recording=True)
+@pytest.fixture
+def recording(counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The finished runs of a study, in a repository of their own in which nothing is recorded."""
+    found = accuracy(), summary(), judged().assign(unit="points", effect=2.0)
+    runs_of = [
+        runs.load("minilm", v)
+        for v in ("random", "pretrained", "sentiment-s10", "sentiment-s2", "acceptability-s1", "rte-s1")
+    ]
+    for run in runs_of:
+        write_tables(run)
+    monkeypatch.setattr(params, "ROOT", Path(shutil.copytree(params.ROOT / "params", tmp_path / "params")).parent)
+    monkeypatch.setattr(verify, "draw_recorded", lambda suite: True)
+    monkeypatch.setattr(verify, "_tables", lambda wanted: found)
+    monkeypatch.setattr(verify, "expectations", lambda wanted, *_: {"runs": [run.variant.name for run in wanted]})
+    (tmp_path / "expected").mkdir()
+    return runs_of
+
+
+def write_tables(run: Run) -> None:
+    for step in STEPS.values():
+        if step.tables and step.applies(run):
+            with runs.writing(run, step.name, run.result(step.name)) as (part, _):
+                for name in step.tables:
+                    (part / name).write_text(name)
+            run.folder.mkdir(parents=True, exist_ok=True)
+            run.notebook(step.name).touch()
+
+
+def test_recording_keeps_the_small_tables_and_makes_all_recorded_runs_the_reference(recording: list[Run]) -> None:
+    verify.record(recording[:3], "minilm")
+    verify.record(recording[3:], "minilm")
+    order = ["pretrained", "random", "sentiment-s2", "sentiment-s10", "acceptability-s1", "rte-s1"]
+    assert yaml.safe_load((params.ROOT / "expected" / "minilm.yaml").read_text()) == {"runs": order}
+    assert [run.variant.name for run in results.recorded_runs("minilm")] == order
+    assert [run.variant.name for run in results.load({"minilm": order[:2]}, recorded=True)] == order[:2]
+    took = results.times(results.recorded_runs("minilm"))
+    assert took["step"].value_counts().to_dict() == {"03_probe_layers": 6, "04_rank_neurons": 6, "01_finetune": 4}
+
+
+def test_what_is_recorded_is_not_copied_again_and_not_computed_again(recording: list[Run]) -> None:
+    verify.record(recording, "minilm")
+    files = {path: path.stat().st_mtime_ns for path in (params.ROOT / "results").rglob("*")}
+    shutil.rmtree(runs.home())
+    verify.record(recording, "minilm")
+    assert files == {path: path.stat().st_mtime_ns for path in (params.ROOT / "results").rglob("*")}
+    assert [step.name for run in recording for step in grid.to_do(run, recording=True)] == []
+    assert [step.name for step in grid.to_do(recording[0])] == ["extract", "layers", "neurons"]
+    shutil.rmtree(replace(recording[2], recorded=True).result("neurons"))
+    of_one_training = ["finetune", "extract", "layers", "neurons"]
+    assert [step.name for step in grid.to_do(recording[2], recording=True)] == of_one_training
+
+
+def test_a_run_recorded_with_other_code_is_refused_and_is_to_do(recording: list[Run], monkeypatch) -> None:
+    verify.record(recording, "minilm")
+    code_key = inputs.code_key
+    monkeypatch.setattr(inputs, "code_key", lambda step, code: "other" if step == "layers" else code_key(step, code))
+    with pytest.raises(disk.StaleResult, match=r"layers was computed with other parameters or code: run 'make record'"):
+        results.recorded_runs("minilm")
+    assert [step.name for step in grid.to_do(recording[0], recording=True)] == ["extract", "layers"]
+    monkeypatch.undo()
+
+
+def test_records_without_the_untrained_encoders_are_refused(recording: list[Run]) -> None:
+    verify.record(recording, "minilm")
+    shutil.rmtree(replace(recording[0], recorded=True).folder)
+    with pytest.raises(disk.StaleResult, match=r"minilm of pretrained and random is recorded in .*: run 'make record"):
+        results.recorded_runs("minilm")
+
+
+def test_other_properties_are_not_recorded() -> None:
+    with pytest.raises(params.ParameterError, match="make record takes no PROPERTIES"):
+        grid.print_rules([], "minilm", {"properties": ["pos"]}, False, True, True)
+
+
+def test_nothing_recorded_is_said_with_the_command() -> None:
+    with pytest.raises(disk.StaleResult, match=r"nothing is recorded in .*results/no: run 'make record SCALE=no'"):
+        results.recorded_runs("no")
+
+
+def test_checking_writes_nothing(counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = accuracy(), summary(), judged().assign(unit="points", effect=2.0)
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    monkeypatch.setattr(verify.results, "complete", lambda runs: None)
+    monkeypatch.setattr(verify, "_tables", lambda wanted: found)
+    (tmp_path / "expected").mkdir()
+    (tmp_path / "expected" / "mini.yaml").write_text(yaml.safe_dump(verify.expectations(wanted(), *found)))
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert verify.check(wanted(), "mini")
+    counted["s: checkpoint"] = "other"
+    assert not verify.check(wanted(), "mini")
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_a_file_of_recorded_numbers_must_be_whole(tmp_path) -> None:
-    with pytest.raises(params.ParameterError, match="nothing is recorded for this scale"):
+    with pytest.raises(params.ParameterError, match="nothing is recorded for this suite"):
         verify.read(tmp_path / "none.yaml")
     (tmp_path / "half.yaml").write_text("exact: {values: {}}\n")
     with pytest.raises(params.ParameterError, match="the sections must be exact, tight, loose, claim"):
@@ -173,5 +258,8 @@ def test_the_overview_of_the_claims_takes_its_place_in_a_page() -> None:
 
 def test_the_readme_shows_the_recorded_claims() -> None:
     page = (params.ROOT / "README.md").read_text(encoding="utf-8")
-    assert verify.with_claims(page, "mini", pd.read_csv(results.recorded("mini") / "claims.csv")) == page
+    assert (
+        verify.with_claims(page, "mini", results.from_csv(results.figures_folder("mini", recorded=True) / "claims.csv"))
+        == page
+    )
     assert "<!-- claims: mini -->" in page

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import copy_repository
-from test_reproduce import environment
+from conftest import copy_repository, environment
 
 pytestmark = pytest.mark.slow
 

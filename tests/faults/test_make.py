@@ -15,15 +15,14 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import copy_repository
-from test_reproduce import environment, save_encoder, sentences
+from conftest import copy_repository, environment, save_encoder, sentences
 
 pytestmark = pytest.mark.slow
 
 STUDY = """
 scale: faults
 title: A tiny encoder
-encoder: {checkpoint: my-encoder, batch_pieces: 64}
+encoder: {checkpoint: my-encoder, batch_subwords: 64}
 corpus:
   name: mine
   format: columns
@@ -125,8 +124,10 @@ def kill(process: subprocess.Popen) -> None:
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     """All results of the study: what was counted, measured and predicted."""
     study = folder / "runs" / "faults"
-    found = {f"{v}/{t}": pd.read_parquet(study / v / f"{t}.parquet") for v in VARIANTS for t in ("layers", "neurons")}
-    found["predictions"] = pd.read_csv(study / "sentiment-s1" / "model" / "predictions.csv")
+    names = ("layers/counts", "neurons/tests", "neurons/layers")
+    found = {f"{v}/{name}": pd.read_parquet(study / v / f"{name}.parquet") for v in VARIANTS for name in names}
+    (model,) = (folder / "runs" / "models" / "my-encoder" / "sentiment-s1").iterdir()
+    found["predictions"] = pd.read_csv(model / "predictions.csv")
     found["summary"] = pd.read_csv(folder / "runs" / "figures" / "faults" / "summary.csv")
     return found
 
@@ -184,7 +185,7 @@ def test_a_kernel_that_is_killed_is_started_once_more(studied) -> None:
     folder, _ = studied
     before = tables(folder)
     place = folder / "runs" / "figures" / "faults"
-    os.utime(place / "05_figures.ipynb", (1, 1))
+    (place / "05_figures.ipynb").unlink()
     process = start(folder)
     while not (place / "05_figures.part.ipynb").exists():
         assert process.poll() is None
@@ -203,16 +204,18 @@ def test_a_kernel_that_is_killed_is_started_once_more(studied) -> None:
 def test_a_damaged_result_is_noticed_and_made_again_and_nothing_else_is(studied) -> None:
     folder, _ = studied
     before, study = tables(folder), folder / "runs" / "faults"
-    layers, neurons = study / "pretrained" / "layers.parquet", study / "sentiment-s1" / "neurons.parquet"
+    layers = study / "pretrained" / "layers" / "counts.parquet"
+    neurons = study / "sentiment-s1" / "neurons" / "rankings.npz"
     content = bytearray(layers.read_bytes())
     content[len(content) // 3] ^= 1
     layers.write_bytes(content)
     os.truncate(neurons, neurons.stat().st_size - 1)
     assert plan(folder) == {
-        "faults/pretrained/03_probe_layers", "faults/sentiment-s1/04_rank_neurons", "figures/faults/05_figures",
+        "faults/pretrained/02_extract", "faults/pretrained/03_probe_layers", "faults/sentiment-s1/02_extract",
+        "faults/sentiment-s1/04_rank_neurons", "figures/faults/05_figures",
     }  # fmt: skip
     said = end(start(folder), folder)
-    assert said.count(" done, ") == 3
+    assert said.count(" done, ") == 5
     same(tables(folder), before)
 
 
@@ -265,7 +268,7 @@ def test_a_full_disk_is_named_and_with_space_again_the_study_goes_on(narrow: Pat
     assert "FAILED: " in said
     assert "free some space" in said.lower()
     assert "Traceback" not in said
-    assert not [*place.glob("*/*/model")]
+    assert not [*place.glob("models/*/*/[!.]*")]
     assert not [p for p in place.glob("faults/*/0*.ipynb") if not p.name.endswith(".part.ipynb")]
     subprocess.run(["mount", "-o", "remount,size=500m", place], check=True)
 
@@ -276,10 +279,12 @@ def some(study: Path, what: str, but_not: str) -> bool:
 
 
 MIDWAY: dict[str, Callable[[Path], bool]] = {
-    "01_finetune": lambda runs: some(runs / "faults", ".checkpoints-*/checkpoint-*/trainer_state.json", "model"),
-    "02_extract": lambda runs: some(runs / "faults", "activations/mine/.*.part", "activations/mine/test"),
-    "03_probe_layers": lambda runs: some(runs / "faults", ".layers.parquet.lock", "layers.parquet"),
-    "04_rank_neurons": lambda runs: some(runs / "faults", ".neurons.parquet.lock", "neurons.parquet"),
+    "01_finetune": lambda runs: some(
+        runs / "models" / "my-encoder", ".checkpoints-*/checkpoint-*/trainer_state.json", "[!.]*"
+    ),
+    "02_extract": lambda runs: some(runs / "faults", "extract/mine/.*.part", "extract/mine/test"),
+    "03_probe_layers": lambda runs: some(runs / "faults", ".layers.lock", "layers"),
+    "04_rank_neurons": lambda runs: some(runs / "faults", ".neurons.lock", "neurons"),
     "05_figures": lambda runs: (
         (runs / "figures" / "faults" / "layers_pos.csv").exists()
         and not (runs / "figures" / "faults" / "summary.csv").exists()
@@ -290,9 +295,10 @@ MIDWAY: dict[str, Callable[[Path], bool]] = {
 
 def finished(runs: Path) -> dict[Path, int]:
     """Every finished result and when it was written."""
-    wanted = ("0*.ipynb", "layers.parquet", "neurons.parquet", "ranking.npz", "model/*", "activations/mine/*/meta.json")
-    wanted += (".checkpoints-*/*/trainer_state.json",)
+    wanted = ("0*.ipynb", "layers/*", "neurons/*", "extract/mine/*/manifest.json")
     found = [p for v in VARIANTS for pattern in wanted for p in (runs / "faults" / v).glob(pattern)]
+    trained = ("[!.]*/*", ".checkpoints-*/*/trainer_state.json")
+    found += [p for pattern in trained for p in (runs / "models" / "my-encoder" / "sentiment-s1").glob(pattern)]
     return {p: p.stat().st_mtime_ns for p in found if p.suffixes[-2:] != [".part", ".ipynb"]}
 
 
@@ -306,7 +312,7 @@ def test_a_study_killed_in_the_middle_of_each_step_goes_on_to_the_same_results(n
             if path.exists():
                 assert path.stat().st_mtime_ns == then, f"{path.relative_to(runs)} was made again"
             else:
-                assert "activations" in path.parts or "checkpoint" in path.parent.name, path.relative_to(runs)
+                assert "extract" in path.parts or "checkpoint" in path.parent.name, path.relative_to(runs)
 
     for name, midway in MIDWAY.items():
         process = start(narrow, "-j8")

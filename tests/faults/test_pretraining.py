@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_reproduce import copy, environment, make  # noqa: F401
+from conftest import environment, make
 
 pytestmark = pytest.mark.slow
 
 
-def test_pretraining_killed_midway_resumes_to_the_same_losses(copy: Path) -> None:  # noqa: F811
+def test_pretraining_killed_midway_resumes_to_the_same_losses(copy: Path) -> None:
     settings = {"sentences": 6000, "steps": 60, "checkpoint_every": 20, "width": 32, "stages": [[30, 2, 3e-3]]}
     settings |= {"tokenizers": "shipped", "vocabulary": 8192}
     command = ["pretrain", "SIZE=lesson", f"SETTINGS={json.dumps(settings)}"]

@@ -1,0 +1,425 @@
+"""Checkpoint: an encoder and its tokenizer, loaded and checked to fit each other."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import torch
+import transformers  # its models, which take two seconds to import, come with the first that is loaded
+from tokenizers import Encoding, normalizers, pre_tokenizers
+
+from lib import sources
+from lib.study import params
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()  # long work shows a bar of ours
+
+
+class EncoderError(RuntimeError):
+    """A checkpoint or tokenizer that cannot be used; the message says which and what to do."""
+
+
+def _refuse(faults: dict[str, object]) -> None:
+    """Raise EncoderError with the first of the messages whose condition holds."""
+    for message, holds in faults.items():
+        if holds:
+            raise EncoderError(message)
+
+
+def device(study: params.Study) -> torch.device:
+    """The study's device; ``auto`` takes CUDA, then Apple's, then the CPU."""
+    name = study.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise EncoderError(f"device '{name}' is asked for, but PyTorch sees no CUDA device; use device: auto")
+    return torch.device(name)
+
+
+def locate(study: params.Study) -> str:
+    """Where the study's checkpoint is: a folder (a named source is fetched), or a hub id.
+
+    Raises EncoderError for a folder that is not there, or that holds pointers of Git LFS in place of files.
+    """
+    name = study.encoder.checkpoint
+    if name in sources.SOURCES:
+        return str(sources.fetch(name))
+    folder = params.ROOT / name
+    if folder.is_dir():
+        for file in sorted(p for p in folder.iterdir() if p.is_file() and p.stat().st_size < 1024):
+            if file.read_bytes().startswith(b"version https://git-lfs"):
+                raise EncoderError(
+                    f"{file} is a Git LFS pointer, not the file itself: get it with 'git lfs pull' in that repository, "
+                    "or download it"
+                )
+        return str(folder.resolve())
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        hint = "; write the path in full: ~ stands for nothing here" if name.startswith("~") else ""
+        raise EncoderError(f"encoder.checkpoint: there is no folder {folder}{hint}")
+    return name
+
+
+def fetch(study: params.Study) -> None:
+    """Get a hub checkpoint into the local cache, once and before many runs want it. Raises EncoderError."""
+    if not Path(locate(study)).is_dir():
+        for part in (configuration, tokenizer, pretrained):  # if there is no configuration, nothing else is tried
+            part(study)
+
+
+def tokenizer(study: params.Study) -> transformers.PreTrainedTokenizerBase:
+    """The study's fast tokenizer, with which the words of a sentence are cut as they are in running text.
+
+    A tokenizer for which only the space before a word marks its beginning (byte-level BPE) gets that space. One without
+    a padding token takes another special token for it: padding is masked.
+
+    Raises EncoderError if words cannot be aligned with it, or are cut otherwise than in running text.
+    """
+    checkpoint = locate(study)
+    lacking = _without_tokenizer(Path(checkpoint))
+    try:
+        tok = _load(transformers.AutoTokenizer, checkpoint, study, add_prefix_space=True)
+    except EncoderError as error:
+        raise EncoderError(lacking or str(error)) from error
+    _refuse({
+        f"the tokenizer of {checkpoint} is not a fast one (tokenizer.json): words cannot be aligned": not tok.is_fast,
+        lacking or f"{checkpoint} holds no tokenizer (tokenizer.json)": tok.vocab_size <= len(tok.all_special_tokens),
+    })  # fmt: skip
+    try:
+        unlike = _mark_words(tok, _load(transformers.AutoTokenizer, checkpoint, study))
+    except Exception as error:  # a vocabulary without its unknown token, and other defects
+        raise EncoderError(f"the tokenizer of {checkpoint} fails: {_in_short(error)}") from error
+    if unlike:
+        raise EncoderError(
+            f"the tokenizer of {checkpoint} cuts {unlike!r} otherwise as a word of a sentence than in running text: "
+            "its words are not those that the encoder was trained on. Use a tokenizer that marks where words begin"
+        )
+    if tok.pad_token is None:
+        tok.pad_token = tok.eos_token or tok.sep_token or tok.unk_token or tok.bos_token
+    return tok
+
+
+def _mark_words(
+    tok: transformers.PreTrainedTokenizerBase, untouched: transformers.PreTrainedTokenizerBase
+) -> str | None:
+    """Give each word of a list the space that precedes it in running text, where that is needed, in the way that has
+    the words cut as the ``untouched`` tokenizer cuts them there. Returns a word for which no way does."""
+    backend, words = tok.backend_tokenizer, _words_of(untouched)
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):  # a generic class ignores the option
+        backend.pre_tokenizer.add_prefix_space = True
+    unlike, space = unlike_running_text(tok, untouched, words), normalizers.Prepend(" ")
+    own = [backend.normalizer] if backend.normalizer else []
+    for steps, spaced in (([space, *own], False), ([*own, space], False), (own, True)):
+        if unlike:
+            backend.normalizer = normalizers.Sequence(steps)
+            tok.words_begin_with_a_space = spaced
+            unlike = unlike_running_text(tok, untouched, words)
+    return unlike
+
+
+def cut(
+    tok: transformers.PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]], **options: object
+) -> list[Encoding]:
+    """Each sentence, given as words, cut into sub-words; the words get the space that ``_mark_words`` asks for."""
+    space = " " if getattr(tok, "words_begin_with_a_space", False) else ""
+    words = [[space + word for word in sentence] for sentence in sentences]
+    return tok(words, is_split_into_words=True, truncation=False, verbose=False, **options).encodings or []
+
+
+def unlike_running_text(
+    tok: transformers.PreTrainedTokenizerBase, untouched: transformers.PreTrainedTokenizerBase, words: Sequence[str]
+) -> str | None:
+    """The first of ``words``, after the first one, that is cut otherwise as one of a list than the ``untouched``
+    tokenizer cuts it in running text."""
+    encoded = cut(tok, [words], add_special_tokens=False)[0]
+    running = untouched(" ".join(words), add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+    pieces = zip(running["input_ids"], running["offset_mapping"], strict=True)
+    in_text = [i for i, (_, end) in pieces if end > len(words[0])]  # how a text begins may differ
+    in_list = [(i, w) for i, w in zip(encoded.ids, encoded.word_ids, strict=True) if w]
+    return next(
+        (words[w] for (i, w), other in zip(in_list, in_text, strict=False) if i != other),
+        None if len(in_list) == len(in_text) else words[-1],
+    )
+
+
+def _words_of(tok: transformers.PreTrainedTokenizerBase) -> list[str]:
+    """Some words to try a tokenizer on: English ones, figures, marks, and words of its own vocabulary."""
+    by_number = sorted(tok.get_vocab().items(), key=lambda item: item[1])
+    vocabulary = (tok.convert_tokens_to_string([token]).strip() for token, _ in by_number)
+    own = [w for w in vocabulary if len(w) > 2 and w.isalpha()]
+    added = [str(t) for t in tok.added_tokens_decoder.values() if not t.special and str(t).split() == [str(t)]]
+    return [
+        *"the green tree sleeps under 24 birds ; is it so , at 3.50 % ? 12345".split(),
+        *added[:40],
+        *own[:: max(1, len(own) // 40)],
+    ]
+
+
+def _without_tokenizer(folder: Path) -> str | None:
+    """Why there is no fast tokenizer in a folder, if the lack of a file is the reason."""
+    files = {path.name for path in folder.glob("*")}
+    models = [n for n in ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json") if n in files]
+    if not folder.is_dir() or "tokenizer.json" in files or (not models and "vocab.txt" in files):
+        return None
+    there = f"only {models[0]}" if models else "nor a vocabulary"
+    return (
+        f"{folder} holds no tokenizer.json, {there}: make it once where the tokenizer can be converted (packages "
+        f"sentencepiece and protobuf): AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+    )
+
+
+def configuration(study: params.Study) -> transformers.PretrainedConfig:
+    """``config.json`` of the study's encoder, without what an earlier use left in it: kind of problem, outputs that
+    are not asked for, caches of a generation, a way to compute attention that is not here.
+
+    Raises EncoderError for what is no encoder.
+    """
+    checkpoint = locate(study)
+    config = _load(transformers.AutoConfig, checkpoint, study)
+    _refuse({
+        f"{checkpoint} is an encoder-decoder ({config.model_type}): only encoders can be studied":
+            getattr(config, "is_encoder_decoder", False),
+        f"{checkpoint} is no encoder of text: {config.model_type} has no layers of one width":
+            not (hasattr(config, "num_hidden_layers") and hasattr(config, "hidden_size")),
+        f"{checkpoint} is quantised: its weights are not those that were trained. Use the full ones":
+            getattr(config, "quantization_config", None),
+        f"{checkpoint} holds an adapter, which would not be applied: merge it into the weights first":
+            Path(checkpoint, "adapter_config.json").exists(),
+    })  # fmt: skip
+    plain = {
+        "output_hidden_states": False, "output_attentions": False, "use_cache": False, "use_mems_eval": False,
+        "problem_type": None, "chunk_size_feed_forward": 0, "return_dict": True,
+    }  # fmt: skip
+    config.update({name: value for name, value in plain.items() if hasattr(config, name)})
+    if config._attn_implementation not in ("eager", "sdpa"):
+        config._attn_implementation = None
+    return config
+
+
+def architecture(study: params.Study) -> str:
+    """The ``model_type`` of the study's encoder: ``bert``, ``roberta``, ``xlnet``, …"""
+    return configuration(study).model_type
+
+
+def shape(study: params.Study) -> tuple[int, int]:
+    """Layers (the embedding output counts as one) and width of the study's encoder, without loading its weights."""
+    config = configuration(study)
+    return config.num_hidden_layers + 1, config.hidden_size
+
+
+def pretrained(study: params.Study) -> transformers.PreTrainedModel:
+    """The encoder as it was released, without a head, in float32 (``bare``)."""
+    return bare(study)[0]
+
+
+def bare(study: params.Study) -> tuple[transformers.PreTrainedModel, set[str]]:
+    """The encoder as it was released, in float32, and the names of its weights that the checkpoint lacks: those of a
+    pooler, which only heads read, at most. Raises EncoderError as ``_weights`` does."""
+    return _weights(locate(study), study, config=configuration(study), **safe_weights(study))
+
+
+def randomised(study: params.Study) -> transformers.PreTrainedModel:
+    """The same architecture with fresh weights, drawn by the study's seed: what probes read without any training."""
+    torch.manual_seed(study.seed)
+    return transformers.AutoModel.from_config(configuration(study), dtype=torch.float32).eval()
+
+
+def finetuned(folder: Path) -> transformers.PreTrainedModel:
+    """The encoder inside a fine-tuned model of ours, without its head. Raises EncoderError as ``bare`` does."""
+    return _weights(str(folder), None, use_safetensors=True, local_files_only=True)[0]
+
+
+def classifier(study: params.Study, labels: Sequence[str]) -> transformers.PreTrainedModel:
+    """The encoder as it was released under a new head, its weights drawn by PyTorch's generator as it stands.
+
+    ``labels`` : the class names; none for a regression. A head in the checkpoint is not used.
+
+    Raises EncoderError as ``bare`` and ``head`` do.
+    """
+    with torch.random.fork_rng(devices=[]):
+        encoder, absent = bare(study)
+    names = dict(enumerate(labels or ["score"]))
+    config = configuration(study)
+    config.id2label, config.label2id = names, {n: i for i, n in names.items()}
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer(study).pad_token_id
+    weights = {name: weight for name, weight in encoder.state_dict().items() if name not in absent}
+    model, report = head(study).from_pretrained(
+        None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
+    )
+    if lost := [
+        key for key in report["missing_keys"]
+        if key.startswith(f"{model.base_model_prefix}.") and not POOLER.search(key)
+    ]:  # fmt: skip
+        raise EncoderError(f"{config.model_type} under a head lacks weights that the encoder has: {_some(lost)}")
+    return model
+
+
+def head(study: params.Study) -> type[transformers.PreTrainedModel]:
+    """The class of the study's encoder under a head for sentences. Raises EncoderError if it cannot be fine-tuned."""
+    config, heads = configuration(study), transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    _refuse({
+        f"{locate(study)}: transformers has no head for tasks on top of {config.model_type}":
+            type(config) not in heads,
+        f"{locate(study)}: the tokenizer has no special token to pad with (pad_token)":
+            tokenizer(study).pad_token_id is None,
+    })  # fmt: skip
+    return heads[type(config)]
+
+
+def _weights(
+    checkpoint: str, study: params.Study | None, **options: object
+) -> tuple[transformers.PreTrainedModel, set[str]]:
+    """The encoder in a checkpoint, in float32, and the names of its weights that the checkpoint lacks.
+
+    Raises
+    ------
+    EncoderError : a weight of the encoder is not in the file, has another shape, is not of this architecture, or holds
+        what is not a number.
+    """
+    model, report = _load(
+        transformers.AutoModel, checkpoint, study, dtype=torch.float32, output_loading_info=True,
+        ignore_mismatched_sizes=True, **options,
+    )  # fmt: skip
+    absent = report["missing_keys"]
+    inside = {name.partition(".")[0] for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    buffers = {name for name, _ in model.named_buffers()}
+    own = {key: key.removeprefix(f"{model.base_model_prefix}.") for key in report["unexpected_keys"]}
+    problems = {
+        "not in the file, which would be random": [key for key in absent if not POOLER.search(key)],
+        "in the file for which it has no place": [
+            key for key, name in own.items()
+            if name.partition(".")[0] in inside and name not in buffers and not OF_NO_USE.search(name)
+        ],
+        "of another shape there": [f"{key} {tuple(a)}, not {tuple(b)}" for key, a, b in report["mismatched_keys"]],
+    }  # fmt: skip
+    if message := "; ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in problems.items() if keys):
+        raise EncoderError(
+            f"the weights of {checkpoint} are not those of the architecture in its config.json "
+            f"({model.config.model_type}): {message}. Get config.json and weights of one and the same model, with the "
+            "names that transformers gives (model.save_pretrained)"
+        )
+    if bad := [n for n, w in model.named_parameters() if n not in absent and not bool(torch.isfinite(w).all())]:
+        raise EncoderError(f"the weights of {checkpoint} are damaged: not all are finite numbers in {_some(bad)}")
+    return model.eval(), absent
+
+
+OF_NO_USE = re.compile(r"(^|\.)(pooler(\..*)?|masked_bias|attn\.bias|attention\.bias|position_ids|inv_freq)$")
+"""What a checkpoint may hold although the encoder has no place for it: a pooler, and buffers of earlier versions."""
+
+POOLER = re.compile(r"(^|\.)pooler(\.|$)")
+"""Weights above the top layer that many checkpoints lack."""
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
+
+
+def check(study: params.Study) -> None:
+    """Whether the study's encoder can be probed: weights, tokenizer and one forward pass of the longest input.
+
+    Raises
+    ------
+    EncoderError : what does not fit, and what to do.
+    """
+    checkpoint, tok, model = locate(study), tokenizer(study), pretrained(study)
+    try:
+        rows = len(model.get_input_embeddings().weight)
+    except NotImplementedError as error:
+        raise EncoderError(f"{checkpoint}: {model.config.model_type} has no embeddings of sub-words") from error
+    token, number = max(tok.get_vocab().items(), key=lambda item: item[1])
+    padding = _counted_from(model)
+    _refuse({
+        f"{checkpoint}: the tokenizer knows the token {token!r} (number {number}), but the encoder has embeddings for "
+        f"{rows} tokens only. Use the tokenizer that the encoder was trained with":
+            number >= rows,
+        f"{checkpoint}: the encoder counts positions from its padding token {padding} on, but the tokenizer pads with "
+        f"{tok.pad_token_id} ({tok.pad_token}). Make pad_token_id in config.json and the tokenizer agree":
+            padding not in (-1, tok.pad_token_id),
+    })  # fmt: skip
+    if tok.pad_token in (tok.eos_token, tok.sep_token, tok.unk_token, tok.bos_token):
+        print(f"{checkpoint} has no padding token: {tok.pad_token} stands for it (padding is masked)")
+    longest = max_length(study, tok, model)
+    text = tok(" ".join(_words_of(tok)), verbose=False)["input_ids"]
+    hints = {min(8, longest): "this version of transformers cannot run it", longest: "lower encoder.max_subwords"}
+    for length, hint in hints.items():
+        try:
+            layers_of(model, (text * length)[:length])
+        except EncoderError as error:
+            raise EncoderError(f"{checkpoint}, an input of {length} sub-words: {error}; {hint}") from error
+
+
+@torch.inference_mode()
+def layers_of(model: transformers.PreTrainedModel, ids: Sequence[int]) -> tuple[int, int]:
+    """Layers (the embedding output counts as one) and width, as the model gives them for an input [sub-words].
+
+    Raises
+    ------
+    EncoderError : it fails, or does not give a vector of finite numbers per sub-word at every layer.
+    """
+    kind, least = model.config.model_type, model.config.num_hidden_layers + 1
+    batch = torch.tensor([ids], device=model.device)
+    try:
+        hidden = model(batch, attention_mask=torch.ones_like(batch), output_hidden_states=True).hidden_states or ()
+    except Exception as error:  # whatever an architecture raises
+        raise EncoderError(f"{kind} fails: {_in_short(error)}") from error
+    _refuse({
+        f"{kind} does not give {least} layers of one vector per sub-word, so they cannot be compared":
+            len(hidden) < least or len({h.shape for h in hidden}) != 1 or hidden[0].shape[:2] != batch.shape,
+        f"{kind} gives values that are not numbers, as damaged weights do":
+            not all(bool(torch.isfinite(h).all()) for h in hidden),
+    })  # fmt: skip
+    return len(hidden), hidden[0].shape[2]
+
+
+def safe_weights(study: params.Study) -> dict[str, bool]:
+    """Loading options that refuse pickled weights, unless the file has the digest that the study pins.
+
+    Raises EncoderError for a folder whose weights are not safetensors.
+    """
+    folder = Path(locate(study))
+    if not folder.is_dir() or [*folder.glob("*.safetensors")]:
+        return {"use_safetensors": True}
+    pinned, file = study.encoder.weights_sha256, folder / "pytorch_model.bin"
+    _refuse({
+        f"{folder} holds no weights (*.safetensors)": not file.exists(),
+        f"{folder} is not safetensors: its weights would be unpickled, which can run code. Convert them "
+        "(model.save_pretrained), or pin encoder.weights_sha256 to load exactly that file, weights only": not pinned,
+    })  # fmt: skip
+    sources.verify(file, pinned, "Get the pinned file, or correct encoder.weights_sha256 if this one is meant")
+    return {"use_safetensors": False, "weights_only": True}
+
+
+def max_length(
+    study: params.Study, tok: transformers.PreTrainedTokenizerBase, model: transformers.PreTrainedModel
+) -> int:
+    """Longest input in sub-words, special tokens included."""
+    limits = [study.encoder.max_subwords or 512, tok.model_max_length]
+    positions = getattr(model.config, "max_position_embeddings", None) or -1
+    if positions > 0:  # relative positions (XLNet says -1) allow any length
+        limits.append(positions - 1 - _counted_from(model))
+    return min(limits)
+
+
+def _counted_from(model: transformers.PreTrainedModel) -> int:
+    """The row of the table of positions that stands for padding, where positions are counted from it on; else -1."""
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    return next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), -1)
+
+
+def _load(kind: type, checkpoint: str, study: params.Study | None, **options: object):
+    revision = None if Path(checkpoint).is_dir() else study.encoder.revision
+    try:
+        return kind.from_pretrained(checkpoint, revision=revision, trust_remote_code=False, **options)
+    except Exception as error:  # damaged files raise some ten kinds
+        raise EncoderError(
+            f"the encoder '{checkpoint}' cannot be loaded: {_in_short(error)}\n"
+            "A hub id needs the network once (unset HF_HUB_OFFLINE), a folder needs config.json, tokenizer.json and "
+            "model.safetensors"
+        ) from error
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 300, placeholder=' …') or '-'}"

@@ -1,0 +1,1 @@
+"""Pre-training: small encoders made from nothing."""

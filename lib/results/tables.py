@@ -1,0 +1,117 @@
+"""Result: tidy tables over many runs, with intervals; what the figures are drawn from and what is concluded."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import disk, neurons, probes
+from lib.results.summary import VARIANT
+from lib.study import params, runs
+from lib.study.runs import Run
+from lib.study.steps import STEPS
+
+
+def load(
+    variants_of: dict[str, list[str]], preset: str = "full", overrides: dict | None = None, recorded: bool = False
+) -> list[Run]:
+    """The runs of several studies. ``variants_of`` : study → names of its variants.
+
+    At the preset "full" all results must exist already (``complete``), in ``results/`` if they are ``recorded``; at a
+    reduction, missing ones are computed.
+    """
+    loaded = [
+        replace(runs.load(study, variant, preset, overrides), recorded=recorded)
+        for study, variants in variants_of.items()
+        for variant in variants
+    ]
+    if preset == "full":
+        complete(loaded)
+    return loaded
+
+
+def recorded_runs(suite: str) -> list[Run]:
+    """The recorded runs of a suite: of each study pretrained, random, then its tasks in order, seed by seed.
+
+    Raises StaleResult if there are none, or if one is not of today's parameters and code.
+    """
+    variants_of: dict[str, list[str]] = {}
+    for folder in sorted(runs.recorded(suite).glob("[!.]*/[!.]*/")):
+        variants_of.setdefault(folder.parent.name, []).append(folder.name)
+    lacking = [name for name, variants in variants_of.items() if not {"pretrained", "random"} <= {*variants}]
+    if lacking or not variants_of:
+        what = f"{', '.join(lacking)} of pretrained and random" if lacking else "nothing"
+        raise disk.StaleResult(f"{what} is recorded in {runs.recorded(suite)}: run 'make record SCALE={suite}'")
+
+    def rank(run: Run) -> tuple[str, int, str, int]:
+        order = ["pretrained", "random", *run.study.tasks, run.variant.condition]
+        return run.study.name, order.index(run.variant.condition), run.variant.condition, run.variant.seed or 0
+
+    return sorted(load(variants_of, recorded=True), key=rank)
+
+
+def complete(wanted: Iterable[Run]) -> None:
+    """Raise StaleResult with one list of all that is missing or of other parameters, and the command that makes it."""
+    problems = []
+    for run, step in tabled_steps(wanted):
+        try:
+            runs.manifest(run, step)
+        except disk.StaleResult as error:
+            problems.append(str(error))
+    if problems:
+        raise disk.StaleResult("\n".join(["these results are missing or not current:", *problems]))
+
+
+def tabled_steps(wanted: Iterable[Run]) -> list[tuple[Run, str]]:
+    """Each run with each of its steps that leaves tables."""
+    return [(run, step.name) for run in wanted for step in STEPS.values() if step.tables and step.applies(run)]
+
+
+def layers(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Counts of correct predictions of several runs (``probes.ensure_layer_counts``), with ``study``, ``source`` and
+    the columns of the variant (``Variant.columns``)."""
+    return pd.concat([_named(probes.ensure_layer_counts(run), run) for run in wanted])
+
+
+def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:
+    """What the neurons of several runs can do (``neurons.ensure_tests``), with the columns that ``layers`` adds."""
+    return pd.concat([_named(neurons.ensure_tests(run), run) for run in wanted])
+
+
+def neuron_layers(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Where the top neurons of several runs lie (``neurons.ensure_layers``), with the columns that ``layers`` adds."""
+    return pd.concat([_named(neurons.ensure_layers(run), run) for run in wanted])
+
+
+def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    source = np.where(table["property"].map(run.study.is_gold), "gold", "silver")
+    return table.assign(study=run.study.name, **run.variant.columns(), source=source)
+
+
+def from_csv(path: Path) -> pd.DataFrame:
+    """A table as ``figures.save_table`` wrote it: what is empty in its columns of text stays so, and is no number."""
+    text = [*VARIANT[:-1], "other", "architecture", "against", "per_seed", "ranking"]
+    return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
+
+
+def figures_folder(suite: str, preset: str = "full", recorded: bool = False) -> Path:
+    """Where figures are written: ``runs/figures/<suite>``, or ``runs/<preset>/figures/<suite>``; those of recorded runs
+    in ``figures/<suite>``."""
+    if recorded:
+        return params.ROOT / "figures" / suite
+    return runs.home() / "figures" / suite if preset == "full" else runs.home() / preset / "figures" / suite
+
+
+def times(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Seconds of each step of each run: of its executed notebook, or, of a recorded run, of the computation alone."""
+    rows = []
+    for run in wanted:
+        for step in filter(lambda step: step.applies(run), STEPS.values()):
+            notebook = disk.read_json(run.notebook(step.name)) or {"metadata": {}}
+            seconds = notebook["metadata"].get("papermill", {}).get("duration")
+            if run.recorded and step.tables:
+                seconds = runs.manifest(run, step.name)["seconds"]
+            rows.append((run.study.name, run.variant.name, step.notebook, seconds))
+    return pd.DataFrame(rows, columns=["study", "variant", "step", "seconds"]).dropna()

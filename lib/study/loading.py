@@ -1,0 +1,233 @@
+"""Loading: a study read from ``params/<study>.yaml`` over ``params/base.yaml``, and validated before anything runs."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from lib.study import params
+from lib.study.params import ParameterError, Study, nearest, shown
+
+UNFIT = re.compile(r"""[\s:;%#$"'`\\*?\[\]{}()<>|&!,=~^]""")
+"""What Make, a shell or a path takes for something else than a part of a name."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``2e-5`` as a string; read it as the number everybody means, and refuse a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key in [self.construct_object(k, deep=deep) for k, _ in node.value]:
+            if not isinstance(key, str):
+                fault = f"key {shown(key)} is not a word; if one is meant, put it in quotation marks"
+                raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One parameter file as a dictionary. Raises ParameterError if it is missing, empty or not a mapping."""
+    if not path.is_file():
+        raise ParameterError(f"there is no file {path}")
+    try:
+        data = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ParameterError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ParameterError(f"{path}: expected 'name: value' lines, found {type(data).__name__}")
+    return data
+
+
+# The files, before anything is validated ----------------------------------------------------------------------------
+
+
+def _files() -> list[Path]:
+    """All parameter files, whatever their endings; not the hidden ones, which editors and archives leave."""
+    files = (p for p in (params.ROOT / "params").iterdir() if p.suffix.lower() in (".yaml", ".yml"))
+    return sorted(p for p in files if p.is_file() and not p.name.startswith("."))
+
+
+def _fits(file: Path) -> bool:
+    return file.suffix == ".yaml" and not UNFIT.search(file.stem)
+
+
+def _names(presets: Any) -> list[str]:
+    """Names of the studies: of the files that can be used, but for those of ``base`` and its named reductions."""
+    reductions = presets if isinstance(presets, dict) else {}
+    return sorted(file.stem for file in _files() if _fits(file) and file.stem not in ("base", *reductions))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A parameter file; of one that is not valid YAML, the ``scale`` that a line of it seems to give."""
+    try:
+        data = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        line = re.search(r"^\ufeff?scale\s*:\s*['\"]?([\w.-]+)", text, re.MULTILINE)
+        return {"scale": line and line[1]}
+    return data if isinstance(data, dict) else {}
+
+
+def studies() -> dict[str, str]:
+    """Name of each study in ``params/`` → its suite (``scale`` in the file)."""
+    folder = params.ROOT / "params"
+    base = _read(folder / "base.yaml") if (folder / "base.yaml").is_file() else {}
+    return {name: str((base | _read(folder / f"{name}.yaml")).get("scale")) for name in _names(base.get("presets"))}
+
+
+def problems(suite: str) -> Iterator[str]:
+    """What keeps a file from being a study of this suite, or that there is none, with what to do."""
+    wrong = [file for file in _files() if not _fits(file) and str(_read(file).get("scale")) == suite]
+    for file in wrong:
+        yield f"params/{file.name} is no name for a study: rename it to params/{UNFIT.sub('-', file.stem)}.yaml"
+    suites = sorted(set(studies().values()))
+    if not wrong and suite not in suites:
+        yield f"no file in params/ has 'scale: {suite}'; there are {', '.join(suites)}"
+
+
+# Laying one over another --------------------------------------------------------------------------------------------
+
+
+def merge(base: dict, over: dict) -> dict:
+    """``over`` laid upon ``base``, section by section. A corpus's or a task's own table of columns or files replaces
+    the one below it as a whole; of a corpus with another name, only the numbers of words remain."""
+    out = dict(base)
+    for key, value in over.items():
+        below = out.get(key)
+        if not (isinstance(value, dict) and isinstance(below, dict)) or key in ("files", "columns"):
+            out[key] = value
+        elif key == "corpora":
+            out[key] = below | {name: _merge_corpus(below.get(name), corpus) for name, corpus in value.items()}
+        else:
+            out[key] = _merge_corpus(below, value) if key == "corpus" else merge(below, value)
+    return out
+
+
+def _merge_corpus(below: Any, corpus: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(corpus, dict)):
+        return corpus
+    same = corpus.get("name", below.get("name")) == below.get("name")
+    return merge(below if same else _words(below), corpus)
+
+
+def _words(corpus: dict) -> dict[str, Any]:
+    """The numbers of words of a corpus's splits."""
+    return {key: value for key, value in corpus.items() if key.endswith("_words")}
+
+
+def _reduced(data: dict, reduction: dict) -> dict:
+    """The parameters with a named reduction laid over them. What it says of ``corpus``, it says of all corpora."""
+    corpus, own = reduction.get("corpus", {}), data.get("corpora")
+    if isinstance(own, dict):
+        reduction = reduction | {"corpora": dict.fromkeys(own, _words(corpus))}
+    if data.get("corpus") is None:
+        reduction = {key: value for key, value in reduction.items() if key != "corpus"}
+    return merge(data, reduction)
+
+
+def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = None) -> Study:
+    """The validated parameters of a study.
+
+    Parameters
+    ----------
+    study : name of a file in ``params/`` without ``.yaml``.
+    preset : ``full``, or a named reduction from ``presets`` of ``base.yaml`` (``lesson``).
+    overrides : nested dictionary laid over both files; a key may be dotted (``{"probe.epochs": 5}``).
+
+    Raises
+    ------
+    ParameterError : unknown study, preset or key (with the nearest name), or a value of the wrong type or range.
+    """
+    base = read_yaml(params.ROOT / "params" / "base.yaml")
+    presets = {"full": {}, **base.pop("presets", {})}
+    known = _names(presets)
+    if study not in known:
+        raise ParameterError(f"there is no study '{study}'{nearest(study, known)}\nStudies: {', '.join(known)}")
+    if preset not in presets:
+        raise ParameterError(f"there is no preset '{preset}'{nearest(preset, presets)}\nSizes: {', '.join(presets)}")
+    data = merge(base, read_yaml(params.ROOT / "params" / f"{study}.yaml"))
+    data = merge(_reduced(data, presets[preset]), _nested(overrides or {}))
+    if isinstance(data.get("corpora"), dict):
+        data["corpora"] = {name: _merge_corpus(data.get("corpus"), own) for name, own in data["corpora"].items()}
+    try:
+        return Study(name=study, preset=preset, **data)
+    except ValidationError as error:
+        raise ParameterError(_explain(error, study, data)) from None  # pydantic's text holds the whole input
+    except TypeError as error:
+        raise ParameterError(f"study '{study}': 'name' and 'preset' are not parameters of a file ({error})") from error
+
+
+def _nested(overrides: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if not isinstance(key, str) or not key:
+            raise ParameterError(f"overrides: the key {key!r} is not the name of a parameter")
+        *path, last = key.split(".")
+        if isinstance(value, dict) and last not in ("files", "columns"):
+            value = _nested(value)
+        for part in (last, *reversed(path)):
+            value = {part: value}
+        out = _laid(out, value)
+    return out
+
+
+def _laid(base: Any, over: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    return base | {k: _laid(base.get(k), v) for k, v in over.items()}
+
+
+def _fields(path: tuple) -> list[str]:
+    """The parameters that exist at a place in a study."""
+    kind: Any = Study
+    for part in path:
+        fields = getattr(kind, "model_fields", {})
+        kind = get_args(kind)[1] if get_origin(kind) is dict else fields[part].annotation if part in fields else None
+        kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind
+    return [field.alias or name for name, field in getattr(kind, "model_fields", {}).items()]
+
+
+def _explain(error: ValidationError, study: str, data: dict) -> str:
+    lines = [f"study '{study}' cannot be used:"]
+    for item in (e for e in error.errors() if e["type"] != "default_factory_not_called"):
+        field = ".".join(str(p) for p in item["loc"] if p != "[key]") or "study"
+        reason = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  {field}: unknown parameter{nearest(item['loc'][-1], _fields(item['loc'][:-1]))}")
+        elif item["type"] == "missing":
+            lines.append(f"  {field}: missing; give it in params/{study}.yaml")
+        elif item["loc"]:
+            if item["type"] == "string_pattern_mismatch":
+                reason = _FORMS.get(str(item["loc"][0]), "only lower-case letters (a to z), digits and _ are allowed")
+            elif item["type"] == "string_type" and not isinstance(item["input"], list | dict):
+                reason += f" (YAML reads {_read_as(item['input'])}: if a word is meant, put it in quotation marks)"
+            lines.append(f"  {field} = {shown(item['input'])}: {reason}")
+        else:
+            lines.append(f"  {reason}")
+    return "\n".join(lines)
+
+
+_FORMS = {
+    "tasks": "a task's name has only lower-case letters (a to z), digits and _; an amount may follow: -half, -quarter, "
+    "or a number of examples as in -500 or -2k",
+    "device": "write auto, cpu, mps, cuda, or one GPU by its number, as in cuda:1",
+}
+
+
+def _read_as(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes, no, on, off, true and false as truth values"
+    if value is None:
+        return "null, ~ and an empty place as nothing"
+    return f"this as a {'number' if isinstance(value, int | float) else type(value).__name__}"
