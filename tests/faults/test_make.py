@@ -126,7 +126,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     study = folder / "runs" / "faults"
     names = ("layers/counts", "neurons/tests", "neurons/layers")
     found = {f"{v}/{name}": pd.read_parquet(study / v / f"{name}.parquet") for v in VARIANTS for name in names}
-    (model,) = (folder / "runs" / "models" / "my-encoder" / "sentiment-s1").iterdir()
+    (model,) = (folder / "runs" / "models" / "my-encoder" / "sentiment-s1").glob("[!.]*")
     found["predictions"] = pd.read_csv(model / "predictions.csv")
     found["summary"] = pd.read_csv(folder / "runs" / "figures" / "faults" / "summary.csv")
     return found
