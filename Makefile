@@ -126,7 +126,7 @@ verify: begin ## compare the results of make reproduce with what is recorded in 
 
 record: begin ## the same, each run kept in results/ as it finishes (skipped if it is there); then expected/ and figures/
 	+$(call engine,--record)
-	@$(ASK) record
+	@$(ASK) record && $(ASK) figures
 
 figures: begin ## draw every figure, table and verdict from the recorded runs in results/, into figures/
 	@$(ASK) figures

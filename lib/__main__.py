@@ -39,7 +39,7 @@ VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "name": {"help": "the suite"}, "variants": {"type": json.loads, "help": "study → variants, as JSON"}, **PART,
     }),
     "summary": ("what a finished study says, in the terminal", "lib.figures.report:print_summary", {}),
-    "figures": ("draw every figure, table and verdict from the recorded runs", "lib.results.verify:draw_recorded", {}),
+    "figures": ("draw every figure, table and verdict from the recorded runs", "lib.grid:draw_recorded", {}),
     "verify": ("compare the results with the recorded ones; fails on a miss", "lib.results.verify:check", {}),
     "record": ("record the results and make them the reference", "lib.results.verify:record", {}),
     "report": ("the figures notebook as one page", "lib.figures.report:write_page", {}),

@@ -6,12 +6,13 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
-from lib import corpora, disk, encoders, results, sources, tasks
+from lib import corpora, disk, encoders, notebook, results, sources, tasks
 from lib.corpora import CorpusError
 from lib.encoders import EncoderError
+from lib.results import verify
 from lib.sources import SourceError
 from lib.study import inputs, loading, params, runs
 from lib.study.params import ParameterError, nearest
@@ -111,9 +112,7 @@ def to_do(run: Run, recording: bool = False) -> list[Step]:
     ``recording`` : a run counts as done if all its tables are recorded; of one that is not, no step does, so that its
     tables are of one training.
     """
-    if recording and all(
-        runs.is_current(*recorded) for recorded in results.tabled_steps([replace(run, recorded=True)])
-    ):
+    if recording and results.is_recorded(run):
         return []
     found: list[Step] = []
     for step in reversed(STEPS.values()):
@@ -127,8 +126,8 @@ def to_do(run: Run, recording: bool = False) -> list[Step]:
 
 def figures_key(wanted: list[Run]) -> str:
     """Digest of all that the figures of these runs depend on, also the recorded tables that they show."""
-    notebook = json.loads((params.ROOT / "notebooks" / f"{FIGURES}.ipynb").read_text(encoding="utf-8"))
-    drawn = [inputs.code_digest(*FIGURES_CODE), ["".join(cell["source"]) for cell in notebook["cells"]]]
+    lesson = json.loads((params.ROOT / "notebooks" / f"{FIGURES}.ipynb").read_text(encoding="utf-8"))
+    drawn = [inputs.code_digest(*FIGURES_CODE), ["".join(cell["source"]) for cell in lesson["cells"]]]
     recorded = [disk.file_digest(table) for table in sorted(params.ROOT.glob("figures/*/*.csv"))]
     keys = [
         [run.study.name, run.study.title, run.variant.name, run.key(step)] for run, step in results.tabled_steps(wanted)
@@ -165,7 +164,7 @@ def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: 
         raise ParameterError("make record takes no PROPERTIES: what is recorded are the studies' own")
     if not dry:
         with contextlib.redirect_stdout(sys.stderr):
-            fetch(wanted)
+            fetch([run for run in wanted if not (record and results.is_recorded(run))])
             results.figures_folder(suite).mkdir(parents=True, exist_ok=True)
     print(rules(wanted, suite, overrides, keep, record))
 
@@ -178,9 +177,9 @@ def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, 
     step records its tables as it finishes, and the figures are left to ``make figures``.
     """
     doing = {(run.study.name, run.variant.name): (run, to_do(run, recording)) for run in wanted}
-    draws = not recording and bool(plan(wanted, suite))
-    total, now = sum(len(steps) for _, steps in doing.values()) + draws, time.time()
-    options = f"--overrides {shlex.quote(json.dumps(overrides))} --since {now:.2f} --of {total}"
+    left, now = sum(len(steps) for _, steps in doing.values()), time.time()
+    draws = not recording and (left > 0 or not figures_are_current(wanted, suite))
+    options = f"--overrides {shlex.quote(json.dumps(overrides))} --since {now:.2f} --of {left + draws}"
     lines = ["SHELL := bash", ".SHELLFLAGS := -euo pipefail -c", ".PHONY: all", "all:"]
 
     def rule(target: str, before: list[str], command: str) -> None:
@@ -211,3 +210,18 @@ def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, 
         rule(f"runs/figures/{suite}/{FIGURES}.ipynb", every,
              f"draw {suite} {shlex.quote(json.dumps(chosen))} --key {figures_key(wanted)}")  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def draw_recorded(suite: str) -> bool:
+    """For Make: draw all figures and tables of the recorded runs into ``figures/<suite>``, and write their verdicts
+    into README, if it has a place for them. Returns whether it went well."""
+    of_study = groupby(results.recorded_runs(suite), lambda run: run.study.name)
+    variants = {study: [run.variant.name for run in recorded] for study, recorded in of_study}
+    if not notebook.draw(suite, variants, {}, recorded=True):
+        return False
+    page = params.ROOT / "README.md"
+    judged = results.from_csv(results.figures_folder(suite, recorded=True) / "claims.csv")
+    text = verify.with_claims(page.read_text(encoding="utf-8"), suite, judged)
+    with disk.atomic_write(page) as part:
+        part.write_text(text, encoding="utf-8")
+    return True

@@ -323,6 +323,25 @@ def sentences(count: int, start: int) -> str:
     return "\n".join(lines)
 
 
+CORPUS = """
+corpus:
+  name: mine
+  format: columns
+  files: {train: my-corpus/train.txt, test: my-corpus/test.txt}
+  columns: {word: 0, pos: 1}
+  gold: [pos]
+properties: [pos]
+"""
+"""The section of a study on the corpus that ``save_corpus`` writes."""
+
+
+def save_corpus(folder: Path) -> None:
+    """Write the files of ``CORPUS`` into a copy of the repository."""
+    (folder / "my-corpus").mkdir()
+    (folder / "my-corpus" / "train.txt").write_text(sentences(400, 0), encoding="utf-8")
+    (folder / "my-corpus" / "test.txt").write_text(sentences(100, 400), encoding="utf-8")
+
+
 def save_encoder(folder: Path) -> None:
     texts = [" ".join(w for w, _ in SENTENCE).format(n=n, v=v, m=n) for n in NOUNS for v in VERBS]
     texts += ["a good film and a bad story with some fun and no plot"]

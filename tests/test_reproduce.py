@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import make, save_encoder, sentences
+from conftest import make, save_corpus, save_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -14,9 +14,7 @@ def test_the_readme_is_enough_to_study_another_encoder_and_another_corpus(copy: 
     (block,) = re.findall(r"```yaml\n(# params/mine\.yaml\n.*?)```", readme, re.S)
     (command,) = re.findall(r"^make (reproduce SCALE=mine.*)$", readme, re.M)
     (copy / "params" / "mine.yaml").write_text(block, encoding="utf-8")
-    (copy / "my-corpus").mkdir()
-    (copy / "my-corpus" / "train.txt").write_text(sentences(400, 0), encoding="utf-8")
-    (copy / "my-corpus" / "test.txt").write_text(sentences(100, 400), encoding="utf-8")
+    save_corpus(copy)
     save_encoder(copy / "my-encoder")
 
     plan = make(copy, "plan", "SCALE=mine")

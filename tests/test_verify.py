@@ -157,7 +157,6 @@ def recording(counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for run in runs_of:
         write_tables(run)
     monkeypatch.setattr(params, "ROOT", Path(shutil.copytree(params.ROOT / "params", tmp_path / "params")).parent)
-    monkeypatch.setattr(verify, "draw_recorded", lambda suite: True)
     monkeypatch.setattr(verify, "_tables", lambda wanted: found)
     monkeypatch.setattr(verify, "expectations", lambda wanted, *_: {"runs": [run.variant.name for run in wanted]})
     (tmp_path / "expected").mkdir()
@@ -196,6 +195,19 @@ def test_what_is_recorded_is_not_copied_again_and_not_computed_again(recording: 
     shutil.rmtree(replace(recording[2], recorded=True).result("neurons"))
     of_one_training = ["finetune", "extract", "layers", "neurons"]
     assert [step.name for step in grid.to_do(recording[2], recording=True)] == of_one_training
+
+
+def test_a_run_that_is_recorded_in_part_is_recorded_anew_in_all_its_steps(recording: list[Run]) -> None:
+    verify.record(recording, "minilm")
+    recorded = replace(recording[2], recorded=True)
+    shutil.rmtree(recorded.result("neurons"))
+    with runs.writing(recording[2], "layers", recording[2].result("layers")) as (part, facts):
+        (part / "counts.parquet").write_text("of another training")
+        facts["computed"] = "again"
+    assert "computed" not in runs.manifest(recorded, "layers")
+    verify.record(recording, "minilm")
+    assert runs.manifest(recorded, "layers")["computed"] == "again"
+    assert (recorded.result("layers") / "counts.parquet").read_text() == "of another training"
 
 
 def test_a_run_recorded_with_other_code_is_refused_and_is_to_do(recording: list[Run], monkeypatch) -> None:

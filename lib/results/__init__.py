@@ -21,6 +21,7 @@ from lib.results.tables import (
     complete,
     figures_folder,
     from_csv,
+    is_recorded,
     layers,
     load,
     neuron_layers,

@@ -69,6 +69,11 @@ def tabled_steps(wanted: Iterable[Run]) -> list[tuple[Run, str]]:
     return [(run, step.name) for run in wanted for step in STEPS.values() if step.tables and step.applies(run)]
 
 
+def is_recorded(run: Run) -> bool:
+    """Whether all tables of a run are recorded, of today's parameters and code."""
+    return all(runs.is_current(*table) for table in tabled_steps([replace(run, recorded=True)]))
+
+
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
     """Counts of correct predictions of several runs (``probes.ensure_layer_counts``), with ``study``, ``source`` and
     the columns of the variant (``Variant.columns``)."""

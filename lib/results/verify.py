@@ -1,15 +1,13 @@
 """Verify: are the numbers of a run those that were recorded? Exact, tight and loose, each with its reason."""
 
 import re
-from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from lib import corpora, disk, encoders, notebook, results
+from lib import corpora, disk, encoders, results
 from lib.results import claims
 from lib.study import inputs, loading, params, runs
 from lib.study.runs import Run
@@ -183,41 +181,23 @@ def check(wanted: list[Run], suite: str) -> bool:
     return bad.empty
 
 
-def record(wanted: list[Run], suite: str) -> bool:
-    """For Make: record what is not recorded yet, make all recorded runs the reference in ``expected/<suite>.yaml``, and
-    draw them. Returns whether that went well.
+def record(wanted: list[Run], suite: str) -> None:
+    """For Make: record what is not recorded yet, and make all recorded runs the reference in ``expected/<suite>.yaml``.
 
     Raises
     ------
     StaleResult : a run is neither recorded nor computed.
     ParameterError : fewer than three seeds of a task.
     """
-    for run, step in results.tabled_steps(wanted):
-        if not runs.is_current(replace(run, recorded=True), step):
-            runs.record(run, step)
+    for run, step in results.tabled_steps(run for run in wanted if not results.is_recorded(run)):
+        runs.record(run, step)  # all its steps: the tables of a run are of one training
     recorded = results.recorded_runs(suite)
     path = params.ROOT / "expected" / f"{suite}.yaml"
     numbers = yaml.safe_dump(expectations(recorded, *_tables(recorded)), sort_keys=False, width=120)
-    head = f"# What a run at suite '{suite}' must give again, and how closely. Written by `make record`.\n"
+    head = f"# What a run of the suite '{suite}' must give again, and how closely. Written by `make record`.\n"
     with disk.atomic_write(path) as part:
         part.write_text(head + numbers, encoding="utf-8")
     print(f"recorded in {runs.recorded(suite).relative_to(params.ROOT)}/ and {path.relative_to(params.ROOT)}")
-    return draw_recorded(suite)
-
-
-def draw_recorded(suite: str) -> bool:
-    """For Make: draw all figures and tables of the recorded runs into ``figures/<suite>``, and write their verdicts
-    into README, if it has a place for them. Returns whether it went well."""
-    of_study = groupby(results.recorded_runs(suite), lambda run: run.study.name)
-    variants = {study: [run.variant.name for run in recorded] for study, recorded in of_study}
-    if not notebook.draw(suite, variants, {}, recorded=True):
-        return False
-    page = params.ROOT / "README.md"
-    judged = results.from_csv(results.figures_folder(suite, recorded=True) / "claims.csv")
-    text = with_claims(page.read_text(encoding="utf-8"), suite, judged)
-    with disk.atomic_write(page) as part:
-        part.write_text(text, encoding="utf-8")
-    return True
 
 
 def _tables(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -15,27 +15,23 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import copy_repository, environment, save_encoder, sentences
+from conftest import CORPUS, copy_repository, environment, save_corpus, save_encoder
 
 pytestmark = pytest.mark.slow
 
-STUDY = """
+STUDY = (
+    """
 scale: faults
 title: A tiny encoder
 encoder: {checkpoint: my-encoder, batch_subwords: 64}
-corpus:
-  name: mine
-  format: columns
-  files: {train: my-corpus/train.txt, test: my-corpus/test.txt}
-  columns: {word: 0, pos: 1}
-  gold: [pos]
-properties: [pos]
 tasks: [sentiment]
 task_data: {train_examples: 1000, dev_examples: 200, test_examples: 200}
 finetune: {epochs: 3.0, batch_size: 16, evaluations: 10}
 probe: {epochs: 60, batch_size: 32}
 ranking: {min_label_words: 20, mass_steps: 100, sizes: [0.01, 0.1, 1.0]}
 """
+    + CORPUS
+)
 VARIANTS = ("pretrained", "random", "sentiment-s1")
 
 GUARD = """
@@ -78,9 +74,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         (folder / "sitecustomize.py").write_text(GUARD)
         (folder / "params" / "faults.yaml").write_text(STUDY)
         shutil.copytree(encoder, folder / "my-encoder")
-        (folder / "my-corpus").mkdir()
-        (folder / "my-corpus" / "train.txt").write_text(sentences(400, 0))
-        (folder / "my-corpus" / "test.txt").write_text(sentences(100, 400))
+        save_corpus(folder)
         return folder
 
     return make_copy

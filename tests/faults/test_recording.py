@@ -5,30 +5,24 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import make, save_encoder, sentences
+from conftest import CORPUS, make, save_corpus, save_encoder
 
 pytestmark = pytest.mark.slow
 
-STUDY = """
+STUDY = (
+    """
 scale: kept
 title: A tiny encoder
 encoder: {checkpoint: my-encoder}
-corpus:
-  name: mine
-  format: columns
-  files: {train: my-corpus/train.txt, test: my-corpus/test.txt}
-  columns: {word: 0, pos: 1}
-  gold: [pos]
-properties: [pos]
 tasks: []
 """
+    + CORPUS
+)
 
 
 def test_a_recording_goes_on_where_it_stopped_and_is_drawn_without_its_runs(copy: Path) -> None:
     (copy / "params" / "kept.yaml").write_text(STUDY)
-    (copy / "my-corpus").mkdir()
-    (copy / "my-corpus" / "train.txt").write_text(sentences(400, 0))
-    (copy / "my-corpus" / "test.txt").write_text(sentences(100, 400))
+    save_corpus(copy)
     save_encoder(copy / "my-encoder")
     command = ["record", "SCALE=kept", "JOBS=2"]
     first = make(copy, *command)
@@ -48,6 +42,7 @@ def test_a_recording_goes_on_where_it_stopped_and_is_drawn_without_its_runs(copy
     again = make(copy, *command)
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     assert sorted(re.findall(r"^  (\S+ \S+) done,", again.stdout, re.M)) == [
-        "kept/random 02_extract", "kept/random 04_rank_neurons", "recorded/kept 05_figures",
+        "kept/random 02_extract", "kept/random 03_probe_layers", "kept/random 04_rank_neurons",
+        "recorded/kept 05_figures",
     ]  # fmt: skip
     assert {p.name: p.read_bytes() for p in figures.glob("*.csv")} == drawn
