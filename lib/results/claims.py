@@ -1,18 +1,20 @@
-"""Claims: the paper's claims (C1-C3) and the control (C4) as differences between runs, each judged by one rule.
+"""Claims: what the paper says (``paper/claims.yaml``), each a function over numbers of runs, and the one rule for all.
 
-They are about gold properties and all words of the test split. Accuracies are in points (per cent). A fine-tuned run
-that did not learn its task (``results.task_scores``) tells nothing: it is left out, and the sentence of a row names it.
+The same functions judge our runs and the paper's own printed numbers. Verdicts are about gold properties and all words
+of the test split. A fine-tuned run that did not learn its task (``results.task_scores``) tells nothing and is left out.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain, combinations
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from lib import encoders, results
-from lib.results.summary import centre_of_gravity, pick, top_third
+from lib.results.summary import pick, top_third
+from lib.study import loading, params
 from lib.study.runs import Run
 from lib.study.variants import SHARES
 
@@ -22,416 +24,388 @@ FORGET, KEEP = ("sst2", "qnli", "mnli"), ("stsb", "rte", "mrpc")
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = "reproduced", "not reproduced", "undecided", "not testable here"
 
 MIN_SEEDS = 3
-"""Without an interval, this many seeds are needed for a verdict."""
+"""Fewer seeds that learnt their task give no verdict, whatever the interval."""
 
-MIN_EFFECT = {"points": 1.0, "layers": 0.25, "nats": 0.05}
-"""The smallest differences that matter: in accuracy, in layers, in entropy (exp(0.05): 5 % more layers in even use)."""
+REFERENCE = "bert"
+"""The architecture that others are compared with."""
 
-RUN = ["study", "condition", "seed", "property"]
-
-ABLATION_MARGIN, NONE = "top - random", np.array([np.nan])
+WHOLE = {"amount": "", "dropped": "", "rate": "", "checkpoint": -1}
+"""The columns of a variant with all layers, examples and updates, at the study's learning rate."""
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A number of a run. ``needs`` : the sentence that says what a comparison of it takes. ``on_neurons`` : whether it
-    depends on a ranking."""
+class Claim:
+    """A row of ``paper/claims.yaml``, where its fields are explained."""
 
-    name: str
+    id: str
+    section: str
+    says: str
+    compared: str
     unit: str
-    needs: str
-    on_neurons: bool = False
+    margin: float
+    because: str
+    expected: dict[str, str]
+    limits: str
+    onset: float = np.nan
+
+    def scaled(self, factor: float) -> "Claim":
+        """The claim with its margins multiplied."""
+        return Claim(**vars(self) | {"margin": self.margin * factor, "onset": self.onset * factor})
 
 
-DROP = Measure(
-    "drop over the top third of the layers",
-    "points",
-    "not testable without two fully trained tasks, the pretrained run and at least three layers",
-)
-KINDS = replace(
-    DROP,
-    needs=f"not testable without a learnt task among {', '.join(FORGET)} and one among {', '.join(KEEP)}, the "
-    "pretrained run and at least three layers",
-)
-AMOUNTS = replace(
-    DROP,
-    needs="not testable without a task trained both in full and with fewer updates or examples, the pretrained run and "
-    "at least three layers",
-)
-CENTRE_OF_GRAVITY = Measure(
-    "centre of gravity over the layers",
-    "layers",
-    "not testable without a fully trained task, the runs pretrained and random, and a layer above random weights",
-)
-MEAN_LAYER = Measure(
-    "mean layer of the top neurons",
-    "layers",
-    "not testable without a fully trained task, and ranked neurons of it and of the pretrained run",
-    on_neurons=True,
-)
-LAYER_ENTROPY = replace(MEAN_LAYER, name="entropy of the top neurons", unit="nats")
-DEPTH = Measure(
-    "first layer from which all drop",
-    "layers",
-    "not testable without exactly one BERT, a RoBERTa or XLNet of as many layers, a task that both were fully trained "
-    "on, and the runs pretrained and random of both",
-)
-GRAVITY_SHIFT = replace(DEPTH, name="shift of the centre of gravity")
+def table() -> dict[str, Claim]:
+    """The claims by their ids."""
+    rows = loading.read_yaml(params.ROOT / "paper" / "claims.yaml")
+    return {name: Claim(id=name, limits=row.pop("not"), **row) for name, row in rows.items()}
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A measure's mean over ``conditions`` of a study minus its mean over the conditions ``against`` them, of the same
-    study or of an ``other``.
-
-    ``expected`` : the sign that the claim expects (0: either one). Without conditions nothing can be compared, in this
-    study or, without one, in any.
-    """
-
-    claim: str
-    measure: Measure
-    study: str = ""
-    conditions: tuple[str, ...] = ()
-    against: tuple[str, ...] = ()
-    expected: int = 0
-    other: str = ""
-
-    @property
-    def weights(self) -> dict[tuple[str, str], float]:
-        """Study and condition of each run → its weight in the difference."""
-        plus = {(self.study, condition): 1 / len(self.conditions) for condition in self.conditions}
-        return plus | {(self.other or self.study, condition): -1 / len(self.against) for condition in self.against}
-
-    def label(self, between: str = " vs ") -> str:
-        """What is compared: ``a vs b``, ``forget (a) vs keep (b)``; of two encoders, the task."""
-        left, right = ", ".join(self.conditions), ", ".join(self.against)
-        if self.other or not self.conditions:
-            return left
-        return between.join([f"forget ({left})", f"keep ({right})"] if self.measure == KINDS else [left, right])
+# What is known of the runs ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the claims are judged by.
+    """Numbers of runs, our own or as printed.
 
     ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
-    ``layers`` : study → number of its layers. ``finetuned`` : as ``results.task_scores`` gives it. ``ranking`` : the
-    ranking of the neurons. ``values`` : (measure, study, condition, seed, property) → [1 + resamples], the estimate
-    first, or [1].
+    ``tuned`` : one row per fine-tuned run: study, the columns of the variant, ``learnt``. ``values`` : (measure, study,
+    condition, seed, property) → [layers, 1 + resamples], of all texts first; one layer if the measure has none, seed -1
+    before fine-tuning, no property of a score. ``printed`` : means without a spread; effect and margin decide alone.
+
+    Measures, in per cent or counts: ``layer`` (accuracy of its probe); ``all``, ``top``, ``bottom`` (of a probe on these
+    neurons), ``selected`` (``top``, beside ``all`` in one table); ``top per layer``, ``bottom per layer`` (how many); ``ranked`` (keep-top minus keep-random); ``score``.
     """
 
     titles: dict[str, str]
     architectures: dict[str, str]
-    layers: dict[str, int]
-    finetuned: pd.DataFrame
-    ranking: str
+    tuned: pd.DataFrame
     values: dict[tuple[str, str, str, int, str], np.ndarray]
+    printed: bool = False
 
-    def tasks(self, study: str) -> list[str]:
-        """The tasks that a study's encoder was fine-tuned on in full, learnt or not."""
-        return list(pick(self.finetuned, study=study, amount="")["task"].unique())
+    def conditions(self, study: str, measure: str, **where: object) -> dict[str, str]:
+        """Condition → its task, of a study's trainings that have a measure; ``where`` : columns of the variant, of all
+        layers, updates and examples if none is given."""
+        rows = pick(self.tuned, study=study, **(where or WHOLE)).drop_duplicates("condition")
+        known = {key[2] for key in self.values if key[:2] == (measure, study)}
+        return {row.condition: row.task for row in rows.itertuples() if row.condition in known}
 
-    def seeds(self, runs: Iterable[tuple[str, str]]) -> list[int]:
-        """The seeds in which every fine-tuned one of ``runs`` (study, condition) learnt its task."""
+    def learnt(self, tasks: Iterable[str], *studies: str) -> list[str]:
+        """The tasks that these studies all learnt in some seed."""
+        return [task for task in tasks if self.seeds(*product(studies, [task]))]
+
+    def each(self, measure: str) -> Iterator[tuple[str, str, list[str]]]:
+        """Study, property, and the tasks that were trained in full, where there are any."""
+        for study in self.titles:
+            if tasks := [*self.conditions(study, measure)]:
+                for name in self.properties(measure, study):
+                    yield study, name, tasks
+
+    def pairs(self, measure: str) -> Iterator[tuple[str, str, str, list[str]]]:
+        """RoBERTa or XLNet, the only BERT, property, and the tasks of both; encoders of unlike depth are no pair."""
+        berts = [study for study in self.titles if self.architectures[study] == REFERENCE]
+        others = [study for study in self.titles if self.architectures[study] in ("roberta", "xlnet")]
+        for other, bert in product(others, berts if len(berts) == 1 else []):
+            tasks = [task for task in self.conditions(other, measure) if task in self.conditions(bert, measure)]
+            for name in self.properties(measure, other, bert) if tasks else []:
+                depths = {len(numbers) for numbers in self.numbers(measure, name, (other, tasks[0]), (bert, tasks[0]))}
+                if len(depths) == 1:
+                    yield other, bert, name, tasks
+
+    def properties(self, measure: str, *studies: str) -> list[str]:
+        """The properties that all these studies have a measure of."""
+        return sorted(set.intersection(*({k[4] for k in self.values if k[:2] == (measure, s)} for s in studies)))
+
+    def seeds(self, *runs: tuple[str, str]) -> list[int]:
+        """The seeds in which every fine-tuned one of ``runs`` (study, condition) learnt its task; [-1] if none is
+        fine-tuned."""
         learnt = [
-            set(pick(self.finetuned, study=study, condition=condition, learnt=True)["seed"])
+            {*pick(self.tuned, study=study, condition=condition, learnt=True)["seed"]}
             for study, condition in runs
             if condition != "pretrained"
         ]
-        return sorted(set.intersection(*learnt)) if learnt else []
+        return sorted(set.intersection(*learnt)) if learnt else [-1]
 
-    def value(self, measure: str, run: tuple[str, str], seed: int, name: str) -> np.ndarray:
-        """A measure of a study's condition in a seed, [1 + resamples] or [1]; NaN if it has none."""
-        return self.values.get((measure, *run, -1 if run[1] == "pretrained" else seed, name), NONE)
+    def numbers(self, measure: str, name: str, *runs: tuple[str, str]) -> list[np.ndarray]:
+        """A measure of each run in all ``seeds`` of them, [layers, seeds, 1 + resamples]."""
+        seeds, found = self.seeds(*runs), []
+        for study, condition in runs:
+            every = pick(self.tuned, study=study, condition=condition)["seed"].tolist() or [-1]
+            stacked = np.stack([self.values[measure, study, condition, seed, name] for seed in every], 1)
+            found.append(stacked[:, np.isin(every, seeds)] if every != [-1] else stacked.repeat(len(seeds), 1))
+        return found
 
-    def effect(self, comparison: Comparison, seed: int, name: str) -> np.ndarray:
-        """The difference in one seed, [1 + resamples] or [1]."""
-        runs = comparison.weights.items()
-        return sum(weight * self.value(comparison.measure.name, run, seed, name) for run, weight in runs)
-
-    def encoder(self, comparison: Comparison, between: str = " vs ") -> str:
-        """The title of the encoder that a comparison is about, or those of two; of all if it names none."""
-        studies = filter(None, [comparison.study, comparison.other]) if comparison.study else self.titles
-        return between.join(self.titles[study] for study in studies)
-
-
-# The claims ------------------------------------------------------------------------------------------------------
+    def losses(self, measure: str, name: str, *runs: tuple[str, str]) -> list[np.ndarray]:
+        """A measure before minus after the fine-tuning of each run, [layers, seeds, 1 + resamples]."""
+        before = {study: self.values[measure, study, "pretrained", -1, name][:, None] for study, _ in runs}
+        after = self.numbers(measure, name, *runs)
+        return [before[study] - own for (study, _), own in zip(runs, after, strict=True)]
 
 
-def c1_tasks(evidence: Evidence) -> Iterator[Comparison]:
-    """Each two tasks, in full or on equally many examples: drop over the top third of the layers; forget minus keep."""
-    for study in evidence.titles:
-        tuned = pick(evidence.finetuned, study=study)
-        equal = tuned[~tuned["amount"].isin(SHARES)].groupby("amount")["condition"].unique()
-        pairs = [pair for conditions in equal for pair in combinations(conditions, 2)]
-        yield from [Comparison("C1", DROP, study, (a,), (b,)) for a, b in pairs] or [Comparison("C1", DROP, study)]
-        learnt = [task for task in evidence.tasks(study) if evidence.seeds([(study, task)])]
-        kinds = [tuple(task for task in kind if task in learnt) for kind in (FORGET, KEEP)]
-        yield Comparison("C1", KINDS, study, *kinds, expected=1) if all(kinds) else Comparison("C1", KINDS, study)
+@dataclass(frozen=True)
+class Comparison:
+    """A number that a claim is about.
 
-
-def c2_lower(evidence: Evidence) -> Iterator[Comparison]:
-    """After minus before fine-tuning: centre of gravity of the accuracy above the random encoder's; mean layer and
-    entropy of the top neurons, undecided where they do no better than random neurons."""
-    for study in evidence.titles:
-        shifts = [
-            Comparison("C2", measure, study, (task,), ("pretrained",), -1)
-            for measure in (CENTRE_OF_GRAVITY, MEAN_LAYER, LAYER_ENTROPY)
-            for task in evidence.tasks(study)
-        ]
-        yield from shifts or [Comparison("C2", CENTRE_OF_GRAVITY, study)]
-
-
-def c3_architectures(evidence: Evidence) -> Iterator[Comparison]:
-    """BERT minus RoBERTa or XLNet: ``depth`` of the drop and shift of the centre of gravity. Tokenizer, objective and
-    positions vary together: such a difference is an observation, not the effect of one of them."""
-    berts = [study for study in evidence.titles if evidence.architectures[study] == "bert"]
-    others = [study for study in evidence.titles if evidence.architectures[study] in ("roberta", "xlnet")]
-    if len(berts) != 1 or not others:
-        yield Comparison("C3", DEPTH)
-        return
-    (bert,) = berts
-    for other in others:
-        alike = evidence.layers.get(bert) == evidence.layers.get(other)
-        deeper = [
-            Comparison("C3", measure, bert, (task,), (task,), 1, other)
-            for measure in (DEPTH, GRAVITY_SHIFT)
-            for task in dict.fromkeys(evidence.tasks(bert) + evidence.tasks(other))
-            if alike
-        ]
-        yield from deeper or [Comparison("C3", DEPTH, bert, other=other)]
-
-
-def c4_amounts(evidence: Evidence) -> Iterator[Comparison]:
-    """The same task in full minus with fewer updates or fewer examples: drop over the top third of the layers."""
-    for study in evidence.titles:
-        tuned = pick(evidence.finetuned, study=study).drop_duplicates("condition")
-        fewer = tuned[(tuned["amount"] != "") & tuned["task"].isin(evidence.tasks(study))]
-        more = [Comparison("C4", AMOUNTS, study, (run.task,), (run.condition,), 1) for run in fewer.itertuples()]
-        yield from more or [Comparison("C4", AMOUNTS, study)]
-
-
-# Judging ---------------------------------------------------------------------------------------------------------
-
-
-def judge(
-    runs: list[Run], counts: pd.DataFrame, tests: pd.DataFrame, neuron_layers: pd.DataFrame, ranking: str = "lca"
-) -> pd.DataFrame:
-    """``judge_tables`` on runs and their tables (``results.layers``, ``neuron_tests`` and ``neuron_layers``).
-
-    Raises ValueError if the studies have different corpora for a property.
+    ``runs`` : study and condition of each run that it takes. ``effect`` : [seeds, 1 + resamples]. ``label`` : what is
+    compared. ``other`` : the study against which. ``judged`` : whether it decides; else it is only shown.
     """
-    for name in dict.fromkeys(name for run in runs for name in run.study.properties):
-        first, *others = (run.study.corpus_of(name) for run in runs if name in run.study.properties)
-        if any(corpus != first for corpus in others):
-            raise ValueError(
-                f"the studies have different corpora for '{name}': give them the same, or judge each alone"
-            )
-    titles = {run.study.name: run.study.title for run in runs}
-    unlike = len(set(titles.values())) == len(titles)
-    titles = {name: title if unlike else f"{title} ({name})" for name, title in titles.items()}
-    architectures = {run.study.name: encoders.architecture(run.study) for run in runs}
-    return judge_tables(titles, architectures, results.task_scores(runs), counts, tests, neuron_layers, ranking)
+
+    study: str
+    property: str
+    label: str
+    runs: Sequence[tuple[str, str]]
+    effect: np.ndarray
+    other: str = ""
+    judged: bool = True
 
 
-def judge_tables(
-    titles: dict[str, str],
-    architectures: dict[str, str],
-    scores: pd.DataFrame,
-    counts: pd.DataFrame,
-    tests: pd.DataFrame,
-    neuron_layers: pd.DataFrame,
-    ranking: str = "lca",
-) -> pd.DataFrame:
-    """The verdict on every comparison of the claims (method, section 1), or what it lacks.
+def onset(loss: np.ndarray, margin: float) -> np.ndarray:
+    """First layer from which a loss stays more than ``margin`` above its smallest value below the top third of the
+    layers; the number of layers if it never does: [layers, ...] → [...]."""
+    lowest = loss[: len(loss) - len(loss) // 3].min(0)
+    lost = np.round(loss - lowest, 9) > margin
+    return len(loss) - np.logical_and.accumulate(lost[::-1]).sum(0).astype(float)
 
-    ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
-    ``scores``, ``counts``, ``tests``, ``neuron_layers`` : as ``results`` gives them. ``ranking`` : the ranking whose
-    neurons are judged.
+
+def mean_layer(per_layer: np.ndarray) -> np.ndarray:
+    """Mean layer of neurons by their number per layer, in per cent of the depth: [layers, ...] → [...]."""
+    layers = np.arange(len(per_layer)) / (len(per_layer) - 1)
+    return 100 * np.tensordot(layers, per_layer, 1) / per_layer.sum(0)
+
+
+# The claims -------------------------------------------------------------------------------------------------------
+
+
+def p1(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """Tasks that forget minus tasks that keep; without both kinds, each two tasks, without a verdict."""
+    for study, name, tasks in evidence.each("layer"):
+        tasks = evidence.learnt(tasks, study)
+        forget, keep = ([task for task in tasks if task in kind] for kind in (FORGET, KEEP))
+        for left, right in [(forget, keep)] if forget and keep else [([a], [b]) for a, b in combinations(tasks, 2)]:
+            runs = [(study, task) for task in left + right]
+            lost = [top_third(loss) for loss in evidence.losses("layer", name, *runs)]
+            effect = np.mean(lost[: len(left)], 0) - np.mean(lost[len(left) :], 0)
+            label = f"{', '.join(left)} − {', '.join(right)}"
+            yield Comparison(study, name, label, runs, effect, judged=bool(forget and keep))
+
+
+def p2(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """Where the loss begins: BERT minus the other encoder."""
+    for other, bert, name, tasks in evidence.pairs("layer"):
+        for runs in ([(bert, task), (other, task)] for task in tasks if task not in KEEP):
+            first, second = (onset(loss, claim.onset) for loss in evidence.losses("layer", name, *runs))
+            yield Comparison(other, name, runs[0][1], runs, first - second, bert)
+
+
+def p3(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """The largest loss at the top layer: the other encoder minus BERT."""
+    for other, bert, name, tasks in evidence.pairs("layer"):
+        if not (tasks := evidence.learnt(tasks, other, bert)):
+            continue
+        runs = [*product((other, bert), tasks)]
+        at_top = [loss[-1] for loss in evidence.losses("layer", name, *runs)]
+        effect = np.max(at_top[: len(tasks)], 0) - np.max(at_top[len(tasks) :], 0)
+        yield Comparison(other, name, f"largest of {', '.join(tasks)}", runs, effect, bert)
+
+
+def p4(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """The smallest loss of all layers and tasks."""
+    for study, name, tasks in evidence.each("layer"):
+        if not (runs := [(study, task) for task in evidence.learnt(tasks, study)]):
+            continue
+        effect = np.min(evidence.losses("layer", name, *runs), (0, 1))
+        yield Comparison(study, name, f"smallest of {', '.join(tasks)}", runs, effect)
+
+
+def p4b(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """The largest loss below the layer where it begins, over all tasks."""
+    for study, name, tasks in evidence.each("layer"):
+        if not (runs := [(study, task) for task in evidence.learnt(tasks, study)]):
+            continue
+        losses = np.array(evidence.losses("layer", name, *runs))  # [tasks, layers, seeds, n]
+        begins = np.array([onset(loss, claim.onset) for loss in losses])[:, None]
+        layers = np.arange(losses.shape[1])[:, None, None]
+        effect = np.where(layers < begins, losses, -np.inf).max((0, 1))
+        yield Comparison(study, name, f"largest of {', '.join(tasks)}", runs, effect)
+
+
+def p5(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """The loss of the bottom neurons, and, without a verdict, of the top ones."""
+    for end, label in (("bottom", "{}"), ("top", "{}, top neurons")):
+        for study, name, tasks in evidence.each(end):
+            for task in tasks:
+                (lost,) = evidence.losses(end, name, (study, task))
+                yield Comparison(study, name, label.format(task), [(study, task)], lost[0], judged=end == "bottom")
+
+
+def p6(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """The shift of the top neurons, and, without a verdict, of those below the top layer."""
+    for judged, label in ((True, "{}"), (False, "{}, without the top layer")):
+        for study, name, tasks in evidence.each("top per layer"):
+            for task in tasks:
+                both = evidence.numbers("top per layer", name, (study, task), (study, "pretrained"))
+                if not judged:
+                    both = [np.concatenate([neurons[:-1], 0 * neurons[-1:]]) for neurons in both]
+                after, before = map(mean_layer, both)
+                yield Comparison(study, name, label.format(task), [(study, task)], after - before, judged=judged)
+
+
+def p7(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """All neurons minus the top ones, before fine-tuning."""
+    for study in evidence.titles:
+        for name in evidence.properties("all", study):
+            run = (study, "pretrained")
+            (every,), (top,) = (evidence.numbers(kind, name, run)[0] for kind in ("all", "selected"))
+            yield Comparison(study, name, "all − top neurons", [run], every - top)
+
+
+def p8(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """What dropping layers costs: the other encoder minus BERT; of the top layers without a verdict."""
+    for end in ("bottom", "top"):
+        for other, bert, name, tasks in evidence.pairs("score"):
+            pruned = [evidence.conditions(study, "score", dropped=end) for study in (other, bert)]
+            for condition, task in pruned[0].items():
+                if condition in pruned[1] and task in tasks:
+                    runs = [(study, run) for study in (other, bert) for run in (task, condition)]
+                    whole, cut, bert_whole, bert_cut = evidence.numbers("score", name, *runs)
+                    effect = (whole - cut - (bert_whole - bert_cut))[0]
+                    label = f"{task}, {end} layers dropped"
+                    yield Comparison(other, name, label, runs, effect, bert, judged=end == "bottom")
+
+
+def a1(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """The whole training of a task minus one of fewer updates or examples."""
+    for study, name, tasks in evidence.each("layer"):
+        fewer = evidence.conditions(study, "layer", dropped="", rate="", checkpoint=-1)
+        for condition, task in fewer.items():
+            if task in tasks and condition != task:
+                runs = [(study, task), (study, condition)]
+                full, less = map(top_third, evidence.losses("layer", name, *runs))
+                yield Comparison(study, name, f"{task} − {condition}", runs, full - less)
+
+
+def a2(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
+    """Each two tasks on equally many examples."""
+    for study in evidence.titles:
+        tuned = pick(evidence.tuned, study=study, dropped="", rate="", checkpoint=-1)
+        amounts = [amount for amount in tuned["amount"].unique() if amount and amount not in SHARES]
+        for amount, name in product(amounts, evidence.properties("layer", study)):
+            equal = evidence.conditions(study, "layer", amount=amount, dropped="", rate="", checkpoint=-1)
+            for pair in combinations(equal, 2):
+                runs = [(study, condition) for condition in pair]
+                first, second = map(top_third, evidence.losses("layer", name, *runs))
+                yield Comparison(study, name, " − ".join(pair), runs, first - second)
+
+
+CLAIMS: dict[str, Callable[[Evidence, Claim], Iterator[Comparison]]] = {
+    "P1": p1, "P2": p2, "P3": p3, "P4": p4, "P4b": p4b, "P5": p5, "P6": p6, "P7": p7, "P8": p8, "A1": a1, "A2": a2,
+}  # fmt: skip
+"""Id of a claim → the numbers that it is about."""
+
+
+# The rule ---------------------------------------------------------------------------------------------------------
+
+
+def interval(effect: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the mean over seeds: Student's t over the seeds, with the variance over texts added; NaN
+    with fewer than two seeds.
+
+    ``effect`` : [seeds, 1 + resamples], the number of each seed first.
+    """
+    seeds, mean = len(effect), effect[:, 0].mean()
+    if seeds < 2:
+        return np.nan, np.nan
+    texts = effect.mean(0)[1:].var() if effect.shape[1] > 1 else 0.0
+    half = stats.t.ppf(0.975, seeds - 1) * np.sqrt(effect[:, 0].var(ddof=1) / seeds + texts)
+    return float(mean - half), float(mean + half)
+
+
+def verdict(low: float, high: float, expected: str, margin: float) -> str:
+    """The one rule. ``reproduced`` : the interval from ``low`` to ``high`` lies wholly where the claim expects the
+    number; ``not reproduced`` : wholly where it does not; ``undecided`` : neither, or there is no interval (NaN).
+
+    ``expected`` : above (> margin), below (< -margin), within (-margin to margin), at most (<= margin).
+    """
+    low, high = round(low, 9), round(high, 9)  # 94.9 - 93.9 is 1
+    if expected == "below":
+        low, high, expected = -high, -low, "above"
+    above, beneath = low > margin, high < -margin
+    inside, outside = {
+        "above": (above, high <= margin),
+        "at most": (high <= margin, above),
+        "within": (low >= -margin and high <= margin, above or beneath),
+    }[expected]
+    return REPRODUCED if inside else NOT_REPRODUCED if outside else UNDECIDED
+
+
+def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
+    """The verdict on every comparison of every claim, the margins multiplied by ``factor``.
 
     Returns
     -------
-    One row per comparison and property. ``effect`` : mean over the ``seeds`` that all compared runs have
-    (``per_seed``: each of them, as text); ``low``, ``high`` : its paired 95 % bootstrap interval over texts (NaN: there
-    is none); all in ``unit``. ``ranking`` : empty where the measure is not about neurons. ``encoder``, ``compared``,
-    ``sentence`` : for display.
-
-    Raises
-    ------
-    ValueError : the studies were not probed on the same texts.
+    One row per claim, encoder, property and comparison. ``effect`` : mean over ``seeds`` (how many; ``per_seed``: each
+    of them, as text), ``low``, ``high`` : its 95 % interval (of printed numbers the effect itself), all in ``unit``.
+    ``expected`` : as in ``paper/claims.yaml``; empty if the number is only shown. ``verdict`` : *not testable here* if it
+    is only shown, or if no seed learnt every task. A claim without any comparison has one row that says so.
     """
-    gold = pick(counts, source="gold", word_group="all", target="real", split="test")
-    if gold.groupby(["property", "study"])["text"].agg(frozenset).groupby("property").nunique().gt(1).any():
-        raise ValueError("the studies were not probed on the same test texts: judge each alone")
-    evidence = Evidence(
-        titles,
-        architectures,
-        layers=gold.groupby("study")["layer"].nunique().to_dict(),
-        finetuned=scores,
-        ranking=ranking,
-        values=_of_layers(gold) | _of_neurons(pick(tests, ranking=ranking), pick(neuron_layers, ranking=ranking)),
-    )
-    comparisons = chain(*(claim(evidence) for claim in (c1_tasks, c2_lower, c3_architectures, c4_amounts)))
-    return pd.DataFrame([row for comparison in comparisons for row in _rows(evidence, comparison)])
+    rows = []
+    for claim in (claim.scaled(factor) for claim in table().values()):
+        found = [_row(evidence, claim, comparison) for comparison in CLAIMS[claim.id](evidence, claim)]
+        rows += found or [{"claim": claim.id, "verdict": NOT_TESTABLE, "unit": claim.unit, "margin": claim.margin}]
+    text = ["study", "encoder", "architecture", "other", "property", "compared", "expected", "per_seed"]
+    judged = pd.DataFrame(rows).fillna(dict.fromkeys(text, "") | {"seeds": 0})
+    return judged.astype({"seeds": int})
 
 
-def verdict(per_seed: np.ndarray, low: float, high: float, threshold: float, expected: int) -> str:
-    """The one rule: a two-sided test of equivalence within ``threshold`` of 0.
-
-    ``reproduced`` : the interval lies beyond the threshold in the ``expected`` direction (1, -1; 0: in either one), and
-    every seed has that sign. ``not reproduced`` : it and every seed lie within the thresholds, or it lies beyond them
-    in the other direction with that sign in every seed. ``undecided`` : all else. Without an interval (NaN) the range
-    of the seeds takes its place, if there are ``MIN_SEEDS``.
-
-    ``per_seed`` : the effect in each seed, [seeds]. ``low``, ``high`` : the interval of their mean.
-    """
-    if np.isnan([low, high]).any():
-        if len(per_seed) < MIN_SEEDS:
-            return UNDECIDED
-        low, high = per_seed.min(), per_seed.max()
-    beyond = {s for s in (1, -1) if min(s * low, s * high) > threshold and (s * per_seed > 0).all()}
-    if beyond & ({expected} if expected else {1, -1}):
-        return REPRODUCED
-    within = max(-low, high) <= threshold and (np.abs(per_seed) <= threshold).all()
-    return NOT_REPRODUCED if beyond or within else UNDECIDED
-
-
-def depth(drop: np.ndarray) -> np.ndarray:
-    """First layer from which it and all higher ones drop by more than a point; top + 1 if none: [layers, n] → [n]."""
-    return len(drop) - np.logical_and.accumulate(drop[::-1] > MIN_EFFECT["points"]).sum(0).astype(float)
+def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
+    effect, architecture = comparison.effect, evidence.architectures[comparison.study]
+    expected = claim.expected.get(architecture, "") if comparison.judged else ""
+    tuned = any(condition != "pretrained" for _, condition in comparison.runs)
+    mean = effect[:, 0].mean() if len(effect) else np.nan
+    if evidence.printed:
+        low = high = mean
+    elif tuned:
+        low, high = interval(effect)
+    else:  # no seed of fine-tuning has a part in it
+        low, high = np.quantile(effect[0], [0.025, 0.975])
+    enough = len(effect) >= MIN_SEEDS or evidence.printed or not tuned
+    outcome = verdict(low, high, expected, claim.margin) if expected and enough else UNDECIDED
+    return {
+        "claim": claim.id,
+        "study": comparison.study,
+        "encoder": evidence.titles[comparison.study],
+        "architecture": architecture,
+        "other": comparison.other,
+        "property": comparison.property,
+        "compared": comparison.label,
+        "effect": mean,
+        "low": low,
+        "high": high,
+        "unit": claim.unit,
+        "margin": claim.margin,
+        "expected": expected,
+        "seeds": len(effect),
+        "per_seed": " ".join(f"{value:+.3f}" for value in effect[:, 0]),
+        "verdict": outcome if expected and len(effect) else NOT_TESTABLE,
+    }
 
 
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim and measure, one column per encoder or pair: each verdict with the comparisons behind it and
-    their effects. What could not be tested is named only where nothing could."""
-    compared = judged["condition"].where(judged["against"] == "pretrained", judged["compared"])
-    rows = judged.assign(compared=compared, measure=judged["measure"] + " (" + judged["unit"] + ")")
-    cells = rows.groupby(["claim", "measure", "encoder"], sort=False).apply(_cell)
-    wide = cells.unstack(fill_value="", sort=False)[judged["encoder"].unique()]
-    return wide.rename_axis(columns=None).reset_index()
+    """One row per claim, one column per encoder: how many of its comparisons have which verdict."""
+    rows = judged[judged["expected"] != ""]
+    counted = rows.groupby(["claim", "encoder"], sort=False)["verdict"].apply(_counted)
+    wide = counted.unstack(fill_value="–", sort=False)
+    return wide.reindex(list(table()), fill_value="–").rename_axis(columns=None).reset_index()
 
 
-def _cell(judged: pd.DataFrame) -> str:
-    """The verdicts of a claim on one encoder, each with the comparisons behind it and their effects."""
-    testable = judged[judged["verdict"] != NOT_TESTABLE]
-    names = ["compared", "property"] if testable["property"].nunique() > 1 else ["compared"]
-    effects = [" ".join([*(row[name] for name in names), f"{row['effect']:+.2f}"]) for _, row in testable.iterrows()]
-    listed = pd.Series(effects, testable["verdict"], dtype=str).groupby("verdict").agg(", ".join)
-    order = [verdict for verdict in (REPRODUCED, NOT_REPRODUCED, UNDECIDED) if verdict in listed]
-    return "; ".join(f"{verdict} ({listed[verdict]})" for verdict in order) or NOT_TESTABLE
+SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?", NOT_TESTABLE: "–"}
 
 
-def to_markdown(table: pd.DataFrame) -> str:
+def _counted(verdicts: pd.Series) -> str:
+    counts = verdicts.map(SIGNS).value_counts()
+    found = [(sign, counts[sign]) for sign in SIGNS.values() if sign in counts]
+    return found[0][0] if len(found) == 1 else ", ".join(f"{sign} {count}" for sign, count in found)
+
+
+def to_markdown(rows: pd.DataFrame) -> str:
     """A table as Markdown, without its index."""
-    rows = [[*table.columns], ["---"] * table.shape[1], *table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in row) + " |" for row in rows)
-
-
-def _of_layers(counts: pd.DataFrame) -> dict:
-    """The measures on accuracies, as ``Evidence.values``."""
-    if counts.empty:
-        return {}
-    cells, _, fractions = results.resampled(counts, "test", seed=0)
-    accuracy = {key: 100 * fractions[rows.sort_values("layer").index] for key, rows in cells.groupby(RUN)}
-    values = {}
-    for run, after in accuracy.items():
-        study, *_, name = run
-        before, random = (accuracy.get((study, start, -1, name)) for start in ("pretrained", "random"))
-        if before is not None:
-            values |= {(DROP.name, *run): top_third(before - after), (DEPTH.name, *run): depth(before - after)}
-        if before is not None and random is not None:
-            centre = centre_of_gravity(after - random)
-            values[CENTRE_OF_GRAVITY.name, *run] = centre
-            values[GRAVITY_SHIFT.name, *run] = centre - centre_of_gravity(before - random)
-    return values
-
-
-def _of_neurons(tests: pd.DataFrame, neuron_layers: pd.DataFrame) -> dict:
-    """The measures on ranked neurons, as ``Evidence.values``."""
-    layers, tests = pick(neuron_layers, source="gold"), pick(tests, source="gold", split="test")
-    measured = {
-        MEAN_LAYER.name: results.centres_of_gravity(layers, "neurons", RUN),
-        LAYER_ENTROPY.name: results.entropy(layers, "neurons", RUN),
-        ABLATION_MARGIN: {run: results.margin(rows) for run, rows in tests.groupby(RUN)},
-    }
-    return {(name, *run): np.array([value]) for name, of in measured.items() for run, value in of.items()}
-
-
-def _rows(evidence: Evidence, comparison: Comparison) -> list[dict]:
-    """One row per property; or one row that says what is lacking."""
-    seeds, studies = evidence.seeds(comparison.weights), {study for study, _ in comparison.weights}
-    names = {key[-1] for key in evidence.values if key[0] == comparison.measure.name and key[1] in studies}
-    return [_row(evidence, comparison, name, seeds) for name in (sorted(names) if seeds and names else [""])]
-
-
-def _row(evidence: Evidence, comparison: Comparison, name: str, seeds: list[int]) -> dict:
-    measure, threshold = comparison.measure, MIN_EFFECT[comparison.measure.unit]
-    draws = [evidence.effect(comparison, seed, name) for seed in seeds] or [NONE]
-    effect, per_seed = sum(draws) / len(draws), np.array([draw[0] for draw in draws])
-    low, high, doubtful, outcome = np.nan, np.nan, [], NOT_TESTABLE
-    if np.isfinite(effect[0]):
-        low, high = np.nanquantile(effect[1:], [0.025, 0.975]) if len(effect) > 1 else (np.nan, np.nan)
-        doubtful = _doubtful(evidence, comparison, name, seeds)
-        outcome = UNDECIDED if doubtful else verdict(per_seed, low, high, threshold, comparison.expected)
-    row = {
-        "claim": comparison.claim,
-        "encoder": evidence.encoder(comparison),
-        "study": comparison.study,
-        "other": comparison.other,
-        "architecture": evidence.architectures.get(comparison.study, ""),
-        "compared": comparison.label(),
-        "condition": ", ".join(comparison.conditions),
-        "against": ", ".join(comparison.against),
-        "property": name,
-        "measure": measure.name,
-        "ranking": evidence.ranking if measure.on_neurons else "",
-        "effect": effect[0],
-        "low": low,
-        "high": high,
-        "unit": measure.unit,
-        "threshold": threshold,
-        "seeds": len(seeds),
-        "same_sign": abs(np.sign(per_seed).sum()) == len(per_seed),
-        "per_seed": " ".join(f"{value:+.3f}" for value in per_seed[: len(seeds)]),
-        "verdict": outcome,
-    }
-    return row | {"sentence": _sentence(evidence, comparison, row, doubtful)}
-
-
-def _doubtful(evidence: Evidence, comparison: Comparison, name: str, seeds: list[int]) -> list[str]:
-    """The conditions whose top neurons do no better than random ones, so that their layers mean nothing."""
-    if not comparison.measure.on_neurons:
-        return []
-    return [
-        run[1]
-        for run in comparison.weights
-        if not all(evidence.value(ABLATION_MARGIN, run, seed, name)[0] > 0 for seed in seeds)
-    ]
-
-
-def _sentence(evidence: Evidence, comparison: Comparison, row: dict, doubtful: list[str]) -> str:
-    """A row in words: what was compared, what came out and of which runs, or what is lacking."""
-    if row["verdict"] == NOT_TESTABLE and comparison.conditions and not row["seeds"]:
-        found = "not testable: in no seed did every compared run learn its task"
-    elif row["verdict"] == NOT_TESTABLE:
-        found = comparison.measure.needs
-    else:
-        interval = f"95 % interval {row['low']:+.2f} to {row['high']:+.2f}"
-        if np.isnan(row["low"]):
-            interval = f"no interval: {MIN_SEEDS} seeds decide"
-        hope = {1: "more than ", -1: "less than -", 0: "beyond ±"}[comparison.expected]
-        found = (
-            f"{row['effect']:+.2f} {row['unit']} ({interval}; per seed {row['per_seed']}); "
-            f"the claim expects {hope}{row['threshold']:g}"
-        )
-    compared = [pick(evidence.finetuned, study=study, condition=condition) for study, condition in comparison.weights]
-    runs = [run for table in compared for run in table.itertuples()]
-    remarks = {
-        "updates": dict.fromkeys(f"{run.condition} {run.updates}" for run in runs),
-        "left out, task not learnt": [f"{evidence.titles[run.study]} {run.variant}" for run in runs if not run.learnt],
-        "neurons no better than random": doubtful,
-    }
-    parts = [found, *(f"{about}: {', '.join(names)}" for about, names in remarks.items() if names)]
-    encoder, label = evidence.encoder(comparison, " minus "), comparison.label(" minus ")
-    what = filter(None, [row["measure"].capitalize(), encoder, label, row["property"]])
-    return f"{', '.join(what)}: {'; '.join(parts)}."
+    lines = [[*rows.columns], ["---"] * rows.shape[1], *rows.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)
