@@ -61,11 +61,15 @@ def ensure(run: runs.Run) -> Finetuned:
 
 
 class _Bar(ProgressCallback):
-    """Trainer's bar without its lines of numbers: the learning curve shows them, to the last update."""
+    """Trainer's bar without its lines of numbers: the learning curve shows them, to the ``last`` update, at which the
+    training stops."""
+
+    last = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_step_end(args, state, control, **kwargs)
-        control.should_log |= state.global_step >= state.max_steps
+        if state.global_step >= self.last:
+            control.should_log = control.should_evaluate = control.should_training_stop = True
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, *_: Any, logs: dict | None = None, **__: Any
@@ -123,23 +127,32 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     surroundings.clean()  # once more: Trainer and accelerate read theirs when they are made
     set_seed(seed)
     model = encoders.classifier(study, task.labels)
+    if variant.dropped:
+        model = encoders.without_layers(model, *variant.dropped)
     disk.need_space(
         run.model.parent, 4.0 * model.num_parameters() * (2 * 3 + 1)
     )  # two checkpoints of weights and Adam's moments
     encoded = _encoded(data, tok, min(study.finetune.max_subwords, encoders.max_length(study, tok, model)))
     by_length = np.argsort(encoded["test"]["length"][:], kind="stable")  # little padding
-    steps = math.ceil(math.ceil(len(data["train"]) / study.finetune.batch_size) * study.finetune.epochs * variant.share)
+    settings = study.finetune
+    if variant.rate:
+        settings = settings.model_copy(update={"learning_rate": float(variant.rate)})
+    steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
+    if (variant.checkpoint or 0) > steps:
+        raise params.ParameterError(f"{variant.name}: the training has {steps} updates, none numbered {variant.checkpoint}")
+    bar = _Bar()
+    bar.last = variant.checkpoint or steps
     trainer = _Trainer(
-        model=model, args=_arguments(study.finetune, checkpoints, steps, seed, device), train_dataset=encoded["train"],
+        model=model, args=_arguments(settings, checkpoints, steps, seed, device), train_dataset=encoded["train"],
         eval_dataset=encoded["dev"].sort("length"), data_collator=DataCollatorWithPadding(tok),
-        compute_metrics=tasks.scores(task), callbacks=[_Bar],
+        compute_metrics=tasks.scores(task), callbacks=[bar],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     try:
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
         output = trainer.predict(encoded["test"].select(by_length))
         largest = {name: float(weight.detach().abs().max()) for name, weight in model.named_parameters()}
-        _check_finite(largest | {"a prediction": float(np.abs(output.predictions).max())}, steps)
+        _check_finite(largest | {"a prediction": float(np.abs(output.predictions).max())}, bar.last)
     except Diverged as error:
         disk.remove(checkpoints)
         raise Diverged(f"{study.name}, {variant.name}: {error}") from None
@@ -154,7 +167,7 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
         "task": variant.task, "seed": seed, "metric": task.metric, "labels": task.labels,
         "scores": {k: output.metrics[f"test_{k}"] for k in tasks.SCORES if f"test_{k}" in output.metrics},
         "majority": {split: majority_score(task, np.array(data[split]["label"])) for split in ("dev", "test")},
-        "examples": {k: len(v) for k, v in data.items()}, "updates": steps, "parameters": model.num_parameters(),
+        "examples": {k: len(v) for k, v in data.items()}, "updates": bar.last, "parameters": model.num_parameters(),
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from lib.encoders import EncoderError
 from lib.results import verify
 from lib.sources import SourceError
 from lib.study import inputs, loading, params, runs
-from lib.study.params import ParameterError, nearest
+from lib.study.params import ParameterError, Study, nearest
 from lib.study.runs import Run
 from lib.study.steps import STEPS, Step
 from lib.study.variants import Variant
@@ -80,6 +80,8 @@ def fetch(wanted: list[Run]) -> None:
     if not problems:
         problems = _problems(probing.values(), encoders.check) + _problems(probing.values(), corpora.check)
         problems += _problems({run.study.name: run.study for run in training}.values(), encoders.head)
+        dropping = {(run.study.name, run.variant.dropped): run.study for run in training if run.variant.dropped}
+        problems += _problems(dropping.items(), _drop)
     if problems:
         told = [*dict.fromkeys(problems), "Nothing was started. Fix it, then type the same command again."]
         raise SourceError("\n\n".join(told))
@@ -87,6 +89,11 @@ def fetch(wanted: list[Run]) -> None:
 
 def _from_snippets(run: Run) -> bool:
     return run.variant.task in tasks.REGISTRY
+
+
+def _drop(pruned: tuple[tuple[str, tuple[str, int]], Study]) -> None:
+    (_, dropped), study = pruned
+    encoders.without_layers(encoders.classifier(study, []), *dropped)
 
 
 def _sources(run: Run) -> set[str]:

@@ -6,6 +6,7 @@ layers. A ranking orders the neurons; it is tested by retraining on its first n 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ from lib.probes.linear import Probe, ProbeSpec
 from lib.study import runs
 from lib.study.params import RankingSettings
 from lib.study.runs import Run
+
+ENDS = ("top", "bottom")
+"""The ends of a ranking whose neurons are counted, and tested by a probe of their own."""
 
 # Rankings -------------------------------------------------------------------------------------------------------
 
@@ -77,6 +81,10 @@ class Ranked:
     def count(self, fraction: float) -> int:
         """How many neurons a fraction of all is; at least one."""
         return max(1, round(fraction * len(self.order)))
+
+    def from_(self, end: str) -> "Ranked":
+        """The same neurons, ordered from the ``top`` or from the ``bottom``."""
+        return self if end == "top" else replace(self, order=self.order[::-1])
 
     def per_layer(self, fraction: float) -> np.ndarray:
         """[layers] how many of the top ``fraction`` lie in each layer."""
@@ -166,24 +174,36 @@ def ensure_rankings(run: Run, ranking: str = "lca") -> dict[str, Ranked]:
 
 
 def ensure_layers(run: Run) -> pd.DataFrame:
-    """How many of a ranking's top neurons (``ranking.top``) lie in each layer: property, ranking, layer, neurons."""
+    """How many of a ranking's top and bottom neurons (``ranking.top``) lie in each layer: property, ranking, end (top,
+    bottom), layer, neurons."""
     return pd.read_parquet(_ensure(run) / "layers.parquet")
 
 
+def ensure_sets(run: Run) -> pd.DataFrame:
+    """Counts of correct predictions of probes retrained on all, on the top and on the bottom neurons.
+
+    One row per property, ranking, neurons (all, top, bottom), target, split (dev, test) and text: ``correct`` of
+    ``total``. Where nothing was fine-tuned, ``target`` is real or control, so that selectivity can be told; else real.
+    """
+    return pd.read_parquet(_ensure(run) / "sets.parquet")
+
+
 def _ensure(run: Run) -> Path:
-    """The folder of the step's result: ``tests.parquet``, ``layers.parquet`` and ``rankings.npz``."""
+    """The folder of the step's result: ``tests``, ``layers`` and ``sets.parquet``, and ``rankings.npz``."""
     return runs.ensure(run, "neurons", lambda folder: _rank_and_test(run, folder))
 
 
 def _rank_and_test(run: Run, folder: Path) -> None:
-    """Rank and test the neurons on all corpora of the run, one after another, and write the three files."""
+    """Rank and test the neurons on all corpora of the run, one after another, and write the four files."""
     tested = [_rank_and_test_on(run, corpus) for corpus in run.study.corpora_in_use]
-    pd.concat([tests for tests, _ in tested]).to_parquet(folder / "tests.parquet", index=False)
-    ranks = [ranked for _, ranks in tested for ranked in ranks]
+    pd.concat([tests for tests, *_ in tested]).to_parquet(folder / "tests.parquet", index=False)
+    pd.concat([sets for _, sets, _ in tested]).to_parquet(folder / "sets.parquet", index=False)
+    ranks = [ranked for *_, ranks in tested for ranked in ranks]
     layers = [
-        {"property": r.property, "ranking": r.ranking, "layer": layer, "neurons": int(neurons)}
+        {"property": r.property, "ranking": r.ranking, "end": end, "layer": layer, "neurons": int(neurons)}
         for r in ranks
-        for layer, neurons in enumerate(r.per_layer(run.study.ranking.top))
+        for end in ENDS
+        for layer, neurons in enumerate(r.from_(end).per_layer(run.study.ranking.top_of(r.property)))
     ]
     pd.DataFrame(layers).to_parquet(folder / "layers.parquet", index=False)
     arrays = {f"{r.property}.{r.ranking}.order": r.order for r in ranks}
@@ -191,53 +211,87 @@ def _rank_and_test(run: Run, folder: Path) -> None:
     np.savez_compressed(folder / "rankings.npz", allow_pickle=False, shape=ranks[0].shape, **arrays)
 
 
-def _rank_and_test_on(run: Run, corpus: str) -> tuple[pd.DataFrame, list[Ranked]]:
-    """The tests and the rankings of the properties of one corpus."""
+@dataclass(frozen=True)
+class _AllNeurons:
+    """A label set, the probe of it on all neurons, and λ1 and λ2 of that probe and of those retrained on some."""
+
+    labels: Labels
+    probe: Probe
+    penalty: tuple[float, float]
+
+
+def _rank_and_test_on(run: Run, corpus: str) -> tuple[pd.DataFrame, pd.DataFrame, list[Ranked]]:
+    """The tests, the counts of the sets, and the rankings of the properties of one corpus."""
     study, stores = run.study, activations.ensure(run, corpus)
     words = {split: store.words for split, store in stores.items()}
-    sets = [probes.label_set(words, name) for name in study.corpora_in_use[corpus][1]]
-    probe, l1 = _all_neuron_probe(stores, sets, run)
-    cases = [
-        (labels, own, ranked)
-        for labels, own in zip(sets, probe.split(), strict=True)
-        for ranked in rank(labels, own.weight[0].cpu().numpy(), stores["train"].vectors, study.ranking)
+    learnt = _all_neuron_probes(run, stores, words, study.corpora_in_use[corpus][1])
+    ranks = [
+        ranked
+        for (_, target), own in learnt.items()
+        if target == "real"
+        for ranked in rank(own.labels, own.probe.weight[0].cpu().numpy(), stores["train"].vectors, study.ranking)
     ]
-    sizes = sorted({cases[0][2].count(fraction) for fraction in study.ranking.sizes})
-    retrained = _retrain(stores["train"], cases, sizes[:-1], l1, run)
-    tables = []
-    for (labels, own, ranked), firsts in zip(cases, retrained, strict=True):
+    sizes = sorted({ranks[0].count(fraction) for fraction in study.ranking.sizes})
+    retrained = _retrain(run, stores["train"], ranks, learnt, sizes)
+    tests, sets = [], []
+    for split, ranked in product(("dev", "test"), ranks):
+        X, texts, name = stores[split].vectors, probes.text_ids(words[split]), ranked.property
         shuffled = np.random.default_rng(study.seed).permutation(ranked.order)
         orders = {"keep-top": ranked.order, "keep-random": shuffled, "keep-bottom": ranked.order[::-1]}
-        for split in ("dev", "test"):
-            X, ids = stores[split].vectors, labels.ids[split]
-            predicted = ablate(own, X, orders, sizes)
-            predicted["retrain"] = np.array([*(first.predict(X)[0][0] for first in firsts), predicted["keep-top"][-1]])
-            for test, by_size in predicted.items():
-                cell = {"property": labels.property, "ranking": ranked.ranking, "test": test, "neurons": sizes}
-                tables.append(pd.DataFrame({**cell, "split": split, "accuracy": (by_size == ids).mean(1), "l1": l1}))
-    return pd.concat(tables), [ranked for *_, ranked in cases]
+        real, cell = learnt[name, "real"], {"property": name, "ranking": ranked.ranking, "split": split}
+        guesses = {key[2:]: p.predict(X)[0][0] for key, p in retrained.items() if key[:2] == (name, ranked.ranking)}
+        predicted = ablate(real.probe, X, orders, sizes)
+        guesses["real", "all", sizes[-1]] = predicted["keep-top"][-1]
+        predicted["retrain"] = np.array([guesses["real", "all" if n == sizes[-1] else "top", n] for n in sizes])
+        for test, by_size in predicted.items():
+            accuracy = (by_size == real.labels.ids[split]).mean(1)
+            penalty = dict(zip(("l1", "l2"), real.penalty, strict=True))
+            tests.append(pd.DataFrame({**cell, "test": test, "neurons": sizes, "accuracy": accuracy, **penalty}))
+        if (name, "control") in learnt:
+            guesses["control", "all", sizes[-1]] = learnt[name, "control"].probe.predict(X)[0][0]
+        for (target, which, n), guess in guesses.items():
+            if which != "top" or n == ranked.count(study.ranking.top_of(name)):
+                right = guess == learnt[name, target].labels.ids[split]
+                sets.append(probes.counts_by_text(texts, right, cell | {"neurons": which, "target": target}))
+    return pd.concat(tests), pd.concat(sets), ranks
 
 
-def _all_neuron_probe(stores: dict[str, Activations], sets: list[Labels], run: Run) -> tuple[Probe, float]:
-    """One probe on all neurons, and its penalty: of several, the best by LCA's search score on the dev split."""
-    study, grid, targets = run.study, run.study.ranking.l1, [s.target for s in sets]
-    tried = sorted({0.0, *grid}) if len(grid) > 1 else grid
-    specs = [ProbeSpec(targets, "all", value, value) for value in tried]
+def _all_neuron_probes(
+    run: Run, stores: dict[str, Activations], words: dict[str, pd.DataFrame], properties: list[str]
+) -> dict[tuple[str, str], _AllNeurons]:
+    """Property and target (real; control too where nothing was fine-tuned) → the probe on all neurons. Of several
+    penalties, the best by LCA's search score on the dev split."""
+    study, grid = run.study, run.study.ranking.l1
+    real = [probes.label_set(words, name) for name in properties]
+    sets = real + ([] if run.variant.task else [probes.control(words, labels, study.seed) for labels in real])
+    if tried := sorted({0.0, *grid}) if len(grid) > 1 else grid:
+        specs = [ProbeSpec([s.target for s in sets], "all", value, value) for value in tried]
+    else:
+        specs, sets = probes.by_penalty(run, sets, "all")
     X, device = stores["train"].vectors, encoders.device(study)
     fitted = probes.fit_specs(X, specs, study.probe, study.seed, device, "all-neuron probe")
-    if len(tried) == 1:
-        return fitted[0], tried[0]
-    dev = stores["dev"].vectors
-    accuracy = [_mean_accuracy(probe, sets, dev) for probe in fitted]
-    scores = {}
+    if len(grid) > 1:
+        best = _best(tried, fitted, real, stores["dev"].vectors, study.ranking)
+        specs, fitted = [specs[best]], [fitted[best]]
+    own = [(probe, (spec.l1, spec.l2)) for spec, every in zip(specs, fitted, strict=True) for probe in every.split()]
+    return {
+        (labels.property, "control" if labels.control else "real"): _AllNeurons(labels, *one)
+        for labels, one in zip(sets, own, strict=True)
+    }
+
+
+def _best(
+    tried: list[float], fitted: list[Probe], real: list[Labels], dev: np.ndarray, settings: RankingSettings
+) -> int:
+    """Which of the penalties ``tried``, the first of them 0, has the best search score on the real labels."""
+    accuracy, scores = [_mean_accuracy(probe, real, dev) for probe in fitted], {}
     for value, probe, penalised in zip(tried, fitted, accuracy, strict=True):
-        order = ordering(probe.weight[0].cpu().numpy(), study.ranking.mass_steps)
+        order = ordering(probe.weight[0].cpu().numpy(), settings.mass_steps)
         edge = len(order) // 5
-        top = _mean_accuracy(_only(probe, order[:edge]), sets, dev)
-        bottom = _mean_accuracy(_only(probe, order[-edge:]), sets, dev)
+        top = _mean_accuracy(_only(probe, order[:edge]), real, dev)
+        bottom = _mean_accuracy(_only(probe, order[-edge:]), real, dev)
         scores[value] = search_score(top, bottom, accuracy[0], penalised)
-    best = max(grid, key=lambda value: scores[value])
-    return fitted[tried.index(best)], best
+    return tried.index(max(settings.l1, key=lambda value: scores[value]))
 
 
 def _only(probe: Probe, neurons: np.ndarray) -> Probe:
@@ -246,25 +300,35 @@ def _only(probe: Probe, neurons: np.ndarray) -> Probe:
     return replace(probe, weight=probe.weight[:, :, scope], scope=scope)
 
 
-def _mean_accuracy(probe: Probe, sets: list[Labels], X: np.ndarray) -> float:
-    predicted = probe.predict(X)
-    return float(np.mean([(p[0] == s.ids["dev"]).mean() for p, s in zip(predicted, sets, strict=True)]))
+def _mean_accuracy(probe: Probe, real: list[Labels], X: np.ndarray) -> float:
+    predicted = probe.predict(X)[: len(real)]  # control tasks come after them
+    return float(np.mean([(p[0] == s.ids["dev"]).mean() for p, s in zip(predicted, real, strict=True)]))
 
 
 def _retrain(
-    store: Activations, cases: list[tuple[Labels, Probe, Ranked]], sizes: list[int], l1: float, run: Run
-) -> list[list[Probe]]:
-    """For each ranking, a probe on its first n neurons for each size, all in one pass."""
-    specs = [
-        ProbeSpec([labels.target], torch.from_numpy(ranked.order[:n]), l1, l1)
-        for labels, _, ranked in cases
-        for n in sizes
-    ]
-    if not specs:
-        return [[] for _ in cases]
+    run: Run,
+    store: Activations,
+    ranks: list[Ranked],
+    learnt: dict[tuple[str, str], _AllNeurons],
+    sizes: list[int],
+) -> dict[tuple[str, str, str, str, int], Probe]:
+    """Probes on some neurons only, all in one pass: property, ranking, target, end, number of neurons → probe.
+
+    Of the real labels the top n for each size but the last, and the top and the bottom set; of a control task the top
+    set.
+    """
+    specs = {}
+    for ranked in ranks:
+        top = ranked.count(run.study.ranking.top_of(ranked.property))
+        wanted = [("real", "top", n) for n in (*sizes[:-1], top)] + [("real", "bottom", top), ("control", "top", top)]
+        for target, end, n in wanted:
+            if own := learnt.get((ranked.property, target)):
+                scope = torch.from_numpy(ranked.from_(end).order[:n].copy())
+                key = (ranked.property, ranked.ranking, target, end, n)
+                specs[key] = ProbeSpec([own.labels.target], scope, *own.penalty)
     settings, seed, device = run.study.probe, run.study.seed, encoders.device(run.study)
-    fitted = probes.fit_specs(store.vectors, specs, settings, seed, device, "retrained on the first n neurons")
-    return [fitted[start : start + len(sizes)] for start in range(0, len(fitted), len(sizes))]
+    fitted = probes.fit_specs(store.vectors, [*specs.values()], settings, seed, device, "retrained on some neurons")
+    return dict(zip(specs, fitted, strict=True))
 
 
 def ablate(probe: Probe, X: np.ndarray, orders: dict[str, np.ndarray], sizes: Sequence[int]) -> dict[str, np.ndarray]:

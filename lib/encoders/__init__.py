@@ -18,4 +18,5 @@ from lib.encoders.checkpoints import (
     shape,
     tokenizer,
     unlike_running_text,
+    without_layers,
 )

@@ -257,6 +257,44 @@ def classifier(study: params.Study, labels: Sequence[str]) -> transformers.PreTr
     return model
 
 
+def without_layers(model: transformers.PreTrainedModel, end: str, count: int) -> transformers.PreTrainedModel:
+    """A model without its ``count`` ``top`` or ``bottom`` layers, over the same embeddings (Sajjad et al. 2023).
+
+    It is built from a config of fewer layers, so that it is saved and loaded like any other.
+
+    Raises
+    ------
+    EncoderError : it has too few layers, they are no list of modules, or what a layer computes depends on its place.
+    """
+    kind, every = model.config.model_type, model.config.num_hidden_layers
+    lists = [name for name, part in model.named_modules() if isinstance(part, torch.nn.ModuleList)]
+    stacks = [name for name in lists if len(model.get_submodule(name)) == every]
+    _refuse({
+        f"{kind} has {every} layers: {count} of them cannot be dropped, at most {every - 1}": count >= every,
+        f"{kind}: its layers cannot be dropped: they are not a list of {every} modules": len(stacks) != 1,
+    })  # fmt: skip
+    kept, (stack,) = range(every)[count:] if end == "bottom" else range(every - count), stacks
+    config = type(model.config).from_dict(model.config.to_dict())
+    per_layer = {k: v for k, v in vars(config).items() if isinstance(v, list | tuple) and len(v) == every}
+    config.update({k: [v[i] for i in kept] for k, v in per_layer.items()} | {"num_hidden_layers": len(kept)})
+    smaller, weights = type(model)(config), {}
+    for name, weight in model.state_dict().items():
+        layer, _, rest = name.removeprefix(f"{stack}.").partition(".")
+        if not name.startswith(f"{stack}."):
+            weights[name] = weight
+        elif int(layer) in kept:
+            weights[f"{stack}.{kept.index(int(layer))}.{rest}"] = weight
+    smaller.load_state_dict(weights)
+    owner, _, place = stack.rpartition(".")
+    layers = model.get_submodule(stack)
+    setattr(model.get_submodule(owner), place, torch.nn.ModuleList(layers[i] for i in kept))
+    with torch.inference_mode():  # the same layers at other places, in the model that they come from
+        alike = [one.eval()(torch.arange(5, 12)[None]).logits for one in (model, smaller)]
+    setattr(model.get_submodule(owner), place, layers)
+    _refuse({f"{kind}: its layers cannot be dropped: what one computes depends on its place": not torch.equal(*alike)})
+    return smaller
+
+
 def head(study: params.Study) -> type[transformers.PreTrainedModel]:
     """The class of the study's encoder under a head for sentences. Raises EncoderError if it cannot be fine-tuned."""
     config, heads = configuration(study), transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING

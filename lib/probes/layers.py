@@ -8,8 +8,8 @@ import pandas as pd
 
 from lib import encoders
 from lib.encoders import activations
-from lib.probes.labels import baselines, control, label_set, text_ids, word_groups
-from lib.probes.linear import ProbeSpec, fit_specs
+from lib.probes.labels import Labels, baselines, control, label_set, text_ids, word_groups
+from lib.probes.linear import ProbeSpec, Scope, fit_specs
 from lib.study import runs
 from lib.study.runs import Run
 
@@ -33,12 +33,13 @@ def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:
     words = {split: store.words for split, store in stores.items()}
     real = {name: label_set(words, name) for name in study.corpora_in_use[corpus][1]}
     sets = [*real.values(), *(control(words, labels, study.seed) for labels in real.values())]
-    spec, device = ProbeSpec([labels.target for labels in sets]), encoders.device(study)
-    (probe,) = fit_specs(stores["train"].vectors, [spec], study.probe, study.seed, device, "layer probes")
+    specs, sets = by_penalty(run, sets)
+    fitted = fit_specs(stores["train"].vectors, specs, study.probe, study.seed, encoders.device(study), "layer probes")
     tables = []
     for split in ("dev", "test"):
         texts = text_ids(words[split])
-        for labels, by_layer in zip(sets, probe.predict(stores[split].vectors), strict=True):
+        predicted = [layers for probe in fitted for layers in probe.predict(stores[split].vectors)]
+        for labels, by_layer in zip(sets, predicted, strict=True):
             guesses = [("control" if labels.control else "real", *cell) for cell in enumerate(by_layer)]
             if not labels.control:
                 guesses += [(name, -1, guess) for name, guess in baselines(words, labels, split).items()]
@@ -46,11 +47,21 @@ def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:
             for (target, layer, guess), (group, inside) in product(guesses, groups.items()):
                 cell = {"property": labels.property, "target": target, "layer": layer, "split": split}
                 right = (guess == labels.ids[split])[inside]
-                tables.append(_counts_by_text(texts[inside], right, cell | {"word_group": group}))
+                tables.append(counts_by_text(texts[inside], right, cell | {"word_group": group}))
     return tables
 
 
-def _counts_by_text(texts: pd.Categorical, right: np.ndarray, cell: dict[str, str | int]) -> pd.DataFrame:
+def by_penalty(run: Run, sets: list[Labels], scope: Scope = "each layer") -> tuple[list[ProbeSpec], list[Labels]]:
+    """One probe for all label sets that have a penalty in common, and the label sets in the order of the probes'."""
+    architecture = encoders.architecture(run.study) if run.study.probe.penalties else ""
+    alike: dict[tuple[float, float], list[Labels]] = {}
+    for labels in sets:
+        alike.setdefault(run.study.probe.penalty(architecture, labels.property), []).append(labels)
+    specs = [ProbeSpec([s.target for s in own], scope, *penalty) for penalty, own in alike.items()]
+    return specs, [labels for own in alike.values() for labels in own]
+
+
+def counts_by_text(texts: pd.Categorical, right: np.ndarray, cell: dict[str, str | int]) -> pd.DataFrame:
     """How many predictions are right, of how many, in each text: columns text, correct, total and the cell."""
     names = texts.categories.astype(str)
     correct, total = (np.bincount(codes, minlength=len(names)) for codes in (texts.codes[right], texts.codes))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import cross_entropy
 from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
@@ -162,7 +163,8 @@ def fit_specs(
     """Train one probe per spec, all in one pass over the words: every batch is read once, for all of them.
 
     The loss of each group and label set is the cross-entropy, averaged over the batch, plus the elastic net
-    λ1·Σ|W| + λ2·‖W‖₂ of its own weights (the norm is not squared, as in the authors' toolkit). Adam; weights from zero.
+    λ1·Σ|W| + λ2·‖W‖₂ of its own weights (the norm is not squared, as in the authors' toolkit, unless the settings say
+    so). Adam; weights from zero.
 
     Parameters
     ----------
@@ -189,15 +191,31 @@ def fit_specs(
     order = batches(words, settings.batch_size, settings.order, settings.epochs, seed)
     steps = -(-words // settings.batch_size) * settings.epochs
     torch.empty(1 << 22)  # glibc from now on keeps 16 MB that are freed, instead of giving them back at every step
-    for rows in tqdm(order, total=steps, desc=title, unit="step", leave=False):
+    losses: list[np.ndarray] = []
+    for step, rows in enumerate(tqdm(order, total=steps, desc=title, unit="step", leave=False)):
+        if settings.tolerance and step % (steps // settings.epochs) == 0:
+            losses.append(_loss(X, probes, stacked.split(sets)))
+            if len(losses) > 5 and (losses[-1] > losses[-6] * (1 - settings.tolerance)).all():
+                break
         block = read_block(X, rows, standardiser, device, buffer)
         labels, gradients = stacked[:, rows].to(device).split(sets), []
         for probe, ids, (l1, l2) in zip(probes, labels, penalties, strict=True):
             weight, bias = gradient(probe, select(block, probe.scope), ids)
-            penalise(weight, probe, l1, l2)
+            penalise(weight, probe, l1, l2, settings.squared)
             gradients += [weight, bias]
         update(gradients)
     return probes
+
+
+def _loss(X: np.ndarray, probes: list[Probe], labels: Sequence[torch.Tensor]) -> np.ndarray:
+    """Cross-entropy of each probe, layer and label set on the first training words, in nats."""
+    _, block = next(blocks(X, probes[0].standardiser, probes[0].weight.device))
+    found = []
+    for probe, own in zip(probes, labels, strict=True):
+        scores = probe.scores(select(block, probe.scope)).split(probe.sizes, 1)
+        for part, ids in zip(scores, own[:, : block.shape[1]].to(block.device), strict=True):
+            found.append(cross_entropy(part, ids.expand(len(part), -1), reduction="none").mean(1).cpu().numpy())
+    return np.concatenate(found)
 
 
 def _adam(weights: list[torch.Tensor], learning_rate: float) -> Callable[[list[torch.Tensor]], None]:
@@ -232,11 +250,13 @@ def gradient(probe: Probe, block: torch.Tensor, labels: torch.Tensor) -> tuple[t
     return weight, torch.mean(error, 2, keepdim=True)
 
 
-def penalise(gradient: torch.Tensor, probe: Probe, l1: float, l2: float) -> None:
+def penalise(gradient: torch.Tensor, probe: Probe, l1: float, l2: float, squared: bool = False) -> None:
     """Add the elastic net's part to the gradient of the weights, label set by label set."""
     if l1:
         gradient.add_(probe.weight.sign(), alpha=l1)
-    if l2:
+    if l2 and squared:
+        gradient.add_(probe.weight, alpha=2 * l2)
+    elif l2:
         norms = torch.linalg.vector_norm(probe.weight, dim=2, keepdim=True).square_()  # of each label, squared
         for own in norms.split(probe.sizes, 1):
             own.copy_(own.sum(1, keepdim=True))

@@ -114,6 +114,16 @@ def merge(base: dict, over: dict) -> dict:
     return out
 
 
+def _with_probe(base: dict, over: dict, named: dict[str, dict]) -> dict:
+    """``over`` laid upon ``base``; where it names a probe of ``probes`` in ``base.yaml``, that one. Raises
+    ParameterError if there is none of that name."""
+    if not isinstance(name := over.get("probe"), str):
+        return merge(base, over)
+    if name not in named:
+        raise ParameterError(f"probe: there is no '{name}'{nearest(name, named)}\nProbes: {', '.join(named)}")
+    return merge(merge(base, named[name]), {key: value for key, value in over.items() if key != "probe"})
+
+
 def _merge_corpus(below: Any, corpus: Any) -> Any:
     if not (isinstance(below, dict) and isinstance(corpus, dict)):
         return corpus
@@ -156,8 +166,9 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
         raise ParameterError(f"there is no study '{study}'{nearest(study, known)}\nStudies: {', '.join(known)}")
     if preset not in presets:
         raise ParameterError(f"there is no preset '{preset}'{nearest(preset, presets)}\nSizes: {', '.join(presets)}")
-    data = merge(base, read_yaml(params.ROOT / "params" / f"{study}.yaml"))
-    data = merge(_reduced(data, presets[preset]), _nested(overrides or {}))
+    named = base.pop("probes", {})
+    data = _with_probe(base, read_yaml(params.ROOT / "params" / f"{study}.yaml"), named)
+    data = _with_probe(_reduced(data, presets[preset]), _nested(overrides or {}), named)
     if isinstance(data.get("corpora"), dict):
         data["corpora"] = {name: _merge_corpus(data.get("corpus"), own) for name, own in data["corpora"].items()}
     try:
@@ -219,8 +230,8 @@ def _explain(error: ValidationError, study: str, data: dict) -> str:
 
 
 _FORMS = {
-    "tasks": "a task's name has only lower-case letters (a to z), digits and _; an amount may follow: -half, -quarter, "
-    "or a number of examples as in -500 or -2k",
+    "tasks": "a task's name has only lower-case letters (a to z), digits and _; then may follow, in this order: "
+    "-droptop6 or -dropbottom6, -lr2e-5, -half, -quarter or a number of examples as in -500 or -2k, -at100 (updates)",
     "device": "write auto, cpu, mps, cuda, or one GPU by its number, as in cuda:1",
 }
 

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lib.study.errors import ParameterError as ParameterError
+from lib.study.variants import CONDITION, Variant
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository root; every relative path in a parameter file starts here."""
@@ -35,10 +38,6 @@ Count = Annotated[int, Field(ge=1)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ParameterError(ValueError):
-    """A parameter file or an override that cannot be used; the message says what, where and what to do."""
 
 
 def nearest(name: str, known: Iterable[Any]) -> str:
@@ -203,30 +202,46 @@ class FinetuneSettings(Section):
 
 
 class ProbeSettings(Section):
-    """``l1``, ``l2`` : λ1 and λ2 of λ1·Σ|W| + λ2·‖W‖₂ (weights only). ``standardise`` : scale every neuron to mean 0
-    and deviation 1 over the training words; false is the paper's way (raw)."""
+    """``l1``, ``l2`` : λ1 and λ2 of λ1·Σ|W| + λ2·‖W‖₂ (weights only); ``squared`` : λ2·‖W‖₂² instead. ``penalties`` :
+    architecture → property → its own λ1 and λ2. ``standardise`` : scale every neuron to mean 0 and deviation 1 over the
+    training words; false is the paper's way (raw). ``tolerance`` : training ends before ``epochs`` when the loss on the
+    training words has fallen by less than this share over five epochs, for every layer and property; 0: never."""
 
     epochs: Count
     batch_size: Count
     learning_rate: Positive
     l1: Penalty
     l2: Penalty
+    squared: bool = False
+    penalties: dict[str, dict[str, Annotated[list[Penalty], Field(min_length=2, max_length=2)]]] = {}
     standardise: bool = True
     order: Literal["shuffled", "corpus"] = "shuffled"
+    tolerance: Fraction = 0.0
+
+    def penalty(self, architecture: str, name: str) -> tuple[float, float]:
+        """λ1 and λ2 of a property."""
+        l1, l2 = self.penalties.get(architecture, {}).get(name, (self.l1, self.l2))
+        return l1, l2
 
 
 class RankingSettings(Section):
-    """``l1`` : values of λ1 = λ2 to try; with several, the best by LCA's search score. ``min_label_words`` : labels
-    with fewer training words are left out of the ordering. ``sizes`` : fractions of all neurons that a probe is
-    retrained on, ascending; the last is 1. ``top`` : the fraction of all neurons whose distribution over layers is
-    shown. ``deltas`` : relative loss of accuracy allowed to the minimal set."""
+    """``l1`` : values of λ1 = λ2 to try; with several, the best by LCA's search score; with none, the probe's own
+    penalties. ``min_label_words`` : labels with fewer training words are left out of the ordering. ``sizes`` :
+    fractions of all neurons that a probe is retrained on, ascending; the last is 1. ``top`` : the fraction of all
+    neurons that counts as the top and, from the end, as the bottom; ``tops`` : property → its own. ``deltas`` :
+    relative loss of accuracy allowed to the minimal set."""
 
-    l1: list[Penalty] = Field(min_length=1)
+    l1: list[Penalty]
     mass_steps: Count = 1000
     min_label_words: Count = 100
     sizes: list[Fraction] = Field(min_length=1)
     top: Fraction
+    tops: dict[str, Fraction] = {}
     deltas: list[Fraction] = Field(min_length=1)
+
+    def top_of(self, name: str) -> float:
+        """The fraction of all neurons that is the top of a property."""
+        return self.tops.get(name, self.top)
 
     @model_validator(mode="after")
     def _ascending(self) -> "RankingSettings":
@@ -240,7 +255,7 @@ class Study(Section):
 
     ``suite`` : the studies that are drawn together; a file calls it ``scale``. ``corpus`` : of all properties that have
     none of their own. ``corpora`` : property → its own corpus, laid over ``corpus`` (``loading.merge``). ``tasks`` :
-    what is fine-tuned on, with an amount where it is not all (``sst2-1k``); seeds are the Makefile's.
+    what is fine-tuned on, with what is not as usual (``sst2-1k``, ``variants.CONDITION``); seeds are the Makefile's.
     """
 
     name: str
@@ -251,7 +266,7 @@ class Study(Section):
     corpus: Corpus | None = None
     corpora: dict[str, Corpus] = {}
     properties: list[str] = Field(min_length=1)
-    tasks: list[Annotated[str, Field(pattern=r"^[a-z0-9_]+(-(half|quarter|\d+k?))?$")]]
+    tasks: list[Annotated[str, Field(pattern=f"^{CONDITION}$"), AfterValidator(lambda name: Variant.parse(name, 0).condition)]]
     task_data: TaskData
     finetune: FinetuneSettings
     probe: ProbeSettings

@@ -4,11 +4,18 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lib.study.params import ParameterError
+from lib.study.errors import ParameterError
 
 SHARES = {"half": 0.5, "quarter": 0.25}
 
-CONDITION = r"(?P<task>[a-z0-9_]+)(-(?P<share>half|quarter)|-(?P<examples>[1-9]\d*)(?P<thousands>k)?)?"
+CONDITION = (
+    r"(?P<task>[a-z0-9_]+)"
+    r"(-drop(?P<dropped>top|bottom)(?P<layers>[1-9]\d*))?"
+    r"(-lr(?P<rate>[1-9](\.\d+)?e-\d))?"
+    r"(-(?P<share>half|quarter)|-(?P<examples>[1-9]\d*)(?P<thousands>k)?)?"
+    r"(-at(?P<checkpoint>[1-9]\d*))?"
+)
+"""A task, and what its training has that the study's own has not, in this order."""
 
 
 @dataclass(frozen=True)
@@ -16,18 +23,24 @@ class Variant:
     """``pretrained`` or ``random`` (the ``start``), or fine-tuned from the released weights.
 
     ``task`` : None if there was no fine-tuning. ``examples`` : how many it is trained on; None: all. ``share`` : of the
-    updates. ``seed`` : None for a condition, which the runs of all seeds have in common.
+    updates. ``dropped`` : how many ``top`` or ``bottom`` layers are taken away before training; the embeddings stay.
+    ``rate`` : the learning rate, as it is written; empty: the study's. ``checkpoint`` : the update at which the training
+    is stopped, though its learning rate falls as if it went on; None: it is not. ``seed`` : None for a condition, which
+    the runs of all seeds have in common.
     """
 
     start: Literal["pretrained", "random"] = "pretrained"
     task: str | None = None
     examples: int | None = None
     share: float = 1.0
+    dropped: tuple[Literal["top", "bottom"], int] | None = None
+    rate: str = ""
+    checkpoint: int | None = None
     seed: int | None = None
 
     @classmethod
     def parse(cls, name: str, seed: int | None = None) -> "Variant":
-        """The variant of this name: ``pretrained``, ``random``, or ``task[-amount]-sSEED``, e.g. ``sst2-1k-s2``.
+        """The variant of this name: ``pretrained``, ``random``, or ``CONDITION-sSEED``, e.g. ``sst2-1k-s2``.
 
         ``seed`` : for a name without one. Raises ParameterError for any other name.
         """
@@ -36,10 +49,18 @@ class Variant:
         parts = re.fullmatch(rf"{CONDITION}-s(?P<seed>\d+)", name if seed is None else f"{name}-s{seed}")
         if not parts or int(parts["seed"]) >= 2**32:
             raise ParameterError(
-                f"'{name}' is no variant: write pretrained, random, or task[-amount]-sSEED, as in rte-s1, sst2-1k-s2"
+                f"'{name}' is no variant: write pretrained, random, or task[-amount]-sSEED, as in rte-s1, sst2-1k-s2, "
+                "sst2-droptop6-s1, sst2-lr2e-5-s1, sst2-at100-s1"
             )
-        examples = int(parts["examples"]) * (1000 if parts["thousands"] else 1) if parts["examples"] else None
-        return cls("pretrained", parts["task"], examples, SHARES.get(parts["share"], 1.0), int(parts["seed"]))
+        return cls(
+            task=parts["task"],
+            examples=int(parts["examples"]) * (1000 if parts["thousands"] else 1) if parts["examples"] else None,
+            share=SHARES.get(parts["share"], 1.0),
+            dropped=(parts["dropped"], int(parts["layers"])) if parts["dropped"] else None,
+            rate=parts["rate"] or "",
+            checkpoint=int(parts["checkpoint"]) if parts["checkpoint"] else None,
+            seed=int(parts["seed"]),
+        )
 
     @property
     def amount(self) -> str:
@@ -51,13 +72,22 @@ class Variant:
     @property
     def condition(self) -> str:
         """The name without the seed: ``pretrained``, ``random``, ``sst2``, ``sst2-1k``."""
-        return "-".join(filter(None, [self.task or self.start, self.amount]))
+        parts = [
+            self.task or self.start,
+            "drop{}{}".format(*self.dropped) if self.dropped else "",
+            f"lr{self.rate}" if self.rate else "",
+            self.amount,
+            f"at{self.checkpoint}" if self.checkpoint else "",
+        ]
+        return "-".join(filter(None, parts))
 
     @property
     def name(self) -> str:
         return self.condition if self.seed is None else f"{self.condition}-s{self.seed}"
 
     def columns(self) -> dict[str, Any]:
-        """What tables say of a variant, so that no table has to take its name apart."""
+        """What tables say of a variant, so that no table has to take its name apart. ``dropped`` : top, bottom or
+        empty; ``checkpoint``, ``seed`` : -1 if there is none."""
         return {"variant": self.name, "condition": self.condition, "task": self.task or "", "amount": self.amount,
-                "seed": -1 if self.seed is None else self.seed}  # fmt: skip
+                "dropped": self.dropped[0] if self.dropped else "", "rate": self.rate,
+                "checkpoint": self.checkpoint or -1, "seed": -1 if self.seed is None else self.seed}  # fmt: skip
