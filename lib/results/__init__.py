@@ -25,6 +25,7 @@ from lib.results.tables import (
     layers,
     load,
     neuron_layers,
+    neuron_sets,
     neuron_tests,
     recorded_runs,
     tabled_steps,

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lib import encoders, results
-from lib.results.summary import pick, top_third
+from lib import encoders, neurons, results
+from lib.results.summary import VARIANT, pick, top_third
 from lib.study import loading, params
 from lib.study.runs import Run
 from lib.study.variants import SHARES
@@ -81,6 +81,11 @@ class Evidence:
     values: dict[tuple[str, str, str, int, str], np.ndarray]
     printed: bool = False
 
+    @property
+    def measures(self) -> set[str]:
+        """All measures that there are."""
+        return {key[0] for key in self.values}
+
     def conditions(self, study: str, measure: str, **where: object) -> dict[str, str]:
         """Condition → its task, of a study's trainings that have a measure; ``where`` : columns of the variant, of all
         layers, updates and examples if none is given."""
@@ -145,7 +150,8 @@ class Comparison:
     """A number that a claim is about.
 
     ``runs`` : study and condition of each run that it takes. ``effect`` : [seeds, 1 + resamples]. ``label`` : what is
-    compared. ``other`` : the study against which. ``judged`` : whether it decides; else it is only shown.
+    compared. ``other`` : the study against which. ``judged`` : whether it decides; else it is only shown. ``doubt`` : why
+    it cannot decide.
     """
 
     study: str
@@ -155,6 +161,7 @@ class Comparison:
     effect: np.ndarray
     other: str = ""
     judged: bool = True
+    doubt: str = ""
 
 
 def onset(loss: np.ndarray, margin: float) -> np.ndarray:
@@ -237,7 +244,8 @@ def p5(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
 
 
 def p6(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
-    """The shift of the top neurons, and, without a verdict, of those below the top layer."""
+    """The shift of the top neurons, and, without a verdict, of those below the top layer. It says nothing where these
+    neurons, all others zeroed, do no better than random ones."""
     for judged, label in ((True, "{}"), (False, "{}, without the top layer")):
         for study, name, tasks in evidence.each("top per layer"):
             for task in tasks:
@@ -245,7 +253,12 @@ def p6(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
                 if not judged:
                     both = [np.concatenate([neurons[:-1], 0 * neurons[-1:]]) for neurons in both]
                 after, before = map(mean_layer, both)
-                yield Comparison(study, name, label.format(task), [(study, task)], after - before, judged=judged)
+                runs = [(study, task), (study, "pretrained")]
+                tested = evidence.numbers("ranked", name, *runs) if "ranked" in evidence.measures else []
+                doubt = "" if all((margin > 0).all() for margin in tested) else "no better than random neurons"
+                yield Comparison(
+                    study, name, label.format(task), runs, after - before, judged=judged, doubt=doubt
+                )
 
 
 def p7(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -301,6 +314,70 @@ CLAIMS: dict[str, Callable[[Evidence, Claim], Iterator[Comparison]]] = {
 """Id of a claim → the numbers that it is about."""
 
 
+def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
+    """What is known of these runs: gold properties, all words of the test split, the neurons of one ranking.
+
+    Raises
+    ------
+    ValueError : the studies have different corpora for a property, or were not probed on the same texts.
+    """
+    for name in dict.fromkeys(name for run in wanted for name in run.study.properties):
+        first, *others = (run.study.corpus_of(name) for run in wanted if name in run.study.properties)
+        if any(corpus != first for corpus in others):
+            raise ValueError(
+                f"the studies have different corpora for '{name}': give them the same, or judge each alone"
+            )
+    titles = {run.study.name: run.study.title for run in wanted}
+    unlike = len(set(titles.values())) == len(titles)
+    return evidence_of(
+        {name: title if unlike else f"{title} ({name})" for name, title in titles.items()},
+        {run.study.name: encoders.architecture(run.study) for run in wanted},
+        results.task_scores(wanted),
+        results.layers(wanted),
+        results.neuron_sets(wanted),
+        {end: results.neuron_layers(wanted, end) for end in neurons.ENDS},
+        results.neuron_tests(wanted),
+        ranking,
+    )
+
+
+def evidence_of(
+    titles: dict[str, str],
+    architectures: dict[str, str],
+    scores: pd.DataFrame,
+    counts: pd.DataFrame,
+    sets: pd.DataFrame,
+    neuron_layers: dict[str, pd.DataFrame],
+    tests: pd.DataFrame,
+    ranking: str = "lca",
+) -> Evidence:
+    """``evidence`` of tables as ``results`` gives them; ``neuron_layers`` : of the top and of the bottom neurons."""
+    gold, run = {"source": "gold", "target": "real"}, ["study", "condition", "seed", "property"]
+    counts, sets = pick(counts, **gold, word_group="all", split="test"), pick(sets, **gold, ranking=ranking)
+    texts = counts.groupby(["property", "study"])["text"].agg(frozenset)
+    if texts.groupby("property").nunique().gt(1).any():
+        raise ValueError("the studies were not probed on the same test texts: judge each alone")
+    values = {}
+    if len(counts):
+        cells, _, accuracy = results.resampled(counts, "test", seed=0)
+        for key, rows in cells.groupby(run):
+            values["layer", *key] = 100 * accuracy[rows.sort_values("layer").index]
+    if len(sets):
+        cells, _, accuracy = results.resampled(sets, "test", 0, ["study", *VARIANT, "property", "neurons"])
+        for (which, *key), rows in cells.groupby(["neurons", *run]):
+            values[which, *key] = 100 * accuracy[rows.index]
+            if which == "top":
+                values["selected", *key] = values[which, *key]
+    for end, table_of_end in neuron_layers.items():
+        for key, rows in pick(table_of_end, source="gold", ranking=ranking).groupby(run):
+            values[f"{end} per layer", *key] = rows.sort_values("layer")[["neurons"]].to_numpy(float)
+    for key, rows in pick(tests, source="gold", ranking=ranking, split="test").groupby(run):
+        values["ranked", *key] = np.array([[results.margin(rows)]])
+    for row in scores.itertuples():
+        values["score", row.study, row.condition, row.seed, ""] = np.array([[100 * row.score]])
+    return Evidence(titles, architectures, scores, values)
+
+
 # The rule ---------------------------------------------------------------------------------------------------------
 
 
@@ -350,7 +427,7 @@ def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
     for claim in (claim.scaled(factor) for claim in table().values()):
         found = [_row(evidence, claim, comparison) for comparison in CLAIMS[claim.id](evidence, claim)]
         rows += found or [{"claim": claim.id, "verdict": NOT_TESTABLE, "unit": claim.unit, "margin": claim.margin}]
-    text = ["study", "encoder", "architecture", "other", "property", "compared", "expected", "per_seed"]
+    text = ["study", "encoder", "architecture", "other", "property", "compared", "expected", "per_seed", "doubt"]
     judged = pd.DataFrame(rows).fillna(dict.fromkeys(text, "") | {"seeds": 0})
     return judged.astype({"seeds": int})
 
@@ -365,9 +442,10 @@ def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
     elif tuned:
         low, high = interval(effect)
     else:  # no seed of fine-tuning has a part in it
-        low, high = np.quantile(effect[0], [0.025, 0.975])
+        low, high = np.quantile(effect[0][1:], [0.025, 0.975]) if effect.shape[1] > 1 else (np.nan, np.nan)
     enough = len(effect) >= MIN_SEEDS or evidence.printed or not tuned
-    outcome = verdict(low, high, expected, claim.margin) if expected and enough else UNDECIDED
+    decides = expected and enough and not comparison.doubt
+    outcome = verdict(low, high, expected, claim.margin) if decides else UNDECIDED
     return {
         "claim": claim.id,
         "study": comparison.study,
@@ -384,6 +462,7 @@ def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
         "expected": expected,
         "seeds": len(effect),
         "per_seed": " ".join(f"{value:+.3f}" for value in effect[:, 0]),
+        "doubt": comparison.doubt,
         "verdict": outcome if expected and len(effect) else NOT_TESTABLE,
     }
 

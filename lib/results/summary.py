@@ -48,7 +48,8 @@ def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.D
 def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
     """What fine-tuning cost: accuracy of the pre-trained encoder minus that of each variant, layer by layer.
 
-    The interval is paired: both encoders are judged on the same resampled texts.
+    The interval is paired: both encoders are judged on the same resampled texts. Encoders that lack layers are left
+    out: their layers are not those of the whole one.
 
     Returns
     -------
@@ -57,7 +58,7 @@ def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFr
     cells, _, accuracy = resampled(pick(counts, target="real"), split, seed)
     cells = cells.drop(columns="target").assign(row=range(len(cells)))
     before = pick(cells, condition="pretrained").drop(columns=VARIANT)
-    pairs = cells[cells["task"] != ""].merge(before, on=list(before.columns.drop("row")), suffixes=("", "_before"))
+    pairs = cells[(cells["task"] != "") & (cells["dropped"] == "")].merge(before, on=list(before.columns.drop("row")), suffixes=("", "_before"))
     drop = accuracy[pairs.pop("row_before")] - accuracy[pairs.pop("row")]
     return pairs.assign(drop=drop[:, 0], **_interval(drop))
 
@@ -69,15 +70,19 @@ def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
     return (wide["real"] - wide["control"]).rename("selectivity").reset_index()
 
 
-def resampled(counts: pd.DataFrame, split: str, seed: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+def resampled(
+    counts: pd.DataFrame, split: str, seed: int, cell: Sequence[str] = CELL
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Accuracy in every cell, on all texts and on texts drawn with replacement, the same draws for all cells of one
     corpus.
 
+    ``cell`` : the columns that tell the cells apart.
+
     Returns
     -------
-    The cells (their ``CELL``), words [cells] and accuracy [cells, 1 + RESAMPLES], of all texts first.
+    The cells (their columns), words [cells] and accuracy [cells, 1 + RESAMPLES], of all texts first.
     """
-    wide = pick(counts, split=split).pivot_table(["correct", "total"], CELL, "text", fill_value=0, observed=True)
+    wide = pick(counts, split=split).pivot_table(["correct", "total"], cell, "text", fill_value=0, observed=True)
     correct, total = (wide[column].to_numpy(float) for column in ("correct", "total"))
     cells = wide.index.to_frame(index=False)
     accuracy = np.column_stack([correct.sum(1) / total.sum(1), np.empty((len(cells), RESAMPLES))])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib import disk, neurons, probes
-from lib.results.summary import VARIANT
+from lib.results.summary import VARIANT, pick
 from lib.study import params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
@@ -85,9 +85,16 @@ def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:
     return pd.concat([_named(neurons.ensure_tests(run), run) for run in wanted])
 
 
-def neuron_layers(wanted: Iterable[Run]) -> pd.DataFrame:
-    """Where the top neurons of several runs lie (``neurons.ensure_layers``), with the columns that ``layers`` adds."""
-    return pd.concat([_named(neurons.ensure_layers(run), run) for run in wanted])
+def neuron_layers(wanted: Iterable[Run], end: str = "top") -> pd.DataFrame:
+    """Where the ``top`` or ``bottom`` neurons of several runs lie (``neurons.ensure_layers``), with the columns that
+    ``layers`` adds."""
+    return pd.concat([_named(pick(neurons.ensure_layers(run), end=end).drop(columns="end"), run) for run in wanted])
+
+
+def neuron_sets(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Counts of correct predictions of probes on all, top and bottom neurons of several runs (``neurons.ensure_sets``),
+    with the columns that ``layers`` adds."""
+    return pd.concat([_named(neurons.ensure_sets(run), run) for run in wanted])
 
 
 def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -97,7 +104,8 @@ def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
 
 def from_csv(path: Path) -> pd.DataFrame:
     """A table as ``figures.save_table`` wrote it: what is empty in its columns of text stays so, and is no number."""
-    text = [*VARIANT[:-1], "other", "architecture", "against", "per_seed", "ranking"]
+    text = [*VARIANT[:-2], "study", "encoder", "architecture", "other", "property", "compared", "expected", "per_seed",
+            "ranking"]  # fmt: skip
     return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 
 
