@@ -14,6 +14,7 @@ surroundings.clean()  # before torch is imported, which reads its variables only
 
 OFFERED = {
     "activations": "lib.encoders.activations", "claims": "lib.results.claims", "comparisons": "lib.figures.comparisons",
+    "effects": "lib.figures.effects", "paper": "lib.results.paper",
     "loading": "lib.study.loading", "report": "lib.figures.report", "runs": "lib.study.runs",
     "verify": "lib.results.verify",
     **{name: f"lib.pretraining.{name}" for name in ("minis", "objectives", "text", "training")},

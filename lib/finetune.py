@@ -139,7 +139,9 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
         settings = settings.model_copy(update={"learning_rate": float(variant.rate)})
     steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
     if (variant.checkpoint or 0) > steps:
-        raise params.ParameterError(f"{variant.name}: the training has {steps} updates, none numbered {variant.checkpoint}")
+        raise params.ParameterError(
+            f"{variant.name}: the training has {steps} updates, none numbered {variant.checkpoint}"
+        )
     bar = _Bar()
     bar.last = variant.checkpoint or steps
     trainer = _Trainer(

@@ -27,9 +27,11 @@ FIGURES_CODE = [
     "results/summary",
     "results/tables",
     "results/claims",
+    "results/paper",
     "figures/style",
     "figures/lessons",
     "figures/comparisons",
+    "figures/effects",
 ]
 
 
@@ -132,10 +134,12 @@ def to_do(run: Run, recording: bool = False) -> list[Step]:
 
 
 def figures_key(wanted: list[Run]) -> str:
-    """Digest of all that the figures of these runs depend on, also the recorded tables that they show."""
+    """Digest of all that the figures of these runs depend on, also the recorded tables and the paper's numbers
+    that they show."""
     lesson = json.loads((params.ROOT / "notebooks" / f"{FIGURES}.ipynb").read_text(encoding="utf-8"))
     drawn = [inputs.code_digest(*FIGURES_CODE), ["".join(cell["source"]) for cell in lesson["cells"]]]
-    recorded = [disk.file_digest(table) for table in sorted(params.ROOT.glob("figures/*/*.csv"))]
+    beside = [*params.ROOT.glob("figures/*/*.csv"), *params.ROOT.glob("paper/*.*")]
+    recorded = [disk.file_digest(file) for file in sorted(beside)]
     keys = [
         [run.study.name, run.study.title, run.variant.name, run.key(step)] for run, step in results.tabled_steps(wanted)
     ]
@@ -221,7 +225,12 @@ def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, 
 
 def draw_recorded(suite: str) -> bool:
     """For Make: draw all figures and tables of the recorded runs into ``figures/<suite>``, and write their verdicts
-    into README, if it has a place for them. Returns whether it went well."""
+    into README, if it has a place for them; of the suite ``as_printed``, the paper's. Returns whether it went well."""
+    if suite == "as_printed":
+        from lib.figures import printed  # here: seaborn takes a second, and rules do not need it
+
+        printed.draw()
+        return True
     of_study = groupby(results.recorded_runs(suite), lambda run: run.study.name)
     variants = {study: [run.variant.name for run in recorded] for study, recorded in of_study}
     if not notebook.draw(suite, variants, {}, recorded=True):

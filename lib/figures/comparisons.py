@@ -1,6 +1,7 @@
 """Figures that compare encoders, each from a tidy table."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from lib import results
 from lib.figures.style import (
     HOLLOW,
+    PAPER,
     PRETRAINED,
     accuracy_panel,
     colour,
@@ -27,7 +29,8 @@ from lib.figures.style import (
     percent_axis,
     subject,
 )
-from lib.results.claims import CENTRE_OF_GRAVITY, MIN_EFFECT
+from lib.results import paper
+from lib.results.claims import FORGET
 from lib.results.summary import VARIANT, pick
 
 NAMES = {
@@ -64,29 +67,69 @@ def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
     """A table with its conditions in plain words, as ``label``: before fine-tuning, rte, rte (1k)."""
-    less = table["task"] + " (" + table["amount"] + ")"
-    return table.assign(label=less.where(table["amount"] != "", table["condition"].replace(NAMES)))
+    parts = {
+        "amount": table["amount"],
+        "dropped": table["dropped"] + " layers dropped",
+        "rate": "learning rate " + table["rate"],
+        "checkpoint": "update " + table["checkpoint"].astype(str),
+    }
+    label = table["condition"].where(table["task"] == "", table["task"]).replace(NAMES)
+    for column, part in parts.items():
+        label += (" (" + part + ")").where(~table[column].isin(["", -1]), "")
+    return table.assign(label=label)
 
 
 def encoders_side_by_side(
-    accuracy: pd.DataFrame, drop: pd.DataFrame | None, titles: dict[str, str], name: str, word_group: str = "all"
+    accuracy: pd.DataFrame,
+    drop: pd.DataFrame | None,
+    titles: dict[str, str],
+    name: str,
+    word_group: str = "all",
+    printed: dict[str, str] | None = None,
+    caption: str = "",
 ) -> Figure:
     """Accuracy per layer before and after fine-tuning, and the difference: one column of panels per encoder.
 
     ``accuracy``, ``drop`` : as ``results.accuracies`` and ``results.drops`` give them, of all studies in ``titles``;
     without ``drop``, or if nothing was fine-tuned, there is one row of panels. ``titles`` : study → title of its
-    panels. ``name`` : the property. ``word_group`` : all, ambiguous or unseen.
+    panels. ``name`` : the property. ``word_group`` : all, ambiguous or unseen. ``printed`` : study → the paper's model
+    of its architecture, whose numbers are drawn in grey over the same depth: its accuracy before fine-tuning beside
+    ours, and what its six tasks changed in panels of their own. ``caption`` : in place of what lines and shades are of
+    runs of ours; each panel of changes then has its own scale.
     """
     drawn = accuracy[accuracy["target"].isin(["real", "lookup"])]
     levels = _shaded(seed_mean(pick(drawn, property=name, word_group=word_group), "accuracy"))
     changes = seed_mean(pick(drop, property=name, word_group=word_group), "drop") if drop is not None else levels[:0]
     changes = changes[changes["study"].isin(list(titles))]
-    figure, axes = _grid(titles, [f"accuracy,\n{word_group} words", *([POINTS] if len(changes) else [])])
-    for study, (top, *below) in zip(titles, axes.T, strict=True):
-        accuracy_panel(top, pick(levels, study=study), "label")
-        for ax in below:
-            _change_panel(ax, pick(changes, study=study))
-    return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", _caption(changes, texts=True))
+    beside = pick(paper.accuracies(), property=name) if printed and word_group == "all" else levels[:0]
+    rows = [f"accuracy,\n{word_group} words", *([POINTS] if len(changes) else [])]
+    own = [1] if caption else [2] if len(beside) else []  # rows of panels that have their own scales
+    figure, axes = _grid(titles, rows + (["the paper's\n" + POINTS] if len(beside) else []), own)
+    for study, column in zip(titles, axes.T, strict=True):
+        accuracy_panel(column[0], pick(levels, study=study), "label")
+        if len(changes):
+            _change_panel(column[1], pick(changes, study=study))
+        if len(beside):
+            depth = levels.loc[levels["study"] == study, "layer"].max()
+            _printed_panels(column[0], column[-1], (printed or {}).get(study, ""), name, depth)
+    caption = caption or _caption(changes, texts=True)
+    return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", caption)
+
+
+def _printed_panels(level: Axes, change: Axes, model: str, name: str, depth: int) -> None:
+    """The paper's numbers of a model over our layers: accuracy before fine-tuning, and what its tasks changed."""
+    before = pick(paper.accuracies(), study=model, property=name, condition="pretrained")
+    if before.empty:
+        change.text(0.5, 0.5, "not in the paper", ha="center", transform=change.transAxes)
+        return
+    share = depth / before["layer"].max()
+    level.plot(share * before["layer"], 100 * before["accuracy"], **PAPER, label="the paper's encoder, base size")
+    change.axhline(0, color=PRETRAINED, lw=1)
+    for task, rows in lines(pick(paper.drops(), study=model, property=name), "condition").items():
+        kind = "SST-2, QNLI, MNLI" if task in FORGET else "STS-B, RTE, MRPC"
+        dashes = "-" if task in FORGET else ":"
+        change.plot(share * rows["layer"], -100 * rows["drop"], **PAPER, linestyle=dashes, label=f"the paper: {kind}")
+    change.text(0.03, 0.06, f"{model}-base", color=PAPER["color"], transform=change.transAxes, size=9)
 
 
 def _change_panel(ax: Axes, changes: pd.DataFrame) -> None:
@@ -142,10 +185,19 @@ def _heatmap(ax: Axes, change: pd.DataFrame, certain: pd.DataFrame, most: float)
         text.set(fontweight="bold" if bold else "normal", color="white" if dark else "black")
 
 
-def top_neurons(neuron_layers: pd.DataFrame, titles: dict[str, str], name: str, ranking: str = "lca") -> Figure:
+def top_neurons(
+    neuron_layers: pd.DataFrame,
+    titles: dict[str, str],
+    name: str,
+    ranking: str = "lca",
+    printed: dict[str, str] | None = None,
+    caption: str = "",
+) -> Figure:
     """Share of a ranking's top neurons that lies in each layer, and their mean layer (triangle; dots: single seeds).
 
     ``neuron_layers`` : as ``results.neuron_layers`` gives it, of all studies in ``titles``. ``name`` : the property.
+    ``printed`` : study → the paper's model of its architecture, whose share before fine-tuning is drawn in grey over
+    the same depth, per layer of ours. ``caption`` : in place of what lines and shades are of runs of ours.
     """
     figure, axes = _grid(titles, ["share of the\ntop neurons", "mean\nlayer"], height=5.2, height_ratios=(3, 1))
     per_layer = _shares(pick(neuron_layers, property=name, ranking=ranking))
@@ -161,46 +213,21 @@ def top_neurons(neuron_layers: pd.DataFrame, titles: dict[str, str], name: str, 
             bottom.plot(means.mean(), height, **line_style(rows) | {"marker": "^", "markersize": 7})
             if subject(rows) == "pretrained":
                 bottom.axvline(means.mean(), color=shade, lw=1)
+        _printed_share(top, (printed or {}).get(study, ""), name, pick(shares, study=study)["layer"].max())
     percent_axis(axes[0, 0])
     axes[0, 0].set_ylim(0, None)
     axes[1, 0].set(yticks=[], ylim=(len(order) - 0.3, -0.7))
-    return finish(figure, f"Where the top neurons lie: {_property(neuron_layers, name)}", _caption(shares, texts=False))
+    caption = caption or _caption(shares, texts=False)
+    return finish(figure, f"Where the top neurons lie: {_property(neuron_layers, name)}", caption)
 
 
-def gravity_shifts(judged: pd.DataFrame, name: str) -> Figure:
-    """Shift of the centre of gravity by fine-tuning, in layers: one row per task and encoder, in the encoder's colour.
-
-    ``judged`` : as ``claims.judge`` gives it; drawn are mean, interval over texts and single seeds of the property
-    ``name``. Raises ValueError if none could be judged.
-    """
-    rows = pick(judged, measure=CENTRE_OF_GRAVITY.name, property=name).reset_index(drop=True)
-    if rows.empty:
-        raise ValueError(f"no shift of the centre of gravity was judged for '{name}'")
-    tasks = list(lines(rows.assign(task=rows["condition"]), "task"))
-    groups = rows.groupby(["encoder", "architecture"], sort=False)
-    figure, ax = plt.subplots(figsize=(8, 1.9 + len(tasks) * (0.3 + 0.3 * len(groups))))
-    ax.axvline(0, color=PRETRAINED, lw=1)
-    step = 0.8 / len(groups)
-    for i, ((encoder, architecture), group) in enumerate(groups):
-        shade, marker = encoder_look(architecture, encoder)
-        heights = group["condition"].map(tasks.index) + (step * i - 0.4 + step / 2)
-        ax.hlines(heights, group["low"], group["high"], color=shade, lw=2)
-        ax.plot(group["effect"], heights, marker, color=shade, markersize=8, label=named(encoder))
-        single = group["per_seed"].str.split().explode().astype(float)
-        ax.scatter(single, heights[single.index] + 0.3 * step, s=14, color=shade, alpha=0.7, lw=0)
-    margin = MIN_EFFECT["layers"]
-    for side in (-margin, margin):
-        ax.axvline(side, color="#555555", lw=1.2, linestyle="--", label=f"±{margin} layer", zorder=0)
-    for edge in range(1, len(tasks)):
-        ax.axhline(edge - 0.5, color="#cccccc", lw=1)
-    ax.grid(False, axis="y")
-    ax.set(yticks=range(len(tasks)), ylim=(len(tasks) - 0.5, -0.5), yticklabels=tasks,
-           xlabel="shift of the centre of gravity, layers (← towards lower layers)")  # fmt: skip
-    return finish(
-        figure,
-        "Does fine-tuning move the knowledge to lower layers?",
-        "Bars: 95 % interval over texts. Small dots: single seeds.",
-    )
+def _printed_share(ax: Axes, model: str, name: str, depth: int) -> None:
+    """Where the paper's top neurons lie before fine-tuning, over our layers."""
+    before = pick(paper.neuron_layers(), study=model, property=name, condition="pretrained")
+    if len(before):
+        scale = (len(before) - 1) / depth  # so many of its layers are one of ours
+        share = 100 * scale * before["neurons"] / before["neurons"].sum()
+        ax.plot(before["layer"] / scale, share, **PAPER, label="the paper's encoder before fine-tuning, base size")
 
 
 def raw_and_standardised(
@@ -294,10 +321,16 @@ def _caption(means: pd.DataFrame, texts: bool) -> str:
     return f"Lines: mean of {many if few == many else f'{few}–{many}'} seeds; shades: lowest to highest. {rest}."
 
 
-def _grid(titles: dict[str, str], ylabels: list[str], **layout: Any) -> tuple[Figure, np.ndarray]:
-    """``panels``, one column per study, with layers along the x axis; each row shares its y axis."""
+def _grid(
+    titles: dict[str, str], ylabels: list[str], own_scales: Collection[int] = (), **layout: Any
+) -> tuple[Figure, np.ndarray]:
+    """``panels``, one column per study, with layers along the x axis; each row but ``own_scales`` shares its y axis."""
     width = max(6.4 / len(titles), 3.6)
-    figure, axes = panels(titles.values(), ylabels, width, sharex="col", sharey="row", **layout)
+    figure, axes = panels(titles.values(), ylabels, width, sharex="col", **layout)
+    for number, row in enumerate(axes):
+        for ax in row[1:] if number not in own_scales else []:
+            ax.sharey(row[0])
+            ax.tick_params(labelleft=False)
     for ax in axes[-1]:
         layers_axis(ax)
     return figure, axes

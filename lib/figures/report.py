@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from lib import disk, results
-from lib.results import claims
+from lib.results import claims, paper
+from lib.results.summary import VARIANT
 from lib.study.runs import Run
 
 CSS = """<style>
@@ -54,7 +55,7 @@ def write_page(suite: str) -> None:
 
 def headline(table: pd.DataFrame) -> str:
     """The summary of the gold properties as text, in per cent, for a terminal."""
-    hidden = ["condition", "task", "amount", "seed", "source", "ranking", "entropy of top neurons", "top - random"]
+    hidden = [*VARIANT[1:], "source", "ranking", "entropy of top neurons", "top - random"]
     gold = table[table["source"] == "gold"].drop(columns=[*hidden, "top layer ambiguous"])
     numbers = gold.select_dtypes("number").columns.difference(["best layer", "mean layer of top neurons"])
     gold[numbers] = gold[numbers] * 100
@@ -71,6 +72,8 @@ def print_summary(wanted: list[Run], suite: str) -> None:
     folder = results.figures_folder(suite)
     print(f"\nin per cent (but for layers); silver properties are in {os.path.relpath(folder)}/summary.csv")
     print(headline(results.from_csv(folder / "summary.csv")))
-    print("\nthe claims, judged by rule: verdicts per encoder (each comparison is in claims.csv)")
-    print(claims.overview(results.from_csv(folder / "claims.csv")).to_string(index=False))
+    print("\nthe claims (paper/claims.yaml): ✓ reproduced, ✗ not, ? undecided, – not asked or not testable here;")
+    print("last, how many of these numbers have the direction of the paper's (each comparison is in claims.csv)")
+    judged = results.from_csv(folder / "claims.csv")
+    print(claims.overview(judged).merge(paper.agreement(judged)).to_string(index=False))
     print(f"\nfigures and their tables: {os.path.relpath(folder)}/")

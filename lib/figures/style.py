@@ -29,6 +29,9 @@ MARKERS = "osD^vP*Xhd"
 
 RANDOM, PRETRAINED, PLAIN, BASELINE = "#8a8a8a", "#000000", "#4c72b0", "#b5473c"
 
+PAPER = {"color": "#777777", "linewidth": 1.0}
+"""How the paper's own numbers are drawn, wherever they stand beside ours."""
+
 HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
 
 ENCODER_LOOKS = {"roberta": ("#aa3377", "s"), "xlnet": ("#8a8a1a", "^"), "bert": ("#5e2ca5", "o")}
@@ -84,7 +87,9 @@ def line_style(rows: pd.DataFrame) -> dict:
     marker = {"pretrained": "o", "random": ""}.get(name, MARKERS[(_task_number(name) + 1) % len(MARKERS)])
     dashes = ":" if name == "random" else "-"
     look = {"color": colour(name), "linestyle": dashes, "marker": marker, "markersize": 5, "linewidth": 1.8}
-    return look | HOLLOW if rows["amount"].iloc[0] else look
+    first = rows.iloc[0]
+    reduced = first["amount"] or first["dropped"] or first["rate"] or first["checkpoint"] > 0
+    return look | HOLLOW if reduced else look
 
 
 def subject(rows: pd.DataFrame) -> str:

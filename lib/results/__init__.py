@@ -3,6 +3,7 @@
 from lib.results.summary import (
     CELL,
     NAMED,
+    SET,
     accuracies,
     centre_of_gravity,
     centres_of_gravity,
@@ -12,12 +13,15 @@ from lib.results.summary import (
     pick,
     resampled,
     selectivity,
+    selectivity_of_sets,
     summary,
     task_scores,
     top_third,
     train_missing,
 )
 from lib.results.tables import (
+    along_training,
+    by_probe,
     complete,
     figures_folder,
     from_csv,
@@ -28,6 +32,7 @@ from lib.results.tables import (
     neuron_sets,
     neuron_tests,
     recorded_runs,
+    recorded_table,
     tabled_steps,
     times,
 )

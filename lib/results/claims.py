@@ -71,8 +71,9 @@ class Evidence:
     condition, seed, property) → [layers, 1 + resamples], of all texts first; one layer if the measure has none, seed -1
     before fine-tuning, no property of a score. ``printed`` : means without a spread; effect and margin decide alone.
 
-    Measures, in per cent or counts: ``layer`` (accuracy of its probe); ``all``, ``top``, ``bottom`` (of a probe on these
-    neurons), ``selected`` (``top``, beside ``all`` in one table); ``top per layer``, ``bottom per layer`` (how many); ``ranked`` (keep-top minus keep-random); ``score``.
+    Measures, in per cent or counts: ``layer`` (accuracy of its probe); ``all``, ``top``, ``bottom`` (of a probe on
+    these neurons), ``selected`` (``top``, beside ``all`` in one table); ``top per layer``, ``bottom per layer`` (how
+    many); ``ranked`` (keep-top minus keep-random); ``score``.
     """
 
     titles: dict[str, str]
@@ -150,8 +151,8 @@ class Comparison:
     """A number that a claim is about.
 
     ``runs`` : study and condition of each run that it takes. ``effect`` : [seeds, 1 + resamples]. ``label`` : what is
-    compared. ``other`` : the study against which. ``judged`` : whether it decides; else it is only shown. ``doubt`` : why
-    it cannot decide.
+    compared. ``other`` : the study against which. ``judged`` : whether it decides; else it is only shown. ``doubt`` :
+    why it cannot decide.
     """
 
     study: str
@@ -176,6 +177,28 @@ def mean_layer(per_layer: np.ndarray) -> np.ndarray:
     """Mean layer of neurons by their number per layer, in per cent of the depth: [layers, ...] → [...]."""
     layers = np.arange(len(per_layer)) / (len(per_layer) - 1)
     return 100 * np.tensordot(layers, per_layer, 1) / per_layer.sum(0)
+
+
+def losses(evidence: Evidence, margin: float = 1.0) -> pd.DataFrame:
+    """What each task costs each encoder, in numbers that the claims are about (P1 to P4): one row per study, property,
+    task and ``measure``, with its mean over ``seeds`` and its 95 % interval (``low``, ``high``).
+
+    Measures, in points unless it is a layer: loss over the ``top third``, at the ``top layer``, at ``layer 0`` and
+    ``layer 1``, the ``smallest`` of all, the layer where it ``begins`` (``onset`` with this margin).
+    """
+    rows = []
+    for study, name, tasks in evidence.each("layer"):
+        for task in evidence.learnt(tasks, study):
+            (loss,) = evidence.losses("layer", name, (study, task))
+            measures = {
+                "top third": top_third(loss), "top layer": loss[-1], "layer 0": loss[0], "layer 1": loss[1],
+                "smallest": loss.min(0), "begins": onset(loss, margin),
+            }  # fmt: skip
+            for measure, effect in measures.items():
+                low, high = interval(effect)
+                cell = {"study": study, "property": name, "task": task, "measure": measure, "seeds": len(effect)}
+                rows.append(cell | {"value": effect[:, 0].mean(), "low": low, "high": high})
+    return pd.DataFrame(rows)
 
 
 # The claims -------------------------------------------------------------------------------------------------------
@@ -256,9 +279,7 @@ def p6(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
                 runs = [(study, task), (study, "pretrained")]
                 tested = evidence.numbers("ranked", name, *runs) if "ranked" in evidence.measures else []
                 doubt = "" if all((margin > 0).all() for margin in tested) else "no better than random neurons"
-                yield Comparison(
-                    study, name, label.format(task), runs, after - before, judged=judged, doubt=doubt
-                )
+                yield Comparison(study, name, label.format(task), runs, after - before, judged=judged, doubt=doubt)
 
 
 def p7(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -420,8 +441,8 @@ def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
     -------
     One row per claim, encoder, property and comparison. ``effect`` : mean over ``seeds`` (how many; ``per_seed``: each
     of them, as text), ``low``, ``high`` : its 95 % interval (of printed numbers the effect itself), all in ``unit``.
-    ``expected`` : as in ``paper/claims.yaml``; empty if the number is only shown. ``verdict`` : *not testable here* if it
-    is only shown, or if no seed learnt every task. A claim without any comparison has one row that says so.
+    ``expected`` : as in ``paper/claims.yaml``; empty if the number is only shown. ``verdict`` : *not testable here* if
+    it is only shown, or if no seed learnt every task. A claim without any comparison has one row that says so.
     """
     rows = []
     for claim in (claim.scaled(factor) for claim in table().values()):
@@ -437,7 +458,7 @@ def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
     expected = claim.expected.get(architecture, "") if comparison.judged else ""
     tuned = any(condition != "pretrained" for _, condition in comparison.runs)
     mean = effect[:, 0].mean() if len(effect) else np.nan
-    if evidence.printed:
+    if evidence.printed or not len(effect):
         low = high = mean
     elif tuned:
         low, high = interval(effect)
@@ -470,15 +491,17 @@ def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
     """One row per claim, one column per encoder: how many of its comparisons have which verdict."""
     rows = judged[judged["expected"] != ""]
-    counted = rows.groupby(["claim", "encoder"], sort=False)["verdict"].apply(_counted)
-    wide = counted.unstack(fill_value="–", sort=False)
+    cells = rows.groupby(["claim", "encoder"], sort=False)["verdict"].apply(counted)
+    wide = cells.unstack(fill_value="–", sort=False).reindex(columns=judged["encoder"].unique(), fill_value="–")
+    wide = wide.drop(columns="", errors="ignore")
     return wide.reindex(list(table()), fill_value="–").rename_axis(columns=None).reset_index()
 
 
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?", NOT_TESTABLE: "–"}
 
 
-def _counted(verdicts: pd.Series) -> str:
+def counted(verdicts: pd.Series) -> str:
+    """How many of the verdicts there are of each sign; the sign alone if all are the same."""
     counts = verdicts.map(SIGNS).value_counts()
     found = [(sign, counts[sign]) for sign in SIGNS.values() if sign in counts]
     return found[0][0] if len(found) == 1 else ", ".join(f"{sign} {count}" for sign, count in found)

@@ -5,13 +5,15 @@ Accuracies and scores are in per cent, losses in points. Layer 0 is the embeddin
 
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lib.results.claims import FORGET, KEEP, Evidence
+from lib.results.claims import FORGET, KEEP, Evidence, counted, judge, table
 from lib.results.summary import pick
-from lib.study import params
+from lib.study import loading, params
+from lib.study.variants import Variant
 
 MODELS = {"BERT": "bert", "RoBERTa": "roberta", "XLNet": "xlnet"}
 """The paper's encoders → ``model_type`` of their config.json."""
@@ -22,8 +24,8 @@ CONDITIONS = {
 """What the paper calls an encoder before and after fine-tuning → condition here."""
 
 MEASURES = {
-    "accuracy": "layer", "accuracy all": "all", "accuracy top neurons": "top", "accuracy selected": "selected", "accuracy bottom neurons": "bottom",
-    "top neurons in layer": "top per layer", "dev score, no pruning": "score", "dev score, prune top 6": "score",
+    "accuracy": "layer", "accuracy all": "all", "accuracy selected": "selected", "accuracy top neurons": "top",
+    "accuracy bottom neurons": "bottom", "top neurons in layer": "top per layer", "dev score, no pruning": "score", "dev score, prune top 6": "score",
     "dev score, prune bottom 6": "score",
 }  # fmt: skip
 """What ``numbers.csv`` calls a number → the measure of ``claims.Evidence``."""
@@ -61,6 +63,104 @@ def evidence() -> Evidence:
     return Evidence(titles, MODELS, tuned.rename(columns={"model": "study"}).assign(**columns), values, printed=True)
 
 
+# Tables in the form of our own --------------------------------------------------------------------------------------
+
+
+def table_of(measure: str, value: str, share: float = 1.0) -> pd.DataFrame:
+    """The printed numbers of a measure of ``MEASURES`` as ``results`` gives ours: ``study`` (the model), the columns of
+    the variant, ``property``, ``source`` and so on, ``layer``, and the number times ``share`` in a column ``value``."""
+    rows = numbers()
+    rows = rows[(rows["source"] != "Figure 2") & (rows["measure"].map(MEASURES) == measure) & (rows["dropped"] == "")]
+    named = {name: Variant.parse(name, 1).columns() for name in rows["condition"].unique()}
+    columns = pd.DataFrame([named[name] for name in rows["condition"]], rows.index)
+    same = {"source": "gold", "target": "real", "word_group": "all", "ranking": "lca"}
+    return columns.assign(
+        study=rows["model"], property=rows["property"], layer=rows["layer"], **same, **{value: share * rows["value"]}
+    )
+
+
+def accuracies() -> pd.DataFrame:
+    """Accuracy per layer, Figure 1, as ``results.accuracies``; fractions."""
+    return table_of("layer", "accuracy", 0.01)
+
+
+def drops() -> pd.DataFrame:
+    """Loss per layer, from Figure 1, as ``results.drops``; fractions."""
+    after, where = accuracies(), ["study", "property", "layer"]
+    before = pick(after, condition="pretrained").set_index(where)["accuracy"]
+    tuned = after[after["task"] != ""]
+    return tuned.assign(drop=before.loc[pd.MultiIndex.from_frame(tuned[where])].to_numpy() - tuned.pop("accuracy"))
+
+
+def neuron_layers() -> pd.DataFrame:
+    """Where the top neurons lie, Figures 2 and 3, as ``results.neuron_layers``."""
+    return table_of("top per layer", "neurons")
+
+
+def neuron_sets() -> pd.DataFrame:
+    """Accuracy of the top and the bottom neurons, Tables 1, 4 and 5, as ``results.accuracies`` gives it of
+    ``results.neuron_sets``; fractions."""
+    return pd.concat([table_of(end, "accuracy", 0.01).assign(neurons=end) for end in ("top", "bottom")])
+
+
+def task_scores() -> pd.DataFrame:
+    """Scores of the whole and the pruned encoders, Tables 2 and 6, as ``results.task_scores``; fractions."""
+    tuned = evidence().tuned
+    scores = [evidence().values.get(("score", row.study, row.condition, 1, ""), [[np.nan]])[0][0]
+              for row in tuned.itertuples()]  # fmt: skip
+    return tuned.assign(score=0.01 * np.array(scores), majority=np.nan).dropna(subset="score")
+
+
+def selectivity() -> pd.DataFrame:
+    """Accuracy and selectivity of all and of the top neurons, Table 7, in per cent: study, property, neurons."""
+    rows = pick(numbers(), source="Table 7")
+    rows = rows[rows["measure"].str.contains(" ") & ~rows["measure"].str.startswith("neurons")]
+    kind = rows["measure"].str.split(" ", expand=True)
+    named = rows.assign(number=kind[0], neurons=kind[1].replace("selected", "top"), study=rows["model"])
+    named["study"] += "-base, as printed"
+    return (
+        named.pivot_table("value", ["study", "property", "neurons"], "number").reset_index().rename_axis(columns=None)
+    )
+
+
+def model_of(architecture: str) -> str | None:
+    """The paper's encoder of an architecture, if it has one."""
+    return next((model for model, kind in MODELS.items() if kind == architecture), None)
+
+
+# Ours beside the paper's ------------------------------------------------------------------------------------------
+
+
+def beside(judged: pd.DataFrame) -> pd.DataFrame:
+    """Judged claims (``claims.judge``) with what the paper's encoder of that architecture gives for the same number.
+
+    Returns
+    -------
+    The rows, with ``paper low`` and ``paper high`` : of the task, or over all that the paper has, if ours is not among
+    them; ``paper`` : the verdicts on its own numbers; ``same direction`` : yes or no, empty if the paper's numbers have
+    both signs or there are none.
+    """
+    shown = judge(evidence())
+    rows = []
+    for row in judged.itertuples():
+        where = {"claim": row.claim, "architecture": row.architecture, "property": row.property}
+        alike = pick(shown, **where, expected=row.expected).dropna(subset="effect")
+        alike = alike[alike["compared"] == row.compared] if row.compared in set(alike["compared"]) else alike
+        signs = {*np.sign(alike["effect"])}
+        same = {True: "yes", False: "no"}[np.sign(row.effect) in signs] if len(signs) == 1 and row.seeds else ""
+        outcome = counted(alike["verdict"]) if row.expected and len(alike) else ""
+        rows.append([alike["effect"].min(), alike["effect"].max(), outcome, same])
+    return judged.join(pd.DataFrame(rows, judged.index, ["paper low", "paper high", "paper", "same direction"]))
+
+
+def agreement(judged: pd.DataFrame) -> pd.DataFrame:
+    """Claim → how many of its numbers have the direction of the paper's. ``judged`` : as ``beside`` gives it."""
+    known = judged[judged["same direction"].isin(["yes", "no"])]
+    share = known.assign(yes=known["same direction"] == "yes").groupby("claim")["yes"].agg(["sum", "size"])
+    text = (share["sum"].astype(str) + " of " + share["size"].astype(str)).reindex(list(table()), fill_value="–")
+    return text.rename("as the paper").rename_axis("claim").reset_index()
+
+
 # Slips ------------------------------------------------------------------------------------------------------------
 
 
@@ -76,7 +176,8 @@ def bottom_neurons(evidence: Evidence) -> pd.DataFrame:
     """
     rows = []
     for study, name, tasks in evidence.each("bottom"):
-        if name not in evidence.properties("layer", study):
+        tasks = evidence.learnt(tasks, study)
+        if name not in evidence.properties("layer", study) or not tasks:
             continue
         runs = [(study, condition) for condition in ("pretrained", *tasks)]
         per_run = {
@@ -105,6 +206,7 @@ def lowest_layers(evidence: Evidence) -> pd.DataFrame:
     one row per study, property and layer."""
     rows = []
     for study, name, tasks in evidence.each("layer"):
+        tasks = evidence.learnt(tasks, study)
         losses = [evidence.losses("layer", name, (study, task))[0][:2, :, 0].mean(1) for task in tasks]
         for layer, lost in enumerate(np.transpose(losses)):
             rows.append({"study": study, "property": name, "layer": layer, "low": lost.min(), "high": lost.max()})
@@ -115,9 +217,19 @@ def against_the_grouping(evidence: Evidence) -> pd.DataFrame:
     """Slip f: the pairs of tasks of which the one that keeps loses more at the top layer than the one that forgets."""
     rows = []
     for study, name, tasks in evidence.each("layer"):
-        lost = {task: evidence.losses("layer", name, (study, task))[0][-1, :, 0].mean() for task in tasks}
+        lost = {
+            task: evidence.losses("layer", name, (study, task))[0][-1, :, 0].mean()
+            for task in evidence.learnt(tasks, study)
+        }
         rows += [
-            {"study": study, "property": name, "keeps": keep, "loss": lost[keep], "forgets": forget, "less": lost[forget]}
+            {
+                "study": study,
+                "property": name,
+                "keeps": keep,
+                "loss": lost[keep],
+                "forgets": forget,
+                "less": lost[forget],
+            }
             for keep, forget in product(KEEP, FORGET)
             if lost.get(keep, -np.inf) > lost.get(forget, np.inf)
         ]
@@ -138,3 +250,41 @@ def tables_disagree(within: float = 0.2) -> pd.DataFrame:
     rows = pick(numbers(), condition="pretrained").pivot_table("value", ["model", "property"], "measure")
     apart = (rows["accuracy top neurons"] - rows["accuracy selected"]).round(9)
     return rows[["accuracy top neurons", "accuracy selected"]].assign(apart=apart)[apart.abs() > within].reset_index()
+
+
+def slips() -> dict[str, str]:
+    """What a fair reader of the printed numbers notices (``paper/slips.yaml``), with the ``facts``."""
+    texts = loading.read_yaml(params.ROOT / "paper" / "slips.yaml")
+    return {letter: text.format(**facts()) for letter, text in texts.items()}
+
+
+def facts() -> dict[str, Any]:
+    """The numbers in the slips, counted from the printed ones."""
+    judged, printed = judge(evidence()), evidence().values
+    moved = pick(judged, claim="P6")
+    both = moved[moved["architecture"].isin(["roberta", "xlnet"]) & (moved["expected"] != "")]
+    below_top = pick(moved, architecture="xlnet", expected="")
+    kinds = (
+        both.assign(forgets=both["compared"].isin(FORGET)).groupby(["study", "property", "forgets"])["effect"].mean()
+    )
+    further = -0.12 * kinds.unstack().diff(axis=1)[True]  # layers of twelve
+    found = {
+        "down": (both["effect"] < 0).sum(), "shifts": len(both),
+        "up": (below_top["effect"] > 0).sum(), "below": len(below_top),
+        "further_low": further.min(), "further_high": further.max(),
+        "qnli": round(pick(judged, claim="P8", study="XLNet", compared="qnli, bottom layers dropped")["effect"].item(), 9),
+        "constant": printed["layer", "XLNet", "qnli", 1, "pos"][-1, 0],
+        "score": printed["score", "XLNet", "qnli", 1, ""].item(),
+        "selected": printed["top", "XLNet", "qnli", 1, "pos"].item(),
+        "tables_apart": pick(tables_disagree(), model="RoBERTa", property="pos")["apart"].item(),
+        "against": "; ".join(f"{row.property}: {row.keeps} {row.loss:.1f}, {row.forgets} {row.less:.1f}"
+                             for row in against_the_grouping(evidence()).itertuples()),
+        "copied": "; ".join(f"{row.model}, {row.condition}: {row.source} ({row.property}) and {row.source_again} "
+                            f"({row.property_again})" for row in copied_cells().itertuples()),
+    }  # fmt: skip
+    for row in pick(bottom_neurons(evidence()), property="pos").itertuples():
+        kind = MODELS[row.study]
+        found |= {f"r_{kind}": row.r, f"below_{kind}": row.r_below, f"apart_{kind}": row.difference}
+    for row in lowest_layers(evidence()).itertuples():
+        found[f"low_{MODELS[row.study]}_{row.property}_{row.layer}"] = f"{row.low:.2f} to {row.high:.2f}"
+    return found

@@ -18,6 +18,8 @@ VARIANT = list(Variant().columns())
 
 CELL = ["study", *VARIANT, "property", "source", "target", "word_group", "layer"]
 
+SET = ["study", *VARIANT, "property", "source", "ranking", "target", "neurons"]
+
 NAMED = ["study", "variant", "property"]
 
 
@@ -29,19 +31,19 @@ def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
 # Accuracies ------------------------------------------------------------------------------------------------------
 
 
-def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFrame:
+def accuracies(counts: pd.DataFrame, split: str = "test", seed: int = 0, cell: Sequence[str] = CELL) -> pd.DataFrame:
     """Accuracy of every probe with the 95 % bootstrap interval over texts.
 
     Parameters
     ----------
-    counts : as ``results.layers`` gives them.
+    counts : as ``results.layers`` gives them, or ``results.neuron_sets``, then with ``cell`` = ``SET``.
 
     Returns
     -------
-    One row per study, variant, property, target (real, control, majority, lookup), word group and layer:
-    ``accuracy``, ``low``, ``high``, ``n`` (words).
+    One row per study, variant, property, target (real, control, majority, lookup), word group and layer, or as ``cell``
+    says: ``accuracy``, ``low``, ``high``, ``n`` (words).
     """
-    cells, words, accuracy = resampled(counts, split, seed)
+    cells, words, accuracy = resampled(counts, split, seed, cell)
     return cells.assign(accuracy=accuracy[:, 0], **_interval(accuracy), n=words)
 
 
@@ -58,7 +60,9 @@ def drops(counts: pd.DataFrame, split: str = "test", seed: int = 0) -> pd.DataFr
     cells, _, accuracy = resampled(pick(counts, target="real"), split, seed)
     cells = cells.drop(columns="target").assign(row=range(len(cells)))
     before = pick(cells, condition="pretrained").drop(columns=VARIANT)
-    pairs = cells[(cells["task"] != "") & (cells["dropped"] == "")].merge(before, on=list(before.columns.drop("row")), suffixes=("", "_before"))
+    pairs = cells[(cells["task"] != "") & (cells["dropped"] == "")].merge(
+        before, on=list(before.columns.drop("row")), suffixes=("", "_before")
+    )
     drop = accuracy[pairs.pop("row_before")] - accuracy[pairs.pop("row")]
     return pairs.assign(drop=drop[:, 0], **_interval(drop))
 
@@ -68,6 +72,17 @@ def selectivity(accuracy: pd.DataFrame) -> pd.DataFrame:
     probes = accuracy[(accuracy["word_group"] == "all") & (accuracy["layer"] >= 0)]
     wide = probes.pivot_table(index=[*NAMED, "layer"], columns="target", values="accuracy")
     return (wide["real"] - wide["control"]).rename("selectivity").reset_index()
+
+
+def selectivity_of_sets(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, and selectivity (accuracy minus that of the control task), of probes on sets of neurons, in per cent.
+
+    ``accuracy`` : ``accuracies`` of ``results.neuron_sets``. Returns one row per study, variant, property and
+    ``neurons`` (all, top).
+    """
+    wide = accuracy.pivot_table(index=[*NAMED, "neurons"], columns="target", values="accuracy") * 100
+    table = pd.DataFrame({"accuracy": wide["real"], "selectivity": wide["real"] - wide.get("control", np.nan)})
+    return table.dropna().reset_index()
 
 
 def resampled(

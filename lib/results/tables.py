@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib import disk, neurons, probes
-from lib.results.summary import VARIANT, pick
+from lib.results.summary import VARIANT, pick, top_third
 from lib.study import params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
@@ -105,8 +105,61 @@ def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
 def from_csv(path: Path) -> pd.DataFrame:
     """A table as ``figures.save_table`` wrote it: what is empty in its columns of text stays so, and is no number."""
     text = [*VARIANT[:-2], "study", "encoder", "architecture", "other", "property", "compared", "expected", "per_seed",
-            "ranking"]  # fmt: skip
+            "doubt", "paper", "same direction", "ranking"]  # fmt: skip
     return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
+
+
+def recorded_table(suite: str, name: str) -> pd.DataFrame:
+    """A table of the recorded figures of a suite; without rows if there is none."""
+    path = figures_folder(suite, recorded=True) / f"{name}.csv"
+    return from_csv(path) if path.exists() else pd.DataFrame()
+
+
+def along_training(scores: pd.DataFrame, drop: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Score of the task and loss of grammar at the checkpoints of each training, and at its end.
+
+    ``scores``, ``drop`` : as ``results.task_scores`` and ``results.drops`` give them. ``name`` : the property.
+
+    Returns
+    -------
+    One row per study, ``rate`` (empty: the study's), seed and number of ``updates``, of trainings that have
+    checkpoints: ``score``, ``majority`` (fractions), ``loss`` over the top third of the layers (points).
+    """
+    rows = pick(drop, property=name, word_group="all", amount="").sort_values("layer")
+    loss = rows.groupby(["study", "variant"])["drop"].agg(top_third).mul(100.0).rename("loss").reset_index()
+    training = ["study", "task", "rate", "seed"]
+    points = pick(scores, amount="", dropped="").merge(loss, on=["study", "variant"])
+    probed = points.groupby(training)["checkpoint"].transform("max") > 0
+    columns = [*training, "updates", "score", "majority", "learnt", "loss"]
+    return points.loc[probed, columns].sort_values([*training, "updates"])
+
+
+def by_probe(wanted: Iterable[Run], drop: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The loss at each layer as several probes of one encoder see it.
+
+    ``drop`` : as ``results.drops`` gives it. ``name`` : the property.
+
+    Returns
+    -------
+    One row per ``encoder`` (checkpoint), ``probe`` (raw; standardised; converged: standardised, with a tolerance),
+    ``rate``, task, seed and layer: ``loss`` in points. None of encoders that were probed in one way only.
+    """
+    kinds = {
+        run.study.name: (
+            Path(run.study.encoder.checkpoint).name,
+            "raw" if not run.study.probe.standardise else "converged" if run.study.probe.tolerance else "standardised",
+            f"{run.study.finetune.learning_rate:g}",
+        )
+        for run in wanted
+        if not run.study.probe.penalties
+    }
+    rows = pick(drop, property=name, word_group="all", amount="", checkpoint=-1)
+    rows = rows[rows["study"].isin(list(kinds))]
+    encoder, probe, usual = (rows["study"].map(lambda study, at=at: kinds[study][at]) for at in range(3))
+    rate = rows["rate"].where(rows["rate"] != "", usual)
+    rows = rows.assign(encoder=encoder, probe=probe, rate=rate, loss=100 * rows["drop"])
+    several = rows.groupby("encoder")["probe"].transform("nunique") > 1
+    return rows.loc[several, ["encoder", "probe", "rate", "task", "seed", "layer", "loss"]]
 
 
 def figures_folder(suite: str, preset: str = "full", recorded: bool = False) -> Path:

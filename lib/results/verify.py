@@ -78,7 +78,7 @@ def loose(summary: pd.DataFrame) -> pd.DataFrame:
 
 def verdicts(judged: pd.DataFrame) -> dict[str, str]:
     """The verdict of every comparison that could be made. ``judged`` : as ``claims.judge`` gives it."""
-    columns = ["claim", "encoder", "compared", "property", "measure", "verdict"]
+    columns = ["claim", "encoder", "compared", "property", "verdict"]
     testable = judged.loc[judged["verdict"] != claims.NOT_TESTABLE, columns]
     return {": ".join(names): verdict for *names, verdict in testable.itertuples(index=False)}
 
@@ -203,5 +203,5 @@ def record(wanted: list[Run], suite: str) -> None:
 def _tables(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Accuracies, summary and judged claims of these runs."""
     counts = results.layers(wanted)
-    tables = counts, results.neuron_tests(wanted), results.neuron_layers(wanted)
-    return results.accuracies(counts), results.summary(wanted, *tables), claims.judge(wanted, *tables)
+    summary = results.summary(wanted, counts, results.neuron_tests(wanted), results.neuron_layers(wanted))
+    return results.accuracies(counts), summary, claims.judge(claims.evidence(wanted))

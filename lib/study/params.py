@@ -266,7 +266,9 @@ class Study(Section):
     corpus: Corpus | None = None
     corpora: dict[str, Corpus] = {}
     properties: list[str] = Field(min_length=1)
-    tasks: list[Annotated[str, Field(pattern=f"^{CONDITION}$"), AfterValidator(lambda name: Variant.parse(name, 0).condition)]]
+    tasks: list[
+        Annotated[str, Field(pattern=f"^{CONDITION}$"), AfterValidator(lambda name: Variant.parse(name, 0).condition)]
+    ]
     task_data: TaskData
     finetune: FinetuneSettings
     probe: ProbeSettings

@@ -24,9 +24,9 @@ class Variant:
 
     ``task`` : None if there was no fine-tuning. ``examples`` : how many it is trained on; None: all. ``share`` : of the
     updates. ``dropped`` : how many ``top`` or ``bottom`` layers are taken away before training; the embeddings stay.
-    ``rate`` : the learning rate, as it is written; empty: the study's. ``checkpoint`` : the update at which the training
-    is stopped, though its learning rate falls as if it went on; None: it is not. ``seed`` : None for a condition, which
-    the runs of all seeds have in common.
+    ``rate`` : the learning rate, as it is written; empty: the study's. ``checkpoint`` : the update at which the
+    training is stopped, though its learning rate falls as if it went on; None: it is not. ``seed`` : None for a
+    condition, which the runs of all seeds have in common.
     """
 
     start: Literal["pretrained", "random"] = "pretrained"

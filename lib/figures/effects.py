@@ -1,0 +1,195 @@
+"""Figures of the claims: both ends of a ranking, dropped layers, updates, better probes, and all verdicts."""
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.figures.comparisons import labelled
+from lib.figures.style import (
+    BASELINE,
+    COLOURS,
+    PAPER,
+    PRETRAINED,
+    colour,
+    finish,
+    lines,
+    named,
+    panels,
+    percent_axis,
+    subject,
+)
+from lib.results import claims
+from lib.results.summary import pick
+
+VERDICTS = {
+    claims.REPRODUCED: "#bfe3c0",
+    claims.NOT_REPRODUCED: "#f3c1b8",
+    claims.UNDECIDED: "#f4e3a8",
+    claims.NOT_TESTABLE: "#f2f2f2",
+}
+"""Verdict → colour of its cell."""
+
+
+def neuron_sets(
+    accuracy: pd.DataFrame, titles: dict[str, str], name: str, printed: dict[str, pd.DataFrame] | None = None
+) -> Figure:
+    """Accuracy of probes retrained on the top and on the bottom neurons, before and after each fine-tuning.
+
+    ``accuracy`` : as ``results.accuracies`` gives it of ``results.neuron_sets``. ``titles`` : study → title of its
+    panel. ``name`` : the property. ``printed`` : study → the paper's numbers of its architecture, drawn below in grey.
+    """
+    rows = labelled(pick(accuracy, property=name, target="real"))
+    rows = rows[rows["neurons"].isin(["top", "bottom"])]
+    figure, axes = panels(titles.values(), ["accuracy, %"] + (["the paper's\naccuracy, %"] if printed else []), 4.0)
+    for column, study in enumerate(titles):
+        _ends(axes[0, column], pick(rows, study=study))
+        if printed:
+            _ends(axes[1, column], labelled(pick(printed[study], property=name)), grey=True)
+    return finish(
+        figure,
+        "Probes on the top and on the bottom neurons alone",
+        "Filled: top neurons; hollow: as many bottom ones. Lines: mean of the seeds; dots: single seeds. "
+        "Each panel has its own scale.",
+    )
+
+
+def _ends(ax: Axes, rows: pd.DataFrame, grey: bool = False) -> None:
+    """Top and bottom neurons, one place along the x axis per condition."""
+    order = list(lines(rows[rows["condition"] != "random"], "label"))
+    for end, face in (("top", None), ("bottom", "white")):
+        means = pick(rows, neurons=end).groupby("label")["accuracy"].mean().reindex(order)
+        shade = PAPER["color"] if grey else PRETRAINED
+        ax.plot(range(len(order)), 100 * means, "-", color=shade, lw=1, zorder=1)
+        for place, label in enumerate(order):
+            of_label = pick(rows, neurons=end, label=label)
+            if of_label.empty:
+                continue
+            look = shade if grey else colour(subject(of_label))
+            ax.scatter([place] * len(of_label), 100 * of_label["accuracy"], s=10, color=look, alpha=0.5, lw=0)
+            ax.plot(place, 100 * means[label], "o" if end == "top" else "s", color=look, markerfacecolor=face or look)
+    ax.set_xticks(range(len(order)), order, rotation=30, ha="right", size=9)
+
+
+def pruning(scores: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """Score of each task with all layers, and with the top or the bottom ones dropped before fine-tuning.
+
+    ``scores`` : as ``results.task_scores`` gives them; drawn are the tasks of which a study has a pruned run.
+    """
+    rows = scores[(scores["amount"] == "") & (scores["rate"] == "") & (scores["checkpoint"] < 0)]
+    pruned = set(rows.loc[rows["dropped"] != "", "task"])
+    rows = rows[rows["task"].isin(pruned) & rows["study"].isin(list(titles))]
+    if rows.empty:
+        raise ValueError("no pruned encoder was trained: there is nothing to draw")
+    figure, (axes,) = panels(titles.values(), ["score"], 4.0)
+    kinds = {"": ("all layers", PRETRAINED), "top": ("top layers dropped", COLOURS[0]),
+             "bottom": ("bottom layers dropped", COLOURS[1])}  # fmt: skip
+    for ax, study in zip(axes, titles, strict=True):
+        tasks = sorted(set(pick(rows, study=study)["task"]))
+        for step, (dropped, (label, shade)) in enumerate(kinds.items()):
+            for place, task in enumerate(tasks):
+                found = 100 * pick(rows, study=study, task=task, dropped=dropped)["score"]
+                x = place + 0.25 * (step - 1)
+                ax.bar(x, found.mean(), 0.23, color=shade, alpha=0.75, label=label if place == 0 else None)
+                ax.scatter([x] * len(found), found, s=12, color="black", zorder=3, lw=0)
+        for place, task in enumerate(tasks):
+            floor = 100 * pick(rows, study=study, task=task)["majority"].mean()
+            label = "best constant answer" if place == 0 else None
+            ax.hlines(floor, place - 0.4, place + 0.4, color=BASELINE, ls="--", lw=1.2, label=label)
+        ax.set_xticks(range(len(tasks)), tasks)
+        percent_axis(ax)
+    return finish(figure, "What dropping layers costs the task", "Bars: mean of the seeds; dots: single seeds.")
+
+
+def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """Score of the task and loss of grammar along a training: one column of panels per encoder, a line per rate.
+
+    ``points`` : one row per study, ``rate`` (learning rate, as text), seed and number of ``updates``: ``score``,
+    ``majority`` (fractions), ``loss`` (points).
+    """
+    figure, axes = panels(titles.values(), ["score of the task", "loss over the\ntop third, points"], 4.0, sharex="col")
+    for study, (top, bottom) in zip(titles, axes.T, strict=True):
+        rows = pick(points, study=study)
+        for number, (rate, of_rate) in enumerate(rows.groupby("rate")):
+            look = {"color": COLOURS[number], "marker": "os^D"[number % 4], "label": f"learning rate {rate}"}
+            for ax, value, share in ((top, "score", 100), (bottom, "loss", 1)):
+                means = of_rate.groupby("updates")[value].mean() * share
+                ax.plot(means.index, means, **look)
+                ax.scatter(of_rate["updates"], of_rate[value] * share, s=10, color=COLOURS[number], alpha=0.5, lw=0)
+        top.axhline(100 * rows["majority"].mean(), color=BASELINE, ls="--", lw=1.2, label="best constant answer")
+        bottom.axhline(0, color=PRETRAINED, lw=1)
+        bottom.set(xscale="log", xlabel="updates")
+        for tick in (*bottom.xaxis.get_major_ticks(20), *bottom.xaxis.get_minor_ticks(200)):
+            tick.label1.set_parse_math(True)  # powers of ten are formulas
+        percent_axis(top)
+    return finish(
+        figure,
+        "Score and grammar, update by update",
+        "Lines: mean of the seeds; dots: single seeds, each one training.",
+    )
+
+
+def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """The loss at each layer as three probes see it: of raw neurons, of standardised ones, and trained to convergence.
+
+    ``losses`` : as ``results.by_probe`` gives it. ``titles`` : encoder → title of its column. Rows of panels: the learning rates.
+    """
+    rates = list(dict.fromkeys(losses["rate"]))
+    labels = [f"learning rate {rate}:\nloss, points" for rate in rates]
+    figure, axes = panels(titles.values(), labels, 4.0, sharex="col")
+    kinds = {
+        "raw": (COLOURS[3], "v", ":"),
+        "standardised": (PRETRAINED, "o", "-"),
+        "converged": (COLOURS[2], "s", "--"),
+    }
+    for (row, rate), (column, encoder) in ((r, c) for r in enumerate(rates) for c in enumerate(titles)):
+        ax = axes[row, column]
+        ax.axhline(0, color=PRETRAINED, lw=1)
+        for probe, (shade, marker, dashes) in kinds.items():
+            found = pick(losses, encoder=encoder, rate=rate, probe=probe)
+            means = found.groupby("layer")["loss"].mean()
+            ax.plot(means.index, means, marker=marker, color=shade, ls=dashes, label=probe)
+            ax.scatter(found["layer"], found["loss"], s=10, color=shade, alpha=0.5, lw=0)
+        if row == len(rates) - 1:
+            ax.set_xlabel("layer (0 = embedding output)")
+    return finish(
+        figure,
+        "What a better probe recovers of a loss",
+        "Raw: the paper's way, 10 epochs. Standardised: ours, 10 epochs. Converged: standardised, trained until the "
+        "loss stands still. What the converged probe still loses is gone. Dots: single seeds.",
+    )
+
+
+def claims_page(judged: pd.DataFrame, title: str) -> Figure:
+    """All verdicts on one page: claims by encoders, each cell with its counts of ✓, ✗ (not reproduced) and ?.
+
+    ``judged`` : as ``claims.judge`` gives it.
+    """
+    cells, says = claims.overview(judged).set_index("claim"), claims.table()
+    figure, ax = plt.subplots(figsize=(6.0 + 2.1 * cells.shape[1], 1.2 + 0.5 * len(cells)))
+    for row, (claim, found) in enumerate(cells.iterrows()):
+        for column, text in enumerate(found):
+            ax.add_patch(plt.Rectangle((column, row), 1, 1, color=_cell_colour(text), ec="white", lw=2))
+            ax.text(column + 0.5, row + 0.5, text, ha="center", va="center")
+        ax.text(-0.1, row + 0.5, claim, ha="right", va="center", weight="bold")
+        wrapped = "\n".join(textwrap.wrap(says[claim].says, 72))
+        ax.text(cells.shape[1] + 0.1, row + 0.5, wrapped, ha="left", va="center", size=9)
+    ax.set(xlim=(0, cells.shape[1] + 2.6), ylim=(len(cells), 0), yticks=[])
+    ax.set_xticks(np.arange(cells.shape[1]) + 0.5, map(named, cells.columns))
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    figure.suptitle(title)
+    figure.supxlabel("✓ reproduced   ✗ not reproduced   ? undecided   – not asked, or not testable here", size="medium")
+    return figure
+
+
+def _cell_colour(text: str) -> str:
+    signs = {claims.SIGNS[verdict]: shade for verdict, shade in VERDICTS.items()}
+    found = [sign for sign in signs if sign in text]
+    return signs[found[0]] if len(found) == 1 else VERDICTS[claims.UNDECIDED]
