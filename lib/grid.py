@@ -235,9 +235,5 @@ def draw_recorded(suite: str) -> bool:
     variants = {study: [run.variant.name for run in recorded] for study, recorded in of_study}
     if not notebook.draw(suite, variants, {}, recorded=True):
         return False
-    page = params.ROOT / "README.md"
-    judged = results.from_csv(results.figures_folder(suite, recorded=True) / "claims.csv")
-    text = verify.with_claims(page.read_text(encoding="utf-8"), suite, judged)
-    with disk.atomic_write(page) as part:
-        part.write_text(text, encoding="utf-8")
+    verify.write_claims(suite, results.from_csv(results.figures_folder(suite, recorded=True) / "claims.csv"))
     return True

@@ -1,4 +1,4 @@
-"""Planted effects get the verdict they must have; what cannot be asked says so, and by what it is lacking."""
+"""Planted effects get the verdict they must have; what cannot be asked says so, and decides nothing."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,512 +8,683 @@ import pytest
 from conftest import with_variants
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import entropy
+from scipy import stats
 
 from lib import results
 from lib.results import claims
-from lib.results.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, UNDECIDED
+from lib.results.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, UNDECIDED, Evidence
+from lib.results.summary import pick
 from lib.study.runs import Run
 from lib.study.variants import Variant
 
 FLAT = np.full(6, 90.0)
 """Accuracy of every layer before fine-tuning, in per cent."""
-LOW = np.full(6, 50.0)
-"""That of the random encoder."""
 TOP = np.array([0, 0, 0, 0, 1.0, 1.0])
 """The top third of six layers."""
+LAYER = np.arange(6)
+BEFORE = {"layer": FLAT, "bottom": 80.0, "top": 80.0, "top per layer": [50, 0, 0, 0, 0, 50], "ranked": 0.2}
+"""Measure → what it is before fine-tuning."""
+
+Planted = dict[str, dict[str, object]]
+"""Measure → variant → its value."""
 
 
-def counts(profiles: dict[str, np.ndarray], study: str = "s", noise: float = 0, texts: int = 40, **where: str):
-    """Variant → accuracy per layer (per cent), as ``results.layers`` gives it; ``noise`` : points, of each text."""
-    cell = {"property": "tag", "source": "gold", "target": "real", "word_group": "all", "split": "test", **where}
-    level = np.concatenate([*profiles.values()]).repeat(texts)
-    level = level + noise * np.random.default_rng(len(study)).standard_normal(len(level))
-    index = [(v, k, f"t{i}") for v, profile in profiles.items() for k in range(len(profile)) for i in range(texts)]
-    table = pd.DataFrame(index, columns=["variant", "layer", "text"])
-    return with_variants(table.assign(correct=100 * level, total=10_000, study=study, **cell))
+# Tables made by hand -----------------------------------------------------------------------------------------------
 
 
-def scores(variants: Iterable[str], study: str = "s", failed: Iterable[str] = ()) -> pd.DataFrame:
-    """What ``results.task_scores`` says of the fine-tuned ones; a quarter of the updates where the name says so."""
-    tuned = [v for v in variants if v not in ("pretrained", "random")]
-    rows = [(study, v, v not in failed, 25 if "quarter" in v else 100) for v in tuned]
-    return with_variants(pd.DataFrame(rows, columns=["study", "variant", "learnt", "updates"]))
+def counts(values: dict[tuple, float], column: str, texts: int = 20, noise: float = 0, seed: int = 0) -> pd.DataFrame:
+    """Variant and layer, or set of neurons → accuracy in per cent, as ``results`` gives the counts of a probe;
+    ``noise`` : points, of each text."""
+    rows = [(*cell, f"t{i}", 100 * value) for cell, value in values.items() for i in range(texts)]
+    table = pd.DataFrame(rows, columns=["variant", column, "text", "correct"])
+    table["correct"] += 100 * noise * np.random.default_rng(seed).standard_normal(len(table))
+    return table.assign(total=10_000, target="real", split="test", word_group="all")
 
 
-def ranked(
-    histograms: dict[str, list[int]], margin: dict[str, float] | None = None, study: str = "s", ranking: str = "lca"
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Variant → top neurons per layer, as ``results.neuron_tests`` and ``neuron_layers`` give them. ``margin`` : top
-    minus random (0.2)."""
-    layers = [(variant, k, n) for variant, neurons in histograms.items() for k, n in enumerate(neurons)]
+def tables(planted: Planted, study: str = "s", failed: Iterable[str] = (), name: str = "tag", **noise) -> dict:
+    """The arguments of ``claims.evidence_of`` for a study, but for titles and architectures. ``failed`` : the variants
+    that did not learn their task."""
+    tuned = {v: None for values in planted.values() for v in values if v not in ("pretrained", "random")}
+    per_layer = {
+        (v, layer): value for v, profile in planted.get("layer", {}).items() for layer, value in enumerate(profile)
+    }
+    sets = {(v, end): x for end in ("all", "top", "bottom") for v, x in planted.get(end, {}).items()}
+    where = {
+        end: [(v, k, n) for v, neurons in planted.get(f"{end} per layer", {}).items() for k, n in enumerate(neurons)]
+        for end in ("top", "bottom")
+    }
     tests = [
-        (variant, test, "test", n, 0.5 + (test == "keep-top") * (margin or {}).get(variant, 0.2))
-        for variant in histograms
-        for test in ("keep-top", "keep-random")
-        for n in (10, 100)
-    ]
-    cell = {"study": study, "property": "tag", "ranking": ranking, "source": "gold"}
-    tests = pd.DataFrame(tests, columns=["variant", "test", "split", "neurons", "accuracy"])
-    layers = pd.DataFrame(layers, columns=["variant", "layer", "neurons"])
-    return with_variants(tests.assign(**cell)), with_variants(layers.assign(**cell))
+        (v, test, n, 0.5 + (test == "keep-top") * x)
+        for v, x in planted.get("ranked", {}).items() for test in ("keep-top", "keep-random") for n in (10, 100)
+    ]  # fmt: skip
+    scores = [(v, v not in failed, planted.get("score", {}).get(v, 90) / 100) for v in tuned]
+
+    def named(table: pd.DataFrame) -> pd.DataFrame:
+        cell = {"study": study, "property": name, "source": "gold", "ranking": "lca", "split": "test"}
+        return with_variants(table.assign(**cell))
+
+    return {
+        "scores": named(pd.DataFrame(scores, columns=["variant", "learnt", "score"])),
+        "counts": named(counts(per_layer, "layer", **noise)),
+        "sets": named(counts(sets, "neurons", **noise)),
+        "neuron_layers": {
+            end: named(pd.DataFrame(rows, columns=["variant", "layer", "neurons"])) for end, rows in where.items()
+        },
+        "tests": named(pd.DataFrame(tests, columns=["variant", "test", "neurons", "accuracy"])),
+    }
 
 
-NO_TESTS = ranked({})
+def together(every: Iterable[dict]) -> dict:
+    """The tables of several studies as one."""
+    first, *others = every
+    return {
+        name: together([table, *(one[name] for one in others)]) if isinstance(table, dict)
+        else pd.concat([table, *(one[name] for one in others)])
+        for name, table in first.items()
+    }  # fmt: skip
 
 
-def judged(profiles: dict[str, np.ndarray], tests=NO_TESTS, failed: Iterable[str] = (), ranking="lca", **planted):
-    """The verdicts on one study of the encoder E."""
-    return verdicts(scores(profiles, failed=failed), counts(profiles, **planted), tests, ranking)
+def evidence(architectures: dict[str, str], *every: dict, **options: str) -> Evidence:
+    """``architectures`` : study → that of its encoder, which is called as the study in capitals."""
+    return claims.evidence_of(
+        {study: study.upper() for study in architectures}, architectures, **together(every), **options
+    )
 
 
-def verdicts(scores: pd.DataFrame, counts: pd.DataFrame, tests=NO_TESTS, ranking: str = "lca") -> pd.DataFrame:
-    return claims.judge_tables({"s": "E"}, {"s": "bert"}, scores, counts, *tests, ranking)
+def judged(planted: Planted, architecture: str = "roberta", **options) -> pd.DataFrame:
+    """The verdicts on one study."""
+    return claims.judge(evidence({"s": architecture}, tables(planted, **options)))
 
 
-def tuned(drops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A pre-trained, a random, and fine-tuned encoders with these drops, in points."""
-    return {"pretrained": FLAT, "random": LOW} | {variant: FLAT - drop for variant, drop in drops.items()}
+def tuned(losses: dict[str, object]) -> Planted:
+    """Fine-tuned encoders with these losses per layer, in points."""
+    return {"layer": {"pretrained": FLAT} | {variant: FLAT - loss for variant, loss in losses.items()}}
 
 
 def only(table: pd.DataFrame, **where: object) -> pd.Series:
-    (row,) = (row for _, row in results.pick(table, **where).iterrows())
+    (row,) = (row for _, row in pick(table, **where).iterrows())
     return row
 
 
-# The rule ----------------------------------------------------------------------------------------------------------
+# Every claim -------------------------------------------------------------------------------------------------------
+
+EXPECTED = {
+    "P1": ("above", "above", "above", 0.25), "P2": ("", "above", "above", 0), "P3": ("", "above", "above", 1),
+    "P4": ("at most", "above", "above", 0), "P4b": ("", "at most", "at most", 2),
+    "P5": ("at most", "above", "above", 1), "P6": ("within", "below", "below", 4),
+    "P7": ("at most", "at most", "at most", 1), "P8": ("", "above", "above", 1), "A1": ("above", "above", "above", 0.25),
+    "A2": ("within", "within", "within", 0.25),
+}  # fmt: skip
+"""Claim → what it expects of BERT, RoBERTa and XLNet, and its margin."""
+
+PLANTS: dict[str, Callable[[int], Planted]] = {
+    "P1": lambda x: {"layer": {"sst2": FLAT - (x + 1) * TOP, "rte": FLAT - TOP}},
+    "P2": lambda x: {"layer": {"sst2": FLAT - 5 * (LAYER >= 5 - x)}},
+    "P3": lambda x: {"layer": {"sst2": FLAT - (1 + x) * TOP}},
+    "P4": lambda x: {"layer": {"sst2": FLAT - x - TOP}},
+    "P4b": lambda x: {"layer": {"sst2": FLAT - x - 30 * TOP}},
+    "P5": lambda x: {"bottom": {"sst2": 80 - x}},
+    "P6": lambda x: {"top per layer": {"sst2": [50 - x, 0, 0, 0, 0, 50 + x]}, "ranked": {"sst2": 0.2}},
+    "P7": lambda x: {"all": {"pretrained": 90}, "top": {"pretrained": 90 - x}},
+    "P8": lambda x: {"score": {"sst2": 90, "sst2-dropbottom3": 80 - x}},
+    "A1": lambda x: {"layer": {"sst2": FLAT - (x + 1) * TOP, "sst2-1k": FLAT - TOP}},
+    "A2": lambda x: {"layer": {"sst2-1k": FLAT - (x + 1) * TOP, "rte-1k": FLAT - TOP}},
+}
+"""Claim → what gives its number this value; of a BERT beside it, the value 0."""
 
 
-@pytest.mark.parametrize(("per_seed", "low", "high", "expected", "found"), [
-    ([2, 3], 1.5, 3.5, 1, REPRODUCED), ([2, 3], 1.5, 3.5, 0, REPRODUCED), ([2, 3], 1.5, 3.5, -1, NOT_REPRODUCED),
-    ([-2, -3], -3.5, -1.5, 0, REPRODUCED), ([-2, -3], -3.5, -1.5, 1, NOT_REPRODUCED),
-    ([6, -1], 1.5, 3.5, 1, UNDECIDED), ([6, -1], 1.5, 3.5, 0, UNDECIDED), ([6, -1], 1.5, 3.5, -1, UNDECIDED),
-    ([2, 3], 0.5, 3.5, 1, UNDECIDED), ([0, 0], -0.5, 0.5, 1, NOT_REPRODUCED), ([0.5], -1.5, 0.5, 0, UNDECIDED),
-    ([1], 1, 1, 1, NOT_REPRODUCED), ([0.2, -0.2], -1, 1, 0, NOT_REPRODUCED),
-])  # fmt: skip
-def test_the_rule_on_intervals(per_seed: list, low: float, high: float, expected: int, found: str) -> None:
-    assert claims.verdict(np.array(per_seed), low, high, 1.0, expected) == found
+def plant(claim: str, per_seed: list[int]) -> Planted:
+    """What gives the number of a claim these values, one per seed."""
+    planted: Planted = {}
+    for seed, x in enumerate(per_seed, 1):
+        for measure, values in PLANTS[claim](x).items():
+            before = {"pretrained": BEFORE[measure]} if measure in BEFORE else {}
+            own = {v if v == "pretrained" else f"{v}-s{seed}": value for v, value in values.items()}
+            planted[measure] = before | planted.get(measure, {}) | own
+    return planted
 
 
-@pytest.mark.parametrize(("per_seed", "expected", "found"), [
-    ([2, 3, 4], 1, REPRODUCED), ([2, 3, 4], -1, NOT_REPRODUCED), ([2, 3, 4], 0, REPRODUCED),
-    ([2, 3, 0.5], 1, UNDECIDED), ([0.5, -3, 0], 1, UNDECIDED), ([0.5, -1, 0], 1, NOT_REPRODUCED),
-    ([2, 2, -2], 0, UNDECIDED), ([0, 0.5, -0.5], 0, NOT_REPRODUCED), ([2, 3], 1, UNDECIDED), ([0, 0], 1, UNDECIDED),
-])  # fmt: skip
-def test_the_rule_on_seeds_where_there_is_no_interval(per_seed: list, expected: int, found: str) -> None:
-    assert claims.verdict(np.array(per_seed), np.nan, np.nan, 1.0, expected) == found
+def of(
+    claim: str, architecture: str, per_seed: list[int], failed: Iterable[str] = (), beside: str = "bert"
+) -> pd.DataFrame:
+    """The rows of a claim about an encoder of which its number has these values, with another one beside it."""
+    every = [tables(plant(claim, per_seed), "s", failed)]
+    if architecture != "bert":
+        every.append(tables(plant(claim, [0] * len(per_seed)), "b"))
+    asked = {claim: claims.table()[claim]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims, "table", lambda: asked)
+        rows = claims.judge(evidence({"s": architecture, "b": beside}, *every))
+    return rows[rows["study"].isin(["s", ""])]
 
 
-REAL = st.floats(-10, 10, allow_nan=False)
+ASKED = [
+    (claim, architecture, word, margin)
+    for claim, (*words, margin) in EXPECTED.items()
+    for architecture, word in zip(("bert", "roberta", "xlnet"), words, strict=True)
+    if word
+]
+EACH = pytest.mark.parametrize(("claim", "architecture", "word", "margin"), ASKED)
+TUNED = pytest.mark.parametrize(
+    ("claim", "architecture", "word", "margin"),
+    [*{(claim, word): (claim, a, word, margin) for claim, a, word, margin in ASKED if claim != "P7"}.values()],
+)
+"""Each word of each claim about fine-tuned encoders."""
 
 
-@given(st.lists(REAL, min_size=1, max_size=5), st.tuples(REAL, REAL), st.booleans(), st.floats(0.01, 3))
-def test_there_is_exactly_one_verdict_and_none_prefers_a_direction(seeds, ends, interval, threshold) -> None:
-    per_seed = np.array(seeds)
-    low, high = sorted(ends) if interval else (np.nan, np.nan)
-    found = {sign: claims.verdict(per_seed, low, high, threshold, sign) for sign in (1, 0, -1)}
-    assert set(found.values()) <= {REPRODUCED, NOT_REPRODUCED, UNDECIDED}
-    for sign, mine in found.items():
-        assert claims.verdict(-per_seed, -high, -low, threshold, -sign) == mine
-    assert [found[1], found[-1]].count(REPRODUCED) <= 1
-    assert (found[0] == REPRODUCED) == (REPRODUCED in (found[1], found[-1]))
+def inside(word: str, margin: float) -> tuple[int, int]:
+    """A value where the claim expects it, and one where it does not."""
+    most = int(margin) + 3
+    return {"above": (most, -1), "below": (-most, 0), "within": (0, most), "at most": (int(margin) - 1, most)}[word]
+
+
+def test_the_claims_expect_what_the_paper_says_of_each_architecture() -> None:
+    found = {
+        name: (*(claim.expected.get(a, "") for a in ("bert", "roberta", "xlnet")), claim.margin)
+        for name, claim in claims.table().items()
+    }
+    assert found == EXPECTED
+
+
+@EACH
+def test_a_planted_number_is_found_and_judged(claim: str, architecture: str, word: str, margin: float) -> None:
+    for x, verdict in zip(inside(word, margin), (REPRODUCED, NOT_REPRODUCED), strict=True):
+        row = only(of(claim, architecture, [x] * 3), expected=word)
+        assert row["effect"] == pytest.approx(x)
+        assert row[["verdict", "encoder", "architecture", "margin"]].tolist() == [verdict, "S", architecture, margin]
+        if claim != "P7":
+            assert row["seeds"] == 3
+            assert [float(each) for each in row["per_seed"].split()] == pytest.approx([x] * 3)
+
+
+@TUNED
+def test_seeds_on_both_sides_of_the_margin_leave_it_undecided(claim, architecture, word, margin) -> None:
+    x, y = inside(word, margin)
+    row = only(of(claim, architecture, [x, y, x]), expected=word)
+    assert row["verdict"] == UNDECIDED
+    assert row["low"] < row["effect"] < row["high"]
+    assert [float(each) for each in row["per_seed"].split()] == pytest.approx([x, y, x])
+
+
+@TUNED
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_leave_it_undecided(claim, architecture, word, margin, seeds: int) -> None:
+    row = only(of(claim, architecture, [inside(word, margin)[0]] * seeds), expected=word)
+    assert (row["verdict"], row["seeds"]) == (UNDECIDED, seeds)
+    assert np.isnan(row["low"]) == (seeds == 1)
+
+
+@TUNED
+def test_a_seed_that_did_not_learn_its_task_is_left_out(claim, architecture, word, margin) -> None:
+    x, y = inside(word, margin)
+    per_seed, failed = [x, y, x, x], [f"{v}-s2" for v in ("sst2", "sst2-1k", "sst2-dropbottom3")]
+    row = only(of(claim, architecture, per_seed, failed), expected=word)
+    assert (row["verdict"], row["seeds"], row["effect"]) == (REPRODUCED, 3, pytest.approx(x))
+
+
+@TUNED
+def test_without_a_seed_that_learnt_its_task_it_is_not_testable(claim, architecture, word, margin) -> None:
+    failed = [f"{v}-s{s}" for v in ("sst2", "sst2-1k", "sst2-dropbottom3") for s in (1, 2, 3)]
+    found = of(claim, architecture, [inside(word, margin)[0]] * 3, failed)
+    assert {*found["verdict"]} <= {NOT_TESTABLE}
+    assert found["effect"].isna().all()
+
+
+@pytest.mark.parametrize("claim", EXPECTED)
+def test_another_architecture_has_its_numbers_shown_and_no_verdict(claim: str) -> None:
+    found = of(claim, "deberta-v2", [3] * 3)
+    assert {*found["verdict"]} == {NOT_TESTABLE}
+    number = np.nan if claim in ("P2", "P3", "P8") else 3
+    assert found["effect"].iloc[0] == pytest.approx(number, nan_ok=True)
+
+
+@pytest.mark.parametrize("claim", ["P2", "P3", "P8"])
+@pytest.mark.parametrize("beside", ["roberta", "distilbert", "albert"])
+def test_without_a_bert_the_architectures_are_not_compared(claim: str, beside: str) -> None:
+    assert of(claim, "xlnet", [3] * 3, beside=beside)["verdict"].tolist() == [NOT_TESTABLE]
+
+
+@pytest.mark.parametrize("claim", ["P2", "P3", "P8"])
+def test_two_berts_and_encoders_of_unlike_depth_are_no_pair(claim: str) -> None:
+    mine, bert = (tables(plant(claim, [x] * 3), study) for study, x in (("s", 3), ("b", 0)))
+    depths = [
+        {"layer": dict.fromkeys(["pretrained", *(f"sst2-s{s}" for s in (1, 2, 3))], np.full(k, 90.0))} for k in (6, 9)
+    ]
+    kinds = {"s": "roberta", "b": "bert"}
+    twins = claims.judge(evidence(kinds | {"c": "bert"}, mine, bert, tables(plant(claim, [0] * 3), "c")))
+    assert pick(twins, claim=claim)["verdict"].tolist() == [NOT_TESTABLE]
+    shallow, deep = (plant("P8", [x] * 3) | depth if claim == "P8" else plant(claim, [x] * 3) if x else depth
+                     for x, depth in zip((3, 0), depths, strict=True))  # fmt: skip
+    unlike = claims.judge(evidence(kinds, tables(shallow, "s"), tables(deep, "b")))
+    assert pick(unlike, claim=claim)["verdict"].tolist() == [NOT_TESTABLE]
+
+
+def test_nothing_fine_tuned_leaves_one_row_per_claim_that_says_so() -> None:
+    bare: Planted = {"layer": {"pretrained": FLAT, "random": FLAT - 40}, "bottom": {"pretrained": 80}}
+    for planted in (bare, {}):
+        table = judged(planted)
+        assert table["claim"].tolist() == [*EXPECTED]
+        assert {*table["verdict"]} == {NOT_TESTABLE}
+        assert claims.overview(table)["claim"].tolist() == [*EXPECTED]
+
+
+# One claim at a time -----------------------------------------------------------------------------------------------
+
+
+def test_p1_takes_the_mean_of_each_kind_of_task_and_leaves_out_those_not_learnt() -> None:
+    losses = {"sst2": 5, "mnli": 4, "qnli": 40, "rte": 1, "mrpc": 3, "own": 90}
+    each = {f"{task}-s{s}": points * TOP for task, points in losses.items() for s in (1, 2, 3)}
+    row = only(judged(tuned(each), failed=[f"qnli-s{s}" for s in (1, 2, 3)]), claim="P1")
+    assert (row["compared"], row["effect"], row["verdict"]) == (
+        "sst2, mnli − rte, mrpc",
+        pytest.approx(2.5),
+        REPRODUCED,
+    )
+
+
+def test_p1_shows_pairs_of_tasks_without_a_verdict_where_a_kind_is_lacking() -> None:
+    each = {f"{task}-s{s}": points * TOP for task, points in {"a": 5, "sst2": 2, "b": 1}.items() for s in (1, 2, 3)}
+    rows = pick(judged(tuned(each)), claim="P1").set_index("compared")
+    assert rows["effect"].to_dict() == pytest.approx({"a − sst2": 3, "a − b": 4, "sst2 − b": 1})
+    assert rows["verdict"].tolist() == [NOT_TESTABLE] * 3
+    assert {*rows["expected"]} == {""}
+
+
+def test_the_loss_of_p1_is_that_of_the_table_of_losses() -> None:
+    rng = np.random.default_rng(3)
+    profiles = {v: rng.uniform(60, 90, 7) for v in ("pretrained", "sst2-s1", "sst2-s2", "rte-s1", "rte-s2")}
+    every = tables({"layer": profiles}, noise=8)
+    lost = results.drops(every["counts"])
+    deep = lost[lost["layer"] >= 5].groupby("variant")["drop"].mean() * 100
+    row = only(claims.judge(evidence({"s": "bert"}, every)), claim="P1")
+    assert row["effect"] == pytest.approx((deep["sst2-s1"] + deep["sst2-s2"] - deep["rte-s1"] - deep["rte-s2"]) / 2)
+
+
+def test_p1_of_encoders_without_three_layers_is_not_decided() -> None:
+    each = {f"{task}-s{s}": np.array([90.0, x]) for task, x in (("sst2", 50), ("rte", 80)) for s in (1, 2, 3)}
+    row = only(judged({"layer": {"pretrained": np.array([90.0, 90.0])} | each}), claim="P1")
+    assert row["verdict"] in (UNDECIDED, NOT_TESTABLE)
+
+
+def pair(**losses: tuple[float, float]) -> pd.DataFrame:
+    """Verdicts on a RoBERTa and a BERT that lose so many points from layer 3 on after these tasks."""
+    one, other = (
+        tables(
+            tuned({f"{task}-s{s}": both[i] * (LAYER >= 3) for task, both in losses.items() for s in (1, 2, 3)}), study
+        )
+        for i, study in enumerate("sb")
+    )
+    return claims.judge(evidence({"s": "roberta", "b": "bert"}, one, other))
+
+
+def test_p2_is_asked_of_every_task_but_those_that_keep() -> None:
+    rows = pick(pair(rte=(5, 0), sentiment=(5, 0.5), mnli=(5, 5)), claim="P2")
+    assert rows.set_index("compared")["effect"].to_dict() == {"sentiment": 3, "mnli": 0}
+    assert rows[["study", "other"]].drop_duplicates().to_numpy().tolist() == [["s", "b"]]
+
+
+def test_p3_compares_the_largest_losses_whatever_tasks_they_come_from() -> None:
+    row = only(pair(sst2=(7, 1), mnli=(2, 4)), claim="P3")
+    assert (row["effect"], row["compared"]) == (pytest.approx(3), "largest of sst2, mnli")
+
+
+def test_p4_takes_the_smallest_and_p4b_the_largest_before_the_drop_over_the_tasks_that_were_learnt() -> None:
+    losses = {"sst2": [3, 2, 2, 2, 60, 60], "rte": [1.5, 2, 2, 2, 2.5, 2.5], "mnli": [-9, 30, 9, 9, 9, 9]}
+    each = {f"{task}-s{s}": np.array(loss) for task, loss in losses.items() for s in (1, 2, 3)}
+    table = judged(tuned(each), failed=[f"mnli-s{s}" for s in (1, 2, 3)])
+    assert [only(table, claim=claim)["effect"] for claim in ("P4", "P4b")] == pytest.approx([1.5, 3])
+    assert [only(table, claim=claim)["compared"] for claim in ("P4", "P4b")] == [
+        "smallest of sst2, rte",
+        "largest of sst2, rte",
+    ]
+
+
+def test_p5_shows_the_top_neurons_too_without_a_verdict() -> None:
+    values = {"pretrained": 80.0} | {f"sst2-s{s}": 75.0 for s in (1, 2, 3)}
+    rows = pick(judged({"bottom": values, "top": values}), claim="P5").set_index("compared")
+    assert rows["verdict"].to_dict() == {"sst2": REPRODUCED, "sst2, top neurons": NOT_TESTABLE}
+    assert rows["effect"].tolist() == pytest.approx([5, 5])
+
+
+def test_p6_shows_the_shift_below_the_top_layer_without_a_verdict() -> None:
+    values = {"pretrained": [10, 10, 0, 0, 0, 80]} | {f"sst2-s{s}": [0, 20, 0, 0, 0, 0] for s in (1, 2, 3)}
+    rows = pick(judged({"top per layer": values}), claim="P6").set_index("compared")
+    assert rows["verdict"].to_dict() == {"sst2": REPRODUCED, "sst2, without the top layer": NOT_TESTABLE}
+    assert rows["effect"].tolist() == pytest.approx([20 - 82, 20 - 10]), "in per cent of the depth"
+
+
+@pytest.mark.parametrize("weak", ["pretrained", "sst2-s2"])
+@pytest.mark.parametrize("margin", [0.0, -0.1])
+def test_p6_decides_nothing_where_the_top_neurons_do_no_better_than_random_ones(weak: str, margin: float) -> None:
+    planted = plant("P6", [-9, -9, -9])
+    planted["ranked"][weak] = margin
+    row = only(judged(planted), claim="P6", compared="sst2")
+    assert (row["verdict"], row["doubt"]) == (UNDECIDED, "no better than random neurons")
+    assert row["effect"] == pytest.approx(-9)
+    forgotten = judged(planted, failed=["sst2-s2"]) if weak == "sst2-s2" else judged(plant("P6", [-9] * 3))
+    assert only(forgotten, claim="P6", compared="sst2")["doubt"] == "", "a run that is left out raises no doubt"
+
+
+def test_p7_needs_no_fine_tuning_and_has_its_interval_from_the_texts() -> None:
+    planted: Planted = {"all": {"pretrained": 90}, "top": {"pretrained": 88.9}}
+    table = claims.judge(evidence({"s": "xlnet"}, tables(planted, noise=1)))
+    row = only(table, claim="P7")
+    assert row["low"] < row["effect"] < row["high"]
+    assert row["verdict"] == UNDECIDED, "1.1 points, of which no more is known than half a point"
+    quiet = claims.judge(evidence({"s": "xlnet"}, tables(planted, noise=0.1)))
+    assert only(quiet, claim="P7")["verdict"] == NOT_REPRODUCED
+
+
+def scored(**scores: float) -> Planted:
+    return {"score": {f"{v.replace('_', '-')}-s{s}": x for v, x in scores.items() for s in (1, 2, 3)}}
+
+
+def test_p8_compares_costs_task_by_task_and_shows_the_top_layers_without_a_verdict() -> None:
+    one = scored(
+        sst2=90, sst2_dropbottom3=70, sst2_droptop3=89, mnli=80, mnli_dropbottom3=79, rte_dropbottom3=50, qnli=90
+    )
+    other = scored(sst2=92, sst2_dropbottom3=90, sst2_droptop3=92, mnli=80, mnli_dropbottom3=79, rte_dropbottom3=50)
+    table = claims.judge(evidence({"s": "roberta", "b": "bert"}, tables(one, "s"), tables(other, "b")))
+    rows = pick(table, claim="P8").set_index("compared")
+    assert rows["effect"].to_dict() == pytest.approx({
+        "sst2, bottom layers dropped": 18, "mnli, bottom layers dropped": 0, "sst2, top layers dropped": 1,
+    })  # fmt: skip
+    assert rows["verdict"].tolist() == [REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE]
+
+
+@pytest.mark.parametrize("other", ["sst2-dropbottom3-1k", "sst2-dropbottom3-lr2e-5", "sst2-dropbottom3-at9"])
+def test_p8_takes_no_encoder_that_was_trained_otherwise_too(other: str) -> None:
+    scores = {f"{v}-s{s}": x for v, x in (("sst2", 90), (other, 60)) for s in (1, 2, 3)}
+    every = [tables({"layer": {"pretrained": FLAT}, "score": scores}, study) for study in "sb"]
+    row = only(claims.judge(evidence({"s": "roberta", "b": "bert"}, *every)), claim="P8")
+    assert row["verdict"] == NOT_TESTABLE
+
+
+def test_a1_compares_a_task_with_fewer_updates_or_examples_of_itself() -> None:
+    losses = {"sst2": 5, "sst2-1k": 2, "sst2-500": 1, "sst2-half": 4.9, "rte-1k": 1, "sst2-at10": 0, "sst2-lr2e-5": 0,
+              "sst2-droptop1": 0}  # fmt: skip
+    rows = pick(judged(tuned({f"{v}-s{s}": x * TOP for v, x in losses.items() for s in (1, 2, 3)})), claim="A1")
+    assert rows[["compared", "effect", "verdict"]].to_numpy().tolist() == [
+        ["sst2 − sst2-1k", pytest.approx(3), REPRODUCED], ["sst2 − sst2-500", pytest.approx(4), REPRODUCED],
+        ["sst2 − sst2-half", pytest.approx(0.1), NOT_REPRODUCED],
+    ]  # fmt: skip
+
+
+def test_a2_compares_tasks_on_equally_many_examples() -> None:
+    losses = {"sst2-1k": 5, "rte-1k": 2, "own-1k": 2.1, "sst2": 8, "sst2-500": 3, "own-half": 1, "rte-half": 3,
+              "rte-droptop1-1k": 0}  # fmt: skip
+    rows = pick(judged(tuned({f"{v}-s{s}": x * TOP for v, x in losses.items() for s in (1, 2, 3)})), claim="A2")
+    assert rows[["compared", "effect", "verdict"]].to_numpy().tolist() == [
+        ["sst2-1k − rte-1k", pytest.approx(3), NOT_REPRODUCED], ["sst2-1k − own-1k", pytest.approx(2.9), NOT_REPRODUCED],
+        ["rte-1k − own-1k", pytest.approx(-0.1), REPRODUCED],
+    ]  # fmt: skip
+
+
+def test_variants_other_than_whole_ones_are_asked_nothing_but_the_controls() -> None:
+    whole = {"layer": {"pretrained": FLAT} | {f"sst2-s{s}": FLAT - 5 * TOP for s in (1, 2, 3)}}
+    other = [
+        f"{v}-s{s}" for v in ("mnli-half", "mnli-1k", "mnli-droptop2", "mnli-lr2e-5", "mnli-at5") for s in (1, 2, 3)
+    ]
+    more = {"layer": whole["layer"] | dict.fromkeys(other, FLAT - 50)}
+    pd.testing.assert_frame_equal(judged(more), judged(whole))
+
+
+# What evidence is --------------------------------------------------------------------------------------------------
+
+
+def test_silver_properties_and_other_splits_targets_word_groups_and_rankings_are_ignored() -> None:
+    planted = {**plant("P1", [3, 3, 4]), **plant("P5", [3, 3, 4]), **plant("P6", [3, 3, 4])}
+    wrong = {**plant("P1", [-9, 8, 0]), **plant("P5", [-9, 8, 0]), **plant("P6", [-9, 8, 0])}
+    plain, noise = tables(planted), tables(wrong)
+    alone = claims.judge(evidence({"s": "bert"}, plain))
+    for change, of_tables in (
+        ({"source": "silver", "property": "kind"}, ("counts", "sets", "tests", "top", "bottom")),
+        ({"split": "dev"}, ("counts", "sets", "tests")), ({"target": "control"}, ("counts", "sets")),
+        ({"word_group": "unseen"}, ("counts",)), ({"ranking": "means"}, ("sets", "tests", "top", "bottom")),
+    ):  # fmt: skip
+        other = plain | {
+            name: pd.concat([table, noise[name].assign(**change)]) if name in of_tables else table
+            for name, table in plain.items() if name != "neuron_layers"
+        }  # fmt: skip
+        other["neuron_layers"] = {
+            end: pd.concat([table, noise["neuron_layers"][end].assign(**change)]) if end in of_tables else table
+            for end, table in plain["neuron_layers"].items()
+        }
+        pd.testing.assert_frame_equal(claims.judge(evidence({"s": "bert"}, other)), alone)
+        if "ranking" in change:
+            means = claims.judge(evidence({"s": "bert"}, other, ranking="means"))
+            assert only(means, claim="P5", compared="sst2")["per_seed"] == "-9.000 +8.000 +0.000"
+
+
+def test_each_gold_property_has_its_own_row() -> None:
+    both = [tables(plant("P1", [x] * 3), name=name) for name, x in (("tag", 3), ("other", 0))]
+    both[1]["scores"] = both[1]["scores"].iloc[:0]
+    rows = pick(claims.judge(evidence({"s": "bert"}, *both)), claim="P1")
+    assert rows.set_index("property")["verdict"].to_dict() == {"other": NOT_REPRODUCED, "tag": REPRODUCED}
+
+
+def test_the_order_of_the_rows_does_not_matter_and_seeds_stay_with_their_seed() -> None:
+    planted = {"layer": {"pretrained": FLAT}}
+    for seed, (forget, keep) in enumerate([(9, 6), (3, 1), (5, 2)], 1):
+        planted["layer"] |= {f"sst2-s{seed}": FLAT - forget * TOP, f"rte-s{seed}": FLAT - keep * TOP}
+    every = tables(planted, noise=2)
+    row = only(claims.judge(evidence({"s": "bert"}, every)), claim="P1")
+    mixed = {name: table.sample(frac=1, random_state=5) if name == "scores" else table for name, table in every.items()}
+    again = only(claims.judge(evidence({"s": "bert"}, mixed)), claim="P1", compared=row["compared"])
+    assert [float(x) for x in row["per_seed"].split()] == pytest.approx([3, 2, 3], abs=2)
+    assert again["per_seed"] == row["per_seed"]
+    assert again[["effect", "low", "high"]].tolist() == pytest.approx(row[["effect", "low", "high"]].tolist())
+
+
+def test_the_interval_is_a_paired_one_over_the_same_texts() -> None:
+    """Texts that are hard for every encoder widen an accuracy's interval, not that of a difference."""
+    every = {study: tables(plant("P3", [x] * 3), study) for study, x in (("s", 3), ("b", 0))}
+    hard = pd.Series(np.random.default_rng(0).uniform(-3000, 0, 20), index=[f"t{i}" for i in range(20)])
+    for one in every.values():
+        one["counts"]["correct"] += one["counts"]["text"].map(hard)
+    row = only(claims.judge(evidence({"s": "roberta", "b": "bert"}, *every.values())), claim="P3")
+    assert row[["low", "effect", "high"]].tolist() == pytest.approx([3, 3, 3])
+    assert np.diff(results.accuracies(every["s"]["counts"])[["low", "high"]]).min() > 0.03
+    every["b"]["counts"]["text"] = "other " + every["b"]["counts"]["text"]
+    with pytest.raises(ValueError, match="not probed on the same test texts"):
+        evidence({"s": "roberta", "b": "bert"}, *every.values())
+
+
+def test_an_encoder_that_did_not_change_has_effects_of_exactly_0() -> None:
+    twins = [*(f"{task}-s{s}" for task in ("sst2", "rte") for s in (1, 2, 3))]
+    values = {measure: dict.fromkeys(["pretrained", *twins], value) for measure, value in BEFORE.items()}
+    every = tables(values)
+    for table in (every["counts"], every["sets"]):
+        column = "layer" if "layer" in table else "neurons"
+        noise = np.random.default_rng(0).uniform(-900, 900, table.groupby([column, "text"]).ngroups)
+        table["correct"] += noise[table.groupby([column, "text"]).ngroup()]
+    found = claims.judge(evidence({"s": "roberta"}, every)).dropna(subset="effect")
+    found = found[~found["claim"].isin(["P4b"])]
+    assert {*found["claim"]} == {"P1", "P4", "P5", "P6"}
+    assert np.abs(found[["effect", "low", "high"]].to_numpy(float)).max() < 1e-9
+    assert {*found[found["expected"] != ""]["verdict"]} == {NOT_REPRODUCED}
+
+
+@pytest.fixture
+def planted_runs(monkeypatch: pytest.MonkeyPatch, make_study: Callable) -> Callable[..., list[Run]]:
+    """``planted_runs(name → kind)``: the runs of studies of one title, in whose results P3's number is 3 for all but a
+    BERT."""
+
+    def make(kinds: dict[str, str]) -> list[Run]:
+        every = together(tables(plant("P3", [0 if k == "bert" else 3] * 3), name) for name, k in kinds.items())
+        for name in ("counts", "scores", "sets", "tests"):
+            asked = {"counts": "layers", "scores": "task_scores", "sets": "neuron_sets", "tests": "neuron_tests"}[name]
+            monkeypatch.setattr(results, asked, lambda wanted, name=name: every[name])
+        monkeypatch.setattr(results, "neuron_layers", lambda wanted, end: every["neuron_layers"][end])
+        studies = [make_study(kind).model_copy(update={"name": name}) for name, kind in kinds.items()]
+        return [Run(study, Variant(start)) for study in studies for start in ("pretrained", "random")]
+
+    return make
+
+
+def test_the_architecture_is_that_of_the_encoder_and_two_studies_of_one_title_are_told_apart(planted_runs) -> None:
+    wanted = planted_runs({"bert-like": "roberta", "mine": "bert"})
+    table = claims.judge(claims.evidence(wanted))
+    row = only(table, claim="P3")
+    assert row[["study", "architecture", "other"]].tolist() == ["bert-like", "roberta", "mine"]
+    assert row[["encoder", "effect"]].tolist() == ["MiniLM-L6 (bert-like)", pytest.approx(3)]
+    (alone,) = {*claims.evidence(planted_runs({"mine": "bert"})).titles.values()}
+    assert alone == "MiniLM-L6"
+
+
+def test_studies_of_different_corpora_are_refused(make_study: Callable) -> None:
+    wanted = [Run(make_study(files={"train": "a", "test": name}), Variant("pretrained")) for name in ("b", "c")]
+    with pytest.raises(ValueError, match="different corpora for 'tag'"):
+        claims.evidence(wanted)
 
 
 # The measures ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("drop", "first"), [
-    ([0, 0, 0, 0], 4), ([2, 2, 2, 2], 0), ([2, 0, 2, 2], 2), ([2, 2, 2, 1], 4), ([0, 0, 0, 1.1], 3), ([0, -5, 3, 3], 2),
+@pytest.mark.parametrize(("loss", "margin", "first"), [
+    ([0, 0, 0, 0, 0, 0], 1, 6), ([0, 0, 0, 0, 2, 2], 1, 4), ([0, 2, 2, 2, 2, 2], 1, 1), ([0, 2, 0, 2, 2, 2], 1, 3),
+    ([0, 2, 2, 2, 2, 1], 1, 6), ([5, 5, 4, 5.5, 6, 7], 1, 3), ([3, 0, 0, 0, -9, 2], 1, 5), ([0, 0, 0, 0, 1, 1.01], 1, 5),
+    ([0, 0, 0, 0, 2, 2], 2, 6), ([0.1, 0.3, 0.3, 0.3, 0.3, 0.3], 0.2, 6),
 ])  # fmt: skip
-def test_the_depth_is_the_first_layer_from_which_every_higher_one_drops(drop: list, first: int) -> None:
-    assert claims.depth(np.array(drop)[:, None]).tolist() == [first]
+def test_a_loss_begins_where_it_stays_above_the_smallest_of_the_lower_layers(loss, margin, first) -> None:
+    assert claims.onset(np.array(loss, float)[:, None], margin).tolist() == [first]
+    both = np.array([loss, loss[::-1]], float).T
+    assert claims.onset(both, margin)[0] == first, "each column by itself"
 
 
-def test_the_measures_are_taken_in_each_draw_by_itself() -> None:
-    drop = np.array([[0, 2, 2], [0, 0, 2], [0, 2, 2]])
-    assert claims.depth(drop).tolist() == [3, 2, 0]
+def test_the_mean_layer_is_a_share_of_the_depth() -> None:
+    per_layer = np.array([[4, 0, 1], [0, 0, 1], [0, 7, 2]])
+    assert claims.mean_layer(per_layer).tolist() == [0, 100, 62.5]
+
+
+def test_the_top_third_is_taken_in_each_draw_by_itself() -> None:
     assert results.top_third(np.arange(18.0).reshape(9, 2)).tolist() == [14, 15]
     assert np.isnan(results.top_third(np.ones((2, 3)))).all(), "there is no third of two layers"
-    found = results.centre_of_gravity(np.array([[1.0, -3, -1], [1, 1, -1], [0, 3, -1]]))
-    assert found[:2].tolist() == [0.5, 1.75], "what is below the random encoder weighs nothing"
-    assert np.isnan(found[2])
 
 
-# C1 ----------------------------------------------------------------------------------------------------------------
+# The rule ----------------------------------------------------------------------------------------------------------
+
+WORDS = ("above", "below", "within", "at most")
 
 
-def test_a_task_difference_of_5_points_is_reproduced_in_either_order() -> None:
-    drops = {f"a-s{s}": 7 * TOP for s in (1, 2, 3)} | {f"b-s{s}": 2 * TOP for s in (1, 2, 3)}
-    for sign, ordered in ((1, drops), (-1, dict(reversed(drops.items())))):
-        row = only(judged(tuned(ordered), noise=3), claim="C1", property="tag")
-        assert row["verdict"] == REPRODUCED
-        assert row["effect"] == pytest.approx(5 * sign, abs=0.6)
-        assert row["low"] < row["effect"] < row["high"]
-        assert row["compared"] == ("a vs b" if sign == 1 else "b vs a")
-        assert row[["unit", "threshold", "seeds", "same_sign"]].tolist() == ["points", 1.0, 3, True]
-        assert np.mean([float(effect) for effect in row["per_seed"].split()]) == pytest.approx(row["effect"], abs=1e-3)
-        assert "E, a minus b, tag: +" in row["sentence"] if sign == 1 else "b minus a, tag: -" in row["sentence"]
-
-
-def test_a_tenth_of_a_point_on_many_texts_is_not_reproduced_and_noise_leaves_it_undecided() -> None:
-    drops = {"a-s1": 2.1 * TOP, "b-s1": 2 * TOP}
-    quiet = only(judged(tuned(drops), noise=3, texts=400), claim="C1", property="tag")
-    loud = only(judged(tuned(drops), noise=30), claim="C1", property="tag")
-    assert (quiet["verdict"], loud["verdict"]) == (NOT_REPRODUCED, UNDECIDED)
-    assert quiet["high"] - quiet["low"] < loud["high"] - loud["low"]
-
-
-def test_one_seed_of_the_other_sign_leaves_it_undecided() -> None:
-    drops = {"a-s1": 9 * TOP, "a-s2": 9 * TOP, "a-s3": 0 * TOP} | {f"b-s{s}": TOP for s in (1, 2, 3)}
-    row = only(judged(tuned(drops), noise=1), claim="C1", property="tag")
-    assert row["low"] > 1
-    assert (row["verdict"], row["same_sign"]) == (UNDECIDED, False)
-    assert f"per seed {row['per_seed']}" in row["sentence"]
-
-
-def test_the_effect_is_the_difference_of_the_drops_that_are_tabled() -> None:
-    rng = np.random.default_rng(3)
-    profiles = {v: rng.uniform(60, 90, 7) for v in ("pretrained", "random", "a-s1", "a-s2", "b-s1", "b-s2")}
-    table = results.drops(counts(profiles, noise=8))
-    deep = table[table["layer"] >= 5].groupby("variant")["drop"].mean() * 100
-    expected = (deep["a-s1"] + deep["a-s2"] - deep["b-s1"] - deep["b-s2"]) / 2
-    assert only(judged(profiles, noise=8), claim="C1", property="tag")["effect"] == pytest.approx(expected)
-
-
-def test_the_interval_is_a_paired_one() -> None:
-    """Texts that are hard for every encoder widen an accuracy's interval, not that of a difference."""
-    table = counts(tuned({"a-s1": 4 * TOP, "b-s1": 2 * TOP}))
-    hard = pd.Series(np.random.default_rng(0).uniform(-3000, 0, 40), index=[f"t{i}" for i in range(40)])
-    table["correct"] += table["text"].map(hard)
-    row = only(verdicts(scores(["a-s1", "b-s1"]), table), claim="C1", property="tag")
-    assert row[["low", "effect", "high"]].tolist() == pytest.approx([2, 2, 2])
-    assert np.diff(results.accuracies(table)[["low", "high"]]).min() > 0.03
-
-
-def test_the_papers_tasks_are_compared_in_groups() -> None:
-    drops = {"sst2-s1": 5 * TOP, "mnli-s1": 4 * TOP, "rte-s1": 1 * TOP, "mrpc-s1": 3 * TOP}
-    table = results.pick(judged(tuned(drops)), claim="C1")
-    row = only(table, compared="forget (sst2, mnli) vs keep (rte, mrpc)")
-    assert (row["effect"], row["verdict"]) == (pytest.approx(2.5), REPRODUCED)
-    assert len(table) == 6 + 1
-    failed = only(judged(tuned(drops), failed=["mrpc-s1"]), compared="forget (sst2, mnli) vs keep (rte)")
-    assert failed["effect"] == pytest.approx(3.5)
-    upside_down = {"sst2-s1": TOP, "rte-s1": 4 * TOP}
-    table = results.pick(judged(tuned(upside_down)), claim="C1").set_index("compared")["verdict"]
-    assert table["sst2 vs rte"] == REPRODUCED
-    assert table["forget (sst2) vs keep (rte)"] == NOT_REPRODUCED, "a pair differs, but not as the paper says"
-
-
-# What is left out ---------------------------------------------------------------------------------------------------
-
-
-def test_a_run_that_did_not_learn_is_left_out_visibly() -> None:
-    drops = {"a-s1": 5 * TOP, "a-s2": 40 * TOP, "b-s1": 2 * TOP, "b-s2": 2 * TOP, "c-s1": 9 * TOP}
-    table = judged(tuned(drops), failed=["a-s2", "c-s1"])
-    row = only(table, claim="C1", compared="a vs b")
-    assert (row["effect"], row["seeds"], row["verdict"]) == (pytest.approx(3), 1, REPRODUCED)
-    assert "left out, task not learnt: E a-s2" in row["sentence"]
-    for claim, compared in (("C1", "a vs c"), ("C1", "b vs c"), ("C2", "c vs pretrained")):
-        for _, lost in results.pick(table, claim=claim, compared=compared).iterrows():
-            assert (lost["verdict"], lost["seeds"]) == (NOT_TESTABLE, 0)
-            assert "E c-s1" in lost["sentence"]
-
-
-def test_silver_properties_and_other_splits_targets_and_word_groups_are_ignored() -> None:
-    drops = tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP})
-    mirrored = tuned({"a-s1": 2 * TOP, "b-s1": 9 * TOP})
-    other = [
-        {"property": "kind", "source": "silver"},
-        {"split": "dev"},
-        {"target": "control"},
-        {"word_group": "unseen"},
-    ]
-    noise = pd.concat(counts(mirrored, **where) for where in other)
-    every = pd.concat([counts(drops), noise])
-    pd.testing.assert_frame_equal(verdicts(scores(drops), every), judged(drops))
-    silver = verdicts(scores(drops), counts(drops, source="silver"))
-    assert silver["verdict"].unique().tolist() == [NOT_TESTABLE]
-
-
-def test_each_gold_property_has_its_own_row() -> None:
-    drops = tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP})
-    table = pd.concat([counts(drops), counts(tuned({"a-s1": TOP, "b-s1": TOP}), property="other")])
-    rows = results.pick(verdicts(scores(drops), table), compared="a vs b")
-    assert rows.set_index("property")["verdict"].to_dict() == {"other": NOT_REPRODUCED, "tag": REPRODUCED}
-
-
-def test_an_encoder_that_did_not_change_has_effects_of_exactly_0() -> None:
-    rng = np.random.default_rng(0)
-    same = counts({"pretrained": FLAT}, noise=9)
-    twins = [with_variants(same.assign(variant=v)) for v in ("pretrained", "a-s1", "b-s1")]
-    table = pd.concat([*twins, counts({"random": LOW})])
-    table["correct"] += table["layer"] * rng.integers(1, 9)
-    tests = ranked({v: [3, 2, 1] for v in ("pretrained", "a-s1", "b-s1")})
-    found = verdicts(scores(["a-s1", "b-s1"]), table, tests).dropna(subset="effect")
-    assert len(found) == 1 + 3 * 2
-    assert (found["effect"] == 0).all()
-    assert not found["same_sign"].any()
-    measured = found.dropna(subset="low")
-    assert (measured[["low", "high"]] == 0).all(axis=None)
-    assert measured["verdict"].unique().tolist() == [NOT_REPRODUCED]
-
-
-# C2 ----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_planted_shift_of_the_centre_of_gravity_is_found() -> None:
-    before, down, up = (LOW + np.array(a) for a in ([10] * 6, [10, 10, 10, 10, 0, -5], [0, 0, 10, 10, 10, 10]))
-    profiles = {"pretrained": before, "random": LOW, "down-s1": down, "up-s1": up, "none-s1": before}
-    table = results.pick(judged(profiles, noise=1), measure="centre of gravity over the layers").set_index("compared")
-    assert table["effect"].to_dict() == pytest.approx(
-        {"down vs pretrained": -1, "up vs pretrained": 1, "none vs pretrained": 0}, abs=0.1
-    )
-    assert table["verdict"].tolist() == [REPRODUCED, NOT_REPRODUCED, NOT_REPRODUCED]
-    assert table["unit"].unique().tolist() == ["layers"]
-
-
-NEURONS = {"pretrained": [10, 10, 10, 10], "a-s1": [25, 9, 4, 2], "a-s2": [24, 10, 4, 2], "a-s3": [26, 8, 4, 2]}
-HISTOGRAMS = ["mean layer of the top neurons", "entropy of the top neurons"]
-
-
-def test_top_neurons_that_move_down_are_judged_by_the_seeds() -> None:
-    drops = tuned(dict.fromkeys(list(NEURONS)[1:], TOP))
-    table = judged(drops, ranked(NEURONS)).set_index("measure").loc[HISTOGRAMS]
-    assert table["verdict"].tolist() == [REPRODUCED, REPRODUCED]
-    spread = np.mean([entropy(NEURONS[f"a-s{s}"]) for s in (1, 2, 3)]) - np.log(4)
-    assert table["effect"].tolist() == pytest.approx([23 / 40 - 1.5, spread])
-    assert table[["low", "high"]].isna().all(axis=None)
-    assert table[["unit", "threshold"]].to_numpy().tolist() == [["layers", 0.25], ["nats", 0.05]]
-    upwards = ranked({v: n[::-1] for v, n in NEURONS.items()})
-    table = judged(drops, upwards).set_index("measure").loc[HISTOGRAMS]
-    assert table["verdict"].tolist() == [NOT_REPRODUCED, REPRODUCED], "concentrated, but higher up"
-
-
-def test_fewer_than_three_seeds_without_an_interval_are_undecided() -> None:
-    table = judged(tuned({"a-s1": TOP, "a-s2": TOP}), ranked(NEURONS)).set_index("measure").loc[HISTOGRAMS]
-    assert table["verdict"].tolist() == [UNDECIDED, UNDECIDED]
-    assert table["sentence"].str.contains("no interval: 3 seeds decide; per seed -").all()
-
-
-@pytest.mark.parametrize("weak", ["pretrained", "a-s2"])
-def test_neurons_in_an_order_that_fails_its_own_test_are_undecided(weak: str) -> None:
-    tests = ranked(NEURONS, margin={weak: 0.0})
-    table = judged(tuned(dict.fromkeys(list(NEURONS)[1:], TOP)), tests).set_index("measure").loc[HISTOGRAMS]
-    assert table["verdict"].tolist() == [UNDECIDED, UNDECIDED]
-    assert table["sentence"].str.contains(f"neurons no better than random: {weak.split('-s')[0]}").all()
-
-
-def test_the_neurons_that_are_judged_are_those_of_one_ranking() -> None:
-    drops = tuned(dict.fromkeys(list(NEURONS)[1:], TOP))
-    weak = ranked({v: n[::-1] for v, n in NEURONS.items()}, dict.fromkeys(NEURONS, -0.1), ranking="means")
-    both = [pd.concat(tables) for tables in zip(ranked(NEURONS), weak, strict=True)]
-    pd.testing.assert_frame_equal(judged(drops, both), judged(drops, ranked(NEURONS)))
-    table = judged(drops, both, ranking="means")
-    pd.testing.assert_frame_equal(table, judged(drops, weak, ranking="means"))
-    assert table.groupby("measure")["ranking"].unique().loc[HISTOGRAMS].tolist() == [["means"], ["means"]]
-    assert set(table[~table["measure"].isin(HISTOGRAMS)]["ranking"]) == {""}
-    assert table.set_index("measure").loc[HISTOGRAMS, "verdict"].tolist() == [UNDECIDED, UNDECIDED]
-    assert judged(drops, ranked(NEURONS), ranking="means").set_index("measure").loc[HISTOGRAMS, "effect"].isna().all()
-
-
-# C3 ----------------------------------------------------------------------------------------------------------------
-
-TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini"}
-MINIS = {"bert-mini": "bert", "roberta-mini": "roberta", "xlnet-mini": "xlnet"}
-
-
-def encoders(drops: dict[str, np.ndarray], architectures: dict[str, str] = MINIS, noise: float = 0) -> pd.DataFrame:
-    """The verdicts on C3 of studies whose encoder, fine-tuned on the task a, drops like this."""
-    each = {study: tuned({"a-s1": drop, "a-s2": drop}) for study, drop in drops.items()}
-    table = pd.concat(counts(p, study, noise=noise) for study, p in each.items())
-    known = pd.concat(scores(p, study) for study, p in each.items())
-    titles = {study: TITLES.get(study, study) for study in each}
-    return results.pick(claims.judge_tables(titles, architectures, known, table, *NO_TESTS), claim="C3")
-
-
-def test_a_bert_that_keeps_it_deeper_than_the_others_is_found() -> None:
-    shallow = np.array([0, 0, 5, 10, 15, 30])
-    table = encoders({"xlnet-mini": 0.8 * shallow, "bert-mini": 5 * TOP, "roberta-mini": shallow}, noise=0.5)
-    assert table["verdict"].tolist() == [REPRODUCED] * 4
-    assert table["encoder"].unique().tolist() == ["BERT-mini vs XLNet-mini", "BERT-mini vs RoBERTa-mini"]
-    assert table[table["unit"] == "layers"]["compared"].tolist() == ["a"] * 4
-    assert table["effect"].iloc[0] == 2, "BERT drops from layer 4 on, XLNet from layer 2 on"
-    other_way = encoders({"bert-mini": shallow, "xlnet-mini": 5 * TOP})
-    assert other_way["verdict"].tolist() == [NOT_REPRODUCED, NOT_REPRODUCED]
-
-
-def test_studies_are_drawn_with_the_same_texts() -> None:
-    """Two encoders that are right on the same words of the same texts differ by nothing, in every draw."""
-    profiles = tuned({"a-s1": 1.02 * TOP})
-    table = pd.concat(counts(profiles, noise=5).assign(study=study) for study in ("bert-mini", "roberta-mini"))
-    known = pd.concat(scores(profiles, study) for study in ("bert-mini", "roberta-mini"))
-    titles = {study: TITLES[study] for study in ("bert-mini", "roberta-mini")}
-    rows = results.pick(claims.judge_tables(titles, MINIS, known, table, *NO_TESTS), claim="C3")
-    assert (rows[["effect", "low", "high"]] == 0).all(axis=None)
-    table["text"] = table["text"].mask(table["study"] == "bert-mini", "other " + table["text"])
-    with pytest.raises(ValueError, match="not probed on the same test texts"):
-        claims.judge_tables(titles, MINIS, known, table, *NO_TESTS)
-
-
-@pytest.mark.parametrize(("architectures", "lacking"), [
-    (["bert"], "a RoBERTa or XLNet"), (["roberta", "xlnet"], "one BERT"), (["bert", "bert", "roberta"], "one BERT"),
-    (["deberta-v2", "roberta"], "one BERT"), (["distilbert", "xlnet"], "one BERT"), (["albert", "roberta"], "one BERT"),
-    (["bert", "xlm-roberta"], "a RoBERTa or XLNet"), (["bert", "camembert"], "a RoBERTa or XLNet"),
+@pytest.mark.parametrize(("low", "high", "word", "found"), [
+    (1.5, 3, "above", REPRODUCED), (1, 3, "above", UNDECIDED), (0, 1, "above", NOT_REPRODUCED), (1, 1, "above", NOT_REPRODUCED),
+    (-3, -1.5, "below", REPRODUCED), (-3, -1, "below", UNDECIDED), (-1, 5, "below", NOT_REPRODUCED),
+    (-1, 1, "within", REPRODUCED), (-1, 1.1, "within", UNDECIDED), (1.1, 9, "within", NOT_REPRODUCED),
+    (-9, -1.1, "within", NOT_REPRODUCED), (-2, 2, "within", UNDECIDED), (-9, 1, "at most", REPRODUCED),
+    (0, 1.1, "at most", UNDECIDED), (1.1, 2, "at most", NOT_REPRODUCED), (94.9 - 93.9, 94.9 - 93.9, "at most", REPRODUCED),
 ])  # fmt: skip
-def test_without_a_pair_the_architectures_are_not_compared(architectures: list[str], lacking: str) -> None:
-    known = dict(zip("abc", architectures, strict=False))
-    row = only(encoders(dict.fromkeys(known, TOP), known), claim="C3")
-    assert row["verdict"] == NOT_TESTABLE
-    assert lacking in row["sentence"]
+def test_the_rule(low: float, high: float, word: str, found: str) -> None:
+    assert claims.verdict(low, high, word, 1.0) == found
+    assert claims.verdict(np.nan, np.nan, word, 1.0) == UNDECIDED
 
 
-def test_an_architecture_is_that_of_the_encoder_whatever_its_study_is_called() -> None:
-    drops = {"roberta-large": 5 * TOP, "mine": TOP}
-    found = encoders(drops, {"roberta-large": "bert", "mine": "xlnet"})
-    assert (found["verdict"] != NOT_TESTABLE).all()
-    assert found["encoder"].unique().tolist() == ["roberta-large vs mine"]
-    misled = encoders({"bert-mini": TOP, "roberta-mini": TOP}, {"bert-mini": "deberta", "roberta-mini": "longformer"})
-    assert misled["verdict"].tolist() == [NOT_TESTABLE]
+ENDS = st.tuples(*[st.integers(-60, 60).map(lambda n: n / 8)] * 2).map(sorted)
+"""An interval; its ends often fall on one another or on the margin."""
+MARGIN = st.integers(0, 16).map(lambda n: n / 8)
 
 
-def test_encoders_of_different_depth_are_not_compared() -> None:
-    profiles = dict.fromkeys(["bert-mini", "roberta-mini"], tuned({"a-s1": TOP}))
-    profiles["xlnet-mini"] = {v: np.full(4, 80.0) for v in ("pretrained", "random", "a-s1")}
-    table = pd.concat(counts(mine, study) for study, mine in profiles.items())
-    known = pd.concat(scores(["a-s1"], study) for study in TITLES)
-    found = results.pick(claims.judge_tables(TITLES, MINIS, known, table, *NO_TESTS), claim="C3").set_index("encoder")
-    assert (found.loc["BERT-mini vs RoBERTa-mini", "verdict"] != NOT_TESTABLE).all()
-    assert found.loc["BERT-mini vs XLNet-mini", "verdict"] == NOT_TESTABLE
-    assert "as many layers" in found.loc["BERT-mini vs XLNet-mini", "sentence"]
+@given(ENDS, ENDS, MARGIN, st.sampled_from(WORDS))
+def test_a_wider_interval_decides_less_and_never_otherwise(inner, outer, margin: float, word: str) -> None:
+    wide = min(inner[0], outer[0]), max(inner[1], outer[1])
+    narrow, less = (claims.verdict(*ends, word, margin) for ends in (inner, wide))
+    assert less in (narrow, UNDECIDED)
 
 
-# C4 ----------------------------------------------------------------------------------------------------------------
+@given(ENDS, MARGIN, MARGIN)
+def test_a_larger_margin_is_harder_to_exceed_and_easier_to_stay_within(ends, margin: float, more: float) -> None:
+    order = [NOT_REPRODUCED, UNDECIDED, REPRODUCED]
+    for word, sign in (("above", 1), ("below", 1), ("within", -1), ("at most", -1)):
+        small, large = (order.index(claims.verdict(*ends, word, m)) for m in (margin, margin + more))
+        assert sign * small >= sign * large
 
 
-def test_reduced_variants_are_used_by_the_control_only() -> None:
-    drops = {"a-s1": 5 * TOP, "a-s2": 5 * TOP, "b-s1": 5 * TOP, "b-s2": 5 * TOP}
-    drops |= {"a-quarter-s1": 2 * TOP, "a-quarter-s2": 2 * TOP, "b-half-s1": 4.9 * TOP, "c-quarter-s1": TOP}
-    table = judged(tuned(drops), ranked({v: [1, 2, 3] for v in drops}))
-    control = results.pick(table, claim="C4").set_index("compared")
-    assert control["verdict"].to_dict() == {"a vs a-quarter": REPRODUCED, "b vs b-half": NOT_REPRODUCED}
-    assert control["effect"].tolist() == pytest.approx([3, 0.1])
-    assert control["seeds"].tolist() == [2, 1]
-    assert "updates: a 100, a-quarter 25" in control["sentence"].iloc[0]
-    rest = table[table["claim"] != "C4"]
-    assert not rest["compared"].str.contains("quarter|half|c").any()
-    assert len(results.pick(table, claim="C1")) == 2
+@given(ENDS, MARGIN)
+def test_the_words_agree_with_one_another(ends, margin: float) -> None:
+    low, high = ends
+    found = {word: claims.verdict(low, high, word, margin) for word in WORDS}
+    opposite = {REPRODUCED: NOT_REPRODUCED, NOT_REPRODUCED: REPRODUCED, UNDECIDED: UNDECIDED}
+    assert claims.verdict(-high, -low, "below", margin) == found["above"]
+    assert found["at most"] == opposite[found["above"]]
+    assert claims.verdict(-high, -low, "within", margin) == found["within"]
+    if REPRODUCED in (found["above"], found["below"]):
+        assert found["within"] == NOT_REPRODUCED
+    assert UNDECIDED not in [claims.verdict(low, low, word, margin) for word in WORDS]
 
 
-def test_a_task_in_full_is_compared_with_fewer_examples_of_it() -> None:
-    drops = {"sst2": 5, "sst2-1k": 2, "sst2-500": 1, "sst2-half": 5, "rte-1k": 1}
-    each = {f"{task}-s{s}": points * TOP for task, points in drops.items() for s in (1, 2)}
-    control = results.pick(judged(tuned(each)), claim="C4")
-    assert control[["condition", "against", "effect", "verdict"]].to_numpy().tolist() == [
-        ["sst2", "sst2-1k", pytest.approx(3), REPRODUCED], ["sst2", "sst2-500", pytest.approx(4), REPRODUCED],
-        ["sst2", "sst2-half", 0, NOT_REPRODUCED],
-    ]  # fmt: skip
-    assert control["compared"].tolist() == ["sst2 vs sst2-1k", "sst2 vs sst2-500", "sst2 vs sst2-half"]
+# The interval ------------------------------------------------------------------------------------------------------
 
 
-def test_tasks_on_equally_many_examples_are_compared_as_tasks_are() -> None:
-    drops = {"sst2-1k": 5, "rte-1k": 2, "own-1k": 2, "sst2": 8, "sst2-500": 3, "own-half": 1, "rte-half": 3}
-    table = judged(tuned({f"{task}-s1": points * TOP for task, points in drops.items()}))
-    pairs = results.pick(table, claim="C1").dropna(subset="effect").set_index("compared")
-    found = {"sst2-1k vs rte-1k": 3, "sst2-1k vs own-1k": 3, "rte-1k vs own-1k": 0}
-    assert pairs["effect"].to_dict() == pytest.approx(found), "no half, and none of unlike numbers"
-    assert pairs["verdict"].tolist() == [REPRODUCED, REPRODUCED, NOT_REPRODUCED]
-    assert results.pick(table, claim="C2")["condition"].unique().tolist() == ["sst2"], "asked of tasks in full"
+def test_the_interval_is_students_over_seeds_with_the_variance_over_texts_added() -> None:
+    per_seed = np.array([1.0, 2.0, 6.0])
+    alone = claims.interval(per_seed[:, None])
+    expected = stats.t.interval(0.95, 2, per_seed.mean(), stats.sem(per_seed))
+    assert alone == pytest.approx(expected)
+    drawn = np.column_stack([per_seed, *(per_seed + shift for shift in (-1.0, 1.0))])
+    wide = claims.interval(drawn)
+    half = stats.t.ppf(0.975, 2) * np.hypot(stats.sem(per_seed), 1.0)
+    assert wide == pytest.approx((3 - half, 3 + half))
+    assert np.isnan(claims.interval(drawn[:1])).all()
 
 
-# What cannot be asked, and the overview -----------------------------------------------------------------------------
+def coverage(seeds: int, of_texts: float, times: int = 1000) -> float:
+    """The share of intervals that contain the true value, 0: each seed has its own error, of deviation 1, and all have
+    that of the same hundred texts."""
+    rng = np.random.default_rng(seeds)
+    weight, hits = rng.multinomial(100, np.full(100, 0.01), 200).T / 100, 0
+    for _ in range(times):
+        texts = rng.normal(0, 10 * of_texts, 100)
+        low, high = claims.interval(rng.normal(size=(seeds, 1)) + np.append(texts.mean(), texts @ weight))
+        hits += low <= 0 <= high
+    return hits / times
 
 
-def test_one_task_and_no_random_encoder_leave_rows_that_say_what_is_lacking() -> None:
-    table = judged({"pretrained": FLAT, "a-s1": FLAT - TOP})
-    assert table["verdict"].unique().tolist() == [NOT_TESTABLE]
-    assert table["claim"].tolist() == ["C1", "C1", "C2", "C2", "C2", "C3", "C4"]
-    lacking = ["two fully trained tasks", "sst2, qnli, mnli and one among stsb, rte, mrpc", "random", "ranked neurons",
-               "one BERT", "fewer updates or examples"]  # fmt: skip
-    for needed in lacking:
-        assert table["sentence"].str.contains(f"not testable without .*{needed}").any(), needed
-    assert table[["effect", "low", "high"]].isna().all(axis=None)
-    assert not table["same_sign"].any()
+@pytest.mark.parametrize("seeds", [3, 5, 8])
+def test_95_per_cent_of_the_intervals_contain_the_truth_and_more_where_texts_add_to_it(seeds: int) -> None:
+    assert 0.93 <= coverage(seeds, 0.0) <= 0.97
+    assert coverage(seeds, 0.5) > 0.95, "few degrees of freedom are taken for the texts too"
 
 
-def test_fewer_than_three_layers_have_no_top_third() -> None:
-    profiles = {v: np.array([80.0, 81.0]) for v in ("pretrained", "random", "a-s1", "b-s1")}
-    row = only(judged(profiles), claim="C1", property="tag")
-    assert row["verdict"] == NOT_TESTABLE
-    assert "three layers" in row["sentence"]
+# What is shown -----------------------------------------------------------------------------------------------------
 
 
-def test_judge_asks_runs_for_titles_and_scores(make_study: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    profiles = tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP})
-    study = make_study()
-    wanted = [Run(study, Variant.parse(v)) for v in profiles]
-    bare = wanted[:2]
-    assert claims.judge(bare, counts(profiles, "minilm"), *NO_TESTS)["verdict"].unique().tolist() == [NOT_TESTABLE]
-    monkeypatch.setattr(results, "task_scores", lambda wanted: scores(profiles, "minilm"))
-    table = claims.judge(wanted, counts(profiles, "minilm"), *NO_TESTS)
-    assert table["encoder"].unique().tolist() == ["MiniLM-L6"]
-    assert only(table, compared="a vs b")["verdict"] == REPRODUCED
-    twin = Run(study.model_copy(update={"name": "twin"}), Variant("pretrained"))
-    both = claims.judge([*wanted, twin], counts(profiles, "minilm"), *NO_TESTS)
-    assert {"MiniLM-L6 (minilm)", "MiniLM-L6 (twin)"} < set(both["encoder"])
-
-
-def test_judge_reads_the_architecture_from_the_encoder(make_study: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two studies that are both called BERT: by their config.json one is a BERT and the other a RoBERTa."""
-    profiles = tuned({"a-s1": TOP})
-    studies = [make_study(kind).model_copy(update={"name": f"bert-{kind}"}) for kind in ("roberta", "bert")]
-    monkeypatch.setattr(results, "task_scores", lambda runs: pd.concat(scores(profiles, s.name) for s in studies))
-    table = pd.concat(counts(profiles, study.name) for study in studies)
-    found = claims.judge([Run(study, Variant.parse(v)) for study in studies for v in profiles], table, *NO_TESTS)
-    pairs = results.pick(found, claim="C3")
-    assert pairs["encoder"].unique().tolist() == ["MiniLM-L6 (bert-bert) vs MiniLM-L6 (bert-roberta)"]
-    assert (pairs["verdict"] != NOT_TESTABLE).all()
-
-
-def test_studies_of_different_corpora_are_refused(make_study: Callable) -> None:
-    wanted = [Run(make_study(files={"train": "a", "test": name}), Variant("pretrained")) for name in ("b", "c")]
-    with pytest.raises(ValueError, match="different corpora"):
-        claims.judge(wanted, counts({"pretrained": FLAT}), *NO_TESTS)
-
-
-def test_the_overview_has_one_row_per_claim_and_measure_and_names_what_came_to_each_verdict() -> None:
-    rows = [
-        ("C1", "drop", "E", "a", "b", "pos", REPRODUCED, 2.0), ("C1", "drop", "E", "a", "b", "sem", REPRODUCED, 3.0),
-        ("C1", "drop", "E", "a", "c", "pos", UNDECIDED, 1.0),
-        ("C1", "drop", "E", "b", "c", "pos", NOT_TESTABLE, np.nan),
-        ("C1", "drop", "F", "a", "b", "pos", NOT_REPRODUCED, -0.5),
-        ("C1", "drop", "F", "", "", "", NOT_TESTABLE, np.nan),
-        ("C2", "shift", "E", "a", "pretrained", "pos", NOT_TESTABLE, np.nan),
-        ("C2", "shift", "F", "a", "pretrained", "pos", UNDECIDED, 0.0),
-        ("C3", "shift", "E|F", "a", "a", "pos", REPRODUCED, -1.0),
-    ]  # fmt: skip
-    columns = ["claim", "measure", "encoder", "condition", "against", "property", "verdict", "effect"]
-    table = pd.DataFrame(rows, columns=columns)
-    compared = (table["condition"] + " vs " + table["against"]).where(table["claim"] != "C3", table["condition"])
-    found = claims.overview(table.assign(compared=compared, unit="points"))
-    assert found.columns.tolist() == ["claim", "measure", "E", "F", "E|F"]
-    several = "reproduced (a vs b pos +2.00, a vs b sem +3.00); undecided (a vs c pos +1.00)"
-    assert found.to_numpy().tolist() == [
-        ["C1", "drop (points)", several, "not reproduced (a vs b -0.50)", ""],
-        ["C2", "shift (points)", NOT_TESTABLE, "undecided (a +0.00)", ""],
-        ["C3", "shift (points)", "", "", "reproduced (a -1.00)"],
-    ]
-    assert claims.to_markdown(found[["claim", "E|F"]].tail(1)) == (
-        "| claim | E\\|F |\n| --- | --- |\n| C3 | reproduced (a -1.00) |"
+def test_the_margins_can_be_halved_and_doubled_where_a_loss_begins_too() -> None:
+    losses = {"sst2": 1.5 * (LAYER >= 3), "mnli": 0.7 * (LAYER >= 2)}
+    every = evidence(
+        {"s": "roberta", "b": "bert"},
+        tables(tuned({f"{task}-s{s}": loss for task, loss in losses.items() for s in (1, 2, 3)}), "s"),
+        tables(tuned({f"{task}-s{s}": 0 * TOP for task in losses for s in (1, 2, 3)}), "b"),
     )
+    found = {}
+    for factor in (0.5, 1.0, 2.0):
+        rows = claims.judge(every, factor)
+        assert only(rows, claim="P3")["margin"] == factor
+        found[factor] = pick(rows, claim="P2").set_index("compared")["effect"].to_dict()
+    assert found == {0.5: {"sst2": 3, "mnli": 4}, 1.0: {"sst2": 3, "mnli": 0}, 2.0: {"sst2": 0, "mnli": 0}}
 
 
 def test_the_columns_are_those_that_are_promised() -> None:
-    table = judged(tuned({"a-s1": 5 * TOP, "b-s1": 2 * TOP}))
-    assert table.columns.tolist() == [
-        "claim", "encoder", "study", "other", "architecture", "compared", "condition", "against", "property",
-        "measure", "ranking", "effect", "low", "high", "unit", "threshold", "seeds", "same_sign", "per_seed", "verdict",
-        "sentence",
+    table = judged(plant("P1", [3, 3, 3]))
+    assert {*table.columns} == {
+        "claim", "study", "encoder", "architecture", "other", "property", "compared", "effect", "low", "high", "unit",
+        "margin", "expected", "seeds", "per_seed", "doubt", "verdict",
+    }  # fmt: skip
+    assert table["seeds"].dtype == int
+    assert table["claim"].unique().tolist() == [*EXPECTED]
+    assert not table.drop(columns=["effect", "low", "high"]).isna().any(axis=None)
+
+
+def test_the_overview_counts_the_verdicts_per_claim_and_encoder() -> None:
+    rows = [
+        ("P1", "E", "above", REPRODUCED), ("P1", "E", "above", REPRODUCED), ("P1", "F|G", "above", NOT_REPRODUCED),
+        ("P5", "E", "at most", REPRODUCED), ("P5", "E", "at most", UNDECIDED), ("P5", "E", "at most", REPRODUCED),
+        ("P5", "E", "", NOT_TESTABLE), ("P5", "F|G", "above", NOT_TESTABLE), ("A1", "", "", NOT_TESTABLE),
     ]  # fmt: skip
-    assert table["same_sign"].dtype == bool
-    assert table["claim"].is_monotonic_increasing
-    assert table["sentence"].str.fullmatch(r"[A-Z].*\.").all()
+    found = claims.overview(pd.DataFrame(rows, columns=["claim", "encoder", "expected", "verdict"]))
+    assert found.columns.tolist() == ["claim", "E", "F|G"]
+    assert found["claim"].tolist() == [*EXPECTED]
+    cells = found.set_index("claim")
+    assert cells.loc["P1"].tolist() == ["✓", "✗"]
+    assert cells.loc["P5"].tolist() == ["✓ 2, ? 1", "–"]
+    assert {*cells.drop(["P1", "P5"]).to_numpy().ravel()} == {"–"}
+    assert claims.to_markdown(found[["claim", "F|G"]].head(1)) == "| claim | F\\|G |\n| --- | --- |\n| P1 | ✗ |"

@@ -74,7 +74,7 @@ def test_the_accuracy_of_the_highest_layers_before_fine_tuning(model: str, name:
 @pytest.mark.parametrize(("model", "top", "mean"), [
     ("BERT", "1.5 0.6 1.4 0.2 0.2 0.2", "0.7 0.4 1.0 0.1 0.1 0.2"),
     ("RoBERTa", "36.1 11.9 9.9 10.6 5.5 4.0", "16.2 6.2 5.8 4.2 2.8 2.3"),
-    ("XLNet", "56.7 81.5 50.8 3.7 3.8 12.9", "23.7 59.4 20.7 2.3 2.3 6"),
+    ("XLNet", "56.7 81.5 50.8 3.7 3.8 12.9", "23.7 59.4 20.7 2.3 2.3 6.15"),
 ])  # fmt: skip
 def test_the_loss_at_the_top_layer_and_over_the_top_third_after_each_task(model: str, top: str, mean: str) -> None:
     lost = losses(model, "pos")
@@ -230,7 +230,9 @@ def test_p8_what_dropping_half_of_the_layers_costs(judged: pd.DataFrame, end: st
     values = paper.evidence().values
     tasks = ("sst2", "mnli", "qnli")
     found = {
-        model: [(values["score", model, t, 1, ""] - values["score", model, f"{t}-drop{end}6", 1, ""]).item() for t in tasks]
+        model: [
+            (values["score", model, t, 1, ""] - values["score", model, f"{t}-drop{end}6", 1, ""]).item() for t in tasks
+        ]
         for model in MODELS
     }
     assert {model: shown(found[model], text) for model, text in cost.items()} == cost

@@ -135,7 +135,8 @@ def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
 def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """The loss at each layer as three probes see it: of raw neurons, of standardised ones, and trained to convergence.
 
-    ``losses`` : as ``results.by_probe`` gives it. ``titles`` : encoder → title of its column. Rows of panels: the learning rates.
+    ``losses`` : as ``results.by_probe`` gives it. ``titles`` : encoder → title of its column. Rows of panels: the
+    learning rates.
     """
     rates = list(dict.fromkeys(losses["rate"]))
     labels = [f"learning rate {rate}:\nloss, points" for rate in rates]

@@ -4,7 +4,7 @@ import pandas as pd
 
 from lib import disk, figures, results
 from lib.figures import comparisons, effects
-from lib.results import claims, paper
+from lib.results import claims, paper, verify
 from lib.results.summary import pick
 from lib.study import params
 
@@ -39,6 +39,7 @@ def draw() -> None:
     figures.save(effects.claims_page(judged, "The paper's claims on its own numbers"), folder, "claims", judged)
     with disk.atomic_write(folder / "README.md") as part:
         part.write_text(page(judged), encoding="utf-8")
+    verify.write_claims(SUITE, judged)
     print(f"drawn in {folder.relative_to(params.ROOT)}/")
 
 

@@ -25,8 +25,8 @@ CONDITIONS = {
 
 MEASURES = {
     "accuracy": "layer", "accuracy all": "all", "accuracy selected": "selected", "accuracy top neurons": "top",
-    "accuracy bottom neurons": "bottom", "top neurons in layer": "top per layer", "dev score, no pruning": "score", "dev score, prune top 6": "score",
-    "dev score, prune bottom 6": "score",
+    "accuracy bottom neurons": "bottom", "top neurons in layer": "top per layer", "dev score, no pruning": "score",
+    "dev score, prune top 6": "score", "dev score, prune bottom 6": "score",
 }  # fmt: skip
 """What ``numbers.csv`` calls a number → the measure of ``claims.Evidence``."""
 
@@ -261,7 +261,7 @@ def slips() -> dict[str, str]:
 def facts() -> dict[str, Any]:
     """The numbers in the slips, counted from the printed ones."""
     judged, printed = judge(evidence()), evidence().values
-    moved = pick(judged, claim="P6")
+    moved, costs = pick(judged, claim="P6"), pick(judged, claim="P8", study="XLNet").set_index("compared")["effect"]
     both = moved[moved["architecture"].isin(["roberta", "xlnet"]) & (moved["expected"] != "")]
     below_top = pick(moved, architecture="xlnet", expected="")
     kinds = (
@@ -272,7 +272,7 @@ def facts() -> dict[str, Any]:
         "down": (both["effect"] < 0).sum(), "shifts": len(both),
         "up": (below_top["effect"] > 0).sum(), "below": len(below_top),
         "further_low": further.min(), "further_high": further.max(),
-        "qnli": round(pick(judged, claim="P8", study="XLNet", compared="qnli, bottom layers dropped")["effect"].item(), 9),
+        "qnli": round(costs["qnli, bottom layers dropped"], 9),
         "constant": printed["layer", "XLNet", "qnli", 1, "pos"][-1, 0],
         "score": printed["score", "XLNet", "qnli", 1, ""].item(),
         "selected": printed["top", "XLNet", "qnli", 1, "pos"].item(),

@@ -160,6 +160,14 @@ def with_claims(page: str, suite: str, judged: pd.DataFrame) -> str:
     return marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page)
 
 
+def write_claims(suite: str, judged: pd.DataFrame) -> None:
+    """Write the overview of a suite's claims into README, if it has a place for them."""
+    page = params.ROOT / "README.md"
+    text = with_claims(page.read_text(encoding="utf-8"), suite, judged)
+    with disk.atomic_write(page) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def check(wanted: list[Run], suite: str) -> bool:
     """For Make: compare the results with ``expected/<suite>.yaml`` and print the table.
 
