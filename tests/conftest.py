@@ -284,8 +284,8 @@ def study_of(make_study: Callable[..., params.Study]) -> Callable[..., params.St
 
 def with_variants(table: pd.DataFrame) -> pd.DataFrame:
     """A table made by hand, with the columns that its ``variant`` stands for (``Variant.columns``)."""
-    meant = [Variant.parse(name).columns() for name in table["variant"]]
-    return table.assign(**{column: [of[column] for of in meant] for column in Variant().columns()})
+    meant = {name: Variant.parse(name).columns() for name in table["variant"].unique()}
+    return table.assign(**{c: [meant[name][c] for name in table["variant"]] for c in Variant().columns()})
 
 
 def store(vectors: np.ndarray, words: pd.DataFrame | None = None) -> Activations:

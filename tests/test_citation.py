@@ -10,7 +10,8 @@ REQUIRED = {"cff-version", "message", "title", "authors"}
 
 ALLOWED = REQUIRED | {
     "abstract", "commit", "contact", "date-released", "doi", "identifiers", "keywords", "license", "license-url",
-    "preferred-citation", "references", "repository", "repository-artifact", "repository-code", "type", "url", "version",
+    "preferred-citation", "references", "repository", "repository-artifact", "repository-code", "type", "url",
+    "version",
 }  # fmt: skip
 
 REFERENCE = {
@@ -37,7 +38,8 @@ def test_the_citation_file_is_valid() -> None:
     assert {"type", "title", "authors"} <= set(paper) <= REFERENCE and authors_fit(paper["authors"])
     assert paper["type"] in ("article", "conference-paper", "proceedings") and isinstance(paper["year"], int)
     for identifier in paper.get("identifiers", []):
-        assert set(identifier) <= {"type", "value", "description"} and identifier["type"] in ("doi", "url", "swh", "other")
+        assert set(identifier) <= {"type", "value", "description"}
+        assert identifier["type"] in ("doi", "url", "swh", "other")
 
 
 def test_the_citation_names_the_paper() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import KINDS, SENTENCES, _byte_level, represented
+from conftest import KINDS, SENTENCES, _byte_level, build_encoder, represented
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -16,6 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertForSequenceClassification,
     CLIPConfig,
@@ -602,3 +603,91 @@ def test_a_tokenizer_that_has_to_be_converted_is_refused_with_the_way_to_do_it(c
 def test_a_home_folder_is_not_taken_for_a_hub_id(study_of) -> None:
     with pytest.raises(EncoderError, match="write the path in full"):
         encoders.locate(study_of("~/bert"))
+
+
+# Fewer layers ----------------------------------------------------------------------------------------------------
+
+IDS = torch.tensor([[9, 14, 30, 21, 11, 17]])
+
+
+@pytest.fixture
+def deep(tmp_path: Path, study_of):
+    """``deep(kind)``: an encoder of four layers under a head, and the list of its layers."""
+
+    def make(kind: str):
+        model = encoders.classifier(study_of(build_encoder(tmp_path / kind, kind, layers=4)), ("a", "b")).eval()
+        return model, model.base_model.layer if kind == "xlnet" else model.base_model.encoder.layer
+
+    return make
+
+
+def hidden(encoder, ids: torch.Tensor = IDS) -> list[torch.Tensor]:
+    with torch.inference_mode():
+        return list(encoder(ids, output_hidden_states=True).hidden_states)
+
+
+def by_hand(encoder, layers: torch.nn.ModuleList, kept: list[int]) -> list[torch.Tensor]:
+    """The embedding output, and what each of the kept layers makes of the one before it."""
+    calls = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, *given, i=i: calls.update({i: given}), with_kwargs=True)
+        for i, layer in enumerate(layers)
+    ]
+    encoder(IDS)
+    for hook in hooks:
+        hook.remove()
+    states = [calls[0][0][0]]
+    with torch.inference_mode():
+        for i in kept:
+            (_, *others), named = calls[i]
+            found = layers[i](states[-1], *others, **named)
+            states.append(found[0] if isinstance(found, tuple) else found)
+    return states
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlnet"])
+@pytest.mark.parametrize(
+    ("end", "count", "kept"),
+    [("top", 1, [0, 1, 2]), ("top", 3, [0]), ("bottom", 1, [1, 2, 3]), ("bottom", 2, [2, 3])],
+)
+def test_an_encoder_without_layers_computes_what_the_kept_ones_do(deep, tmp_path, kind, end, count, kept) -> None:
+    whole, layers = deep(kind)
+    logits, before = whole(IDS).logits, weights(whole)
+    less = encoders.without_layers(whole, end, count).eval()
+    expected = by_hand(whole.base_model, layers, kept)
+    found = hidden(less.base_model)
+    assert less.config.num_hidden_layers == len(kept) == len(found) - 1
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other.transpose(0, 1) if kind == "xlnet" else other)
+    assert not torch.equal(less(IDS).logits, logits)
+    assert torch.equal(whole(IDS).logits, logits) and same(weights(whole), before), "the whole one is as it was"
+    heads = [
+        {k: w for k, w in weights(m).items() if not k.startswith(f"{m.base_model_prefix}.")} for m in (whole, less)
+    ]
+    assert heads[0] and same(*heads)
+
+    less.save_pretrained(tmp_path / "less")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "less").eval()
+    assert torch.equal(again(IDS).logits, less(IDS).logits)
+    assert all(map(torch.equal, hidden(encoders.finetuned(tmp_path / "less")), found))
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlnet"])
+@pytest.mark.parametrize("count", [4, 5, 99])
+def test_no_more_layers_are_dropped_than_leave_one(deep, kind: str, count: int) -> None:
+    with pytest.raises(EncoderError, match=f"{kind} has 4 layers: {count} of them cannot be dropped, at most 3"):
+        encoders.without_layers(deep(kind)[0], "top", count)
+
+
+def test_layers_that_depend_on_their_place_are_not_dropped(deep) -> None:
+    whole, layers = deep("bert")
+    for i, layer in enumerate(layers):
+        layer.place = i
+    real = type(layers[0]).forward
+
+    def forward(self, state, *given, **named):
+        return real(self, state * (1 + getattr(self, "place", 0)), *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(EncoderError, match="depends on its place"):
+        patch.setattr(type(layers[0]), "forward", forward)
+        encoders.without_layers(whole, "bottom", 2)

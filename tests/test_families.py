@@ -101,6 +101,24 @@ def test_every_family_gets_a_new_head_over_its_own_weights(family: str, tiny, st
     assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
 
 
+@pytest.mark.parametrize("family", [f for f in (*FAMILIES, *READS_PADDING) if f != "BertGeneration"])
+def test_every_family_loses_layers_or_is_refused_with_the_reason(family: str, tiny, study_of) -> None:
+    shape = {
+        k: 3 if k in ("num_hidden_layers", "n_layers", "n_layer") else v
+        for k, v in (FAMILIES | READS_PADDING)[family].items()
+    }
+    whole = encoders.classifier(study_of(tiny(family, shape)), ("a", "b"))
+    for end in ("top", "bottom"):
+        try:
+            less = encoders.without_layers(whole, end, 1)
+        except EncoderError as error:
+            assert "its layers cannot be dropped: " in str(error)
+            assert family not in ("Roberta", "DistilBert", "DebertaV2", "Electra", "XLNet")
+        else:
+            assert family != "Albert", "its layers share their weights"
+            assert encoders.layers_of(less.base_model, [5, 6, 7])[0] == 3
+
+
 def test_an_encoder_decoder_is_refused(tiny, study_of) -> None:
     with pytest.raises(EncoderError, match=r"encoder-decoder \(bart\)"):
         encoders.check(study_of(tiny("Bart", BART | POSITIONS)))

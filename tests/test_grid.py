@@ -17,7 +17,6 @@ from lib.study import inputs, loading, runs
 from lib.study.params import ParameterError
 from lib.study.runs import Run
 from lib.study.steps import STEPS, Step
-from lib.study.variants import Variant
 
 ROOT = Path(__file__).parents[1]
 
@@ -158,18 +157,6 @@ def test_the_selectors_name_runs() -> None:
         grid.selected("minni", [], [], [1], {})
     with pytest.raises(ParameterError, match="no task 'sentimant'; did you mean 'sentiment'"):
         grid.check(grid.selected("mini", [], ["sentimant"], [1], {}))
-
-
-# Names of variants -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["pretrained", "random", "rte-s1", "sst2-half-s2", "sst2-1k-s3", "sst2-2241-s0"])
-def test_a_variant_is_its_name_and_its_fields(name: str) -> None:
-    variant = Variant.parse(name)
-    assert variant.name == name
-    columns = variant.columns()
-    assert columns["variant"] == name
-    assert columns["condition"] == name.rpartition("-s")[0] or columns["condition"] == name
 
 
 # One notebook run ------------------------------------------------------------------------------------------------

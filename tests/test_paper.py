@@ -1,4 +1,4 @@
-"""The paper's own numbers: the rule that judges ours gives them the outcomes that a reader gives, and finds the slips."""
+"""The rule that judges our numbers gives the paper's own the outcomes that a reader gives; its slips are found."""
 
 from functools import lru_cache
 
@@ -227,14 +227,9 @@ def test_p7_the_accuracy_of_all_and_of_the_top_neurons() -> None:
     ("top", {"BERT": "2.1 2.8 3.5", "RoBERTa": "0.2 2.0 1.7", "XLNet": "1.7 2.5 2.4"}),
 ])  # fmt: skip
 def test_p8_what_dropping_half_of_the_layers_costs(judged: pd.DataFrame, end: str, cost: dict[str, str]) -> None:
-    values = paper.evidence().values
-    tasks = ("sst2", "mnli", "qnli")
-    found = {
-        model: [
-            (values["score", model, t, 1, ""] - values["score", model, f"{t}-drop{end}6", 1, ""]).item() for t in tasks
-        ]
-        for model in MODELS
-    }
+    values, tasks = paper.evidence().values, ("sst2", "mnli", "qnli")
+    score = {key[1:3]: value.item() for key, value in values.items() if key[0] == "score"}
+    found = {model: [score[model, t] - score[model, f"{t}-drop{end}6"] for t in tasks] for model in MODELS}
     assert {model: shown(found[model], text) for model, text in cost.items()} == cost
     for model in ("RoBERTa", "XLNet"):
         rows = pick(judged, claim="P8", study=model).set_index("compared")["effect"]

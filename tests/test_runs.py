@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import forget, write_result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lib import certify, disk
 from lib.study import inputs, params, runs
@@ -23,34 +25,66 @@ from lib.study.variants import Variant
 
 
 @pytest.mark.parametrize(
-    ("name", "task", "examples", "share", "seed"),
+    ("name", "fields"),
     [
-        ("pretrained", None, None, 1.0, None), ("random", None, None, 1.0, None),
-        ("sentiment-s1", "sentiment", None, 1.0, 1), ("rte-1k-s2", "rte", 1000, 1.0, 2),
-        ("rte-500-s10", "rte", 500, 1.0, 10), ("sst2-half-s3", "sst2", None, 0.5, 3),
-        ("my_task2-quarter-s0", "my_task2", None, 0.25, 0),
+        ("pretrained", {}), ("random", {"start": "random"}), ("sentiment-s1", {"task": "sentiment", "seed": 1}),
+        ("rte-1k-s2", {"task": "rte", "examples": 1000, "seed": 2}),
+        ("rte-500-s10", {"task": "rte", "examples": 500, "seed": 10}),
+        ("sst2-half-s3", {"task": "sst2", "share": 0.5, "seed": 3}),
+        ("my_task2-quarter-s0", {"task": "my_task2", "share": 0.25, "seed": 0}),
+        ("sst2-droptop6-s1", {"task": "sst2", "dropped": ("top", 6), "seed": 1}),
+        ("sst2-dropbottom10-s1", {"task": "sst2", "dropped": ("bottom", 10), "seed": 1}),
+        ("sst2-lr2e-5-s1", {"task": "sst2", "rate": "2e-5", "seed": 1}),
+        ("sst2-at100-s1", {"task": "sst2", "checkpoint": 100, "seed": 1}),
+        ("sst2-droptop6-lr1.5e-4-1k-at100-s1", {"task": "sst2", "dropped": ("top", 6), "rate": "1.5e-4",
+                                                "examples": 1000, "checkpoint": 100, "seed": 1}),
     ],
 )  # fmt: skip
-def test_the_name_of_a_variant_says_task_amount_and_seed(name, task, examples, share, seed) -> None:
-    variant = Variant.parse(name)
-    assert (variant.name, variant.task, variant.examples, variant.share, variant.seed) == (
-        name, task, examples, share, seed,
-    )  # fmt: skip
+def test_the_name_of_a_variant_says_what_was_done(name: str, fields: dict) -> None:
+    assert Variant.parse(name) == Variant(**fields)
+    assert Variant(**fields).name == name
+
+
+VARIANTS = st.builds(
+    Variant,
+    task=st.from_regex(r"[a-z0-9_]+", fullmatch=True),
+    dropped=st.none() | st.tuples(st.sampled_from(["top", "bottom"]), st.integers(1, 99)),
+    rate=st.just("") | st.from_regex(r"[1-9](\.[0-9]{1,3})?e-[0-9]", fullmatch=True),
+    checkpoint=st.none() | st.integers(1, 10**6),
+    seed=st.integers(0, 2**32 - 1),
+) | st.sampled_from([Variant("pretrained"), Variant("random")])
+AMOUNTS = (
+    st.just({})
+    | st.integers(1, 10**6).map(lambda n: {"examples": n})
+    | st.sampled_from([{"share": 0.5}, {"share": 0.25}])
+)
+
+
+@given(VARIANTS, AMOUNTS)
+def test_every_variant_is_found_again_by_its_name_and_its_columns_say_what_its_fields_say(variant, amount) -> None:
+    variant = replace(variant, **amount) if variant.task else variant
+    assert Variant.parse(variant.name) == variant
+    assert variant.seed is None or Variant.parse(variant.condition, variant.seed) == variant
+    columns = variant.columns()
+    assert columns["variant"] == variant.name
+    assert columns["condition"] == (variant.name.rpartition("-s")[0] if variant.task else variant.name)
+    assert [columns[name] for name in ("task", "amount", "rate", "dropped", "checkpoint", "seed")] == [
+        variant.task or "", variant.amount, variant.rate, (variant.dropped or ("", 0))[0],
+        -1 if variant.checkpoint is None else variant.checkpoint, -1 if variant.seed is None else variant.seed,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "name",
     ["", "sentiment", "sentiment-s", "sentiment-1", "Sentiment-s1", "sentiment-third-s1", "rte-1m-s1", "rte--s1",
-     "../x-s1", "a/b-s1", "rte-s1 ", "rte-s-1", "sentiment-s1\n", "rte-1k-half-s1"],
+     "../x-s1", "a/b-s1", "rte-s1 ", "rte-s-1", "sentiment-s1\n", "rte-1k-half-s1", "rte-half-1k-s1",
+     "rte-droptop-s1", "rte-droptop0-s1", "rte-dropmiddle6-s1", "rte-1k-droptop6-s1", "rte-droptop6-dropbottom1-s1",
+     "rte-lr-s1", "rte-lr2e5-s1", "rte-lr20e-5-s1", "rte-lr0.2e-5-s1", "rte-lr2E-5-s1", "rte-1k-lr2e-5-s1",
+     "rte-at-s1", "rte-at0-s1", "rte-at1k-s1", "rte-at9-1k-s1", "pretrained-at9", "random-s1-droptop6",
+     "rte-0-s1", "rte-0k-s1", "rte-s4294967296"],
 )  # fmt: skip
 def test_a_name_that_is_no_variant_is_refused_with_examples(name: str) -> None:
     with pytest.raises(params.ParameterError, match="is no variant: write pretrained, random, or task"):
-        Variant.parse(name)
-
-
-@pytest.mark.parametrize("name", ["rte-0-s1", "rte-0k-s1", "rte-s4294967296"])
-def test_no_examples_and_a_seed_beyond_32_bits_are_refused(name: str) -> None:
-    with pytest.raises(params.ParameterError):
         Variant.parse(name)
 
 
@@ -101,8 +135,11 @@ def test_what_is_not_fine_tuned_does_not_depend_on_fine_tuning(keys, variant: st
 
 
 def test_every_variant_has_keys_of_its_own(keys) -> None:
-    names = ["own-s1", "own-s2", "own-half-s1", "own-1k-s1", "pretrained", "random"]
-    assert len({keys(n)["layers"] for n in names}) == len(names)
+    names = ["own-s1", "own-s2", "own-half-s1", "own-1k-s1", "own-droptop1-s1", "own-dropbottom1-s1", "own-droptop2-s1",
+             "own-lr2e-4-s1", "own-lr1e-4-s1", "own-at1-s1", "own-at2-s1", "pretrained", "random"]  # fmt: skip
+    found = [keys(name) for name in names]
+    assert len({key["layers"] for key in found}) == len(names)
+    assert len({key["finetune"] for key in found[:-2]}) == len(names) - 2
 
 
 def test_every_step_has_a_key_of_its_own(keys) -> None:
@@ -363,14 +400,11 @@ def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Pat
         runs.record(other, "layers")
     assert not kept.folder.exists()
     with runs.writing(run, "neurons", run.result("neurons")) as (part, _):
-        for name in ("tests.parquet", "layers.parquet", "rankings.npz"):
+        for name in (*STEPS["neurons"].tables, "rankings.npz"):
             (part / name).write_text(name)
     runs.record(run, "neurons")
-    assert sorted(p.name for p in kept.result("neurons").iterdir()) == [
-        "layers.parquet",
-        disk.MANIFEST,
-        "tests.parquet",
-    ]
+    kept_files = ["layers.parquet", disk.MANIFEST, "sets.parquet", "tests.parquet"]
+    assert sorted(p.name for p in kept.result("neurons").iterdir()) == kept_files
     assert runs.manifest(kept, "neurons")["provenance"] == runs.manifest(run, "neurons")["provenance"]
     assert runs.ensure(kept, "neurons", lambda folder: pytest.fail("computed")) == kept.result("neurons")
     (kept.result("neurons") / "tests.parquet").write_text("damaged")

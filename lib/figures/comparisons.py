@@ -113,7 +113,7 @@ def encoders_side_by_side(
             depth = levels.loc[levels["study"] == study, "layer"].max()
             _printed_panels(column[0], column[-1], (printed or {}).get(study, ""), name, depth)
     caption = caption or _caption(changes, texts=True)
-    return finish(figure, f"Accuracy of linear probes: {_property(accuracy, name)}", caption)
+    return finish(figure, f"Accuracy of linear probes: {property_name(accuracy, name)}", caption)
 
 
 def _printed_panels(level: Axes, change: Axes, model: str, name: str, depth: int) -> None:
@@ -167,7 +167,7 @@ def drop_heatmap(drop: pd.DataFrame, titles: dict[str, str], name: str, word_gro
     axes[-1, 0].set_xlabel("layer (0 = embedding output)")
     figure.supxlabel(f"bold: 95 % interval over texts excludes 0{several}", size="medium")
     figure.colorbar(axes[0, 0].collections[0], ax=list(axes[:, 0]), label=POINTS, aspect=30)
-    figure.suptitle(f"Change of accuracy: {_property(drop, name)}")
+    figure.suptitle(f"Change of accuracy: {property_name(drop, name)}")
     return figure
 
 
@@ -218,7 +218,7 @@ def top_neurons(
     axes[0, 0].set_ylim(0, None)
     axes[1, 0].set(yticks=[], ylim=(len(order) - 0.3, -0.7))
     caption = caption or _caption(shares, texts=False)
-    return finish(figure, f"Where the top neurons lie: {_property(neuron_layers, name)}", caption)
+    return finish(figure, f"Where the top neurons lie: {property_name(neuron_layers, name)}", caption)
 
 
 def _printed_share(ax: Axes, model: str, name: str, depth: int) -> None:
@@ -261,7 +261,7 @@ def raw_and_standardised(
     axes[1, 0].set_ylim(0, None)
     return finish(
         figure,
-        f"Raw and standardised neurons: {_property(accuracy, name)}",
+        f"Raw and standardised neurons: {property_name(accuracy, name)}",
         "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer.",
     )
 
@@ -289,7 +289,8 @@ def pretraining(curves: pd.DataFrame) -> Figure:
     )
 
 
-def _property(table: pd.DataFrame, name: str) -> str:
+def property_name(table: pd.DataFrame, name: str) -> str:
+    """A property in plain words, marked if its labels are silver in the table's ``source``."""
     silver = "source" in table and (pick(table, property=name)["source"] == "silver").any()
     return NAMES.get(name, name) + (" (silver)" if silver else "")
 

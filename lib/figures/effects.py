@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from lib.figures.comparisons import labelled
+from lib.figures.comparisons import labelled, property_name
 from lib.figures.style import (
     BASELINE,
     COLOURS,
@@ -44,14 +45,16 @@ def neuron_sets(
     """
     rows = labelled(pick(accuracy, property=name, target="real"))
     rows = rows[rows["neurons"].isin(["top", "bottom"])]
-    figure, axes = panels(titles.values(), ["accuracy, %"] + (["the paper's\naccuracy, %"] if printed else []), 4.0)
+    figure, axes = panels(
+        titles.values(), ["accuracy, %"] + (["the paper's\naccuracy, %"] if printed else []), _width(titles)
+    )
     for column, study in enumerate(titles):
         _ends(axes[0, column], pick(rows, study=study))
         if printed:
             _ends(axes[1, column], labelled(pick(printed[study], property=name)), grey=True)
     return finish(
         figure,
-        "Probes on the top and on the bottom neurons alone",
+        f"Probes on the top and on the bottom neurons alone: {property_name(accuracy, name)}",
         "Filled: top neurons; hollow: as many bottom ones. Lines: mean of the seeds; dots: single seeds. "
         "Each panel has its own scale.",
     )
@@ -84,7 +87,7 @@ def pruning(scores: pd.DataFrame, titles: dict[str, str]) -> Figure:
     rows = rows[rows["task"].isin(pruned) & rows["study"].isin(list(titles))]
     if rows.empty:
         raise ValueError("no pruned encoder was trained: there is nothing to draw")
-    figure, (axes,) = panels(titles.values(), ["score"], 4.0)
+    figure, (axes,) = panels(titles.values(), ["score"], _width(titles))
     kinds = {"": ("all layers", PRETRAINED), "top": ("top layers dropped", COLOURS[0]),
              "bottom": ("bottom layers dropped", COLOURS[1])}  # fmt: skip
     for ax, study in zip(axes, titles, strict=True):
@@ -110,7 +113,9 @@ def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
     ``points`` : one row per study, ``rate`` (learning rate, as text), seed and number of ``updates``: ``score``,
     ``majority`` (fractions), ``loss`` (points).
     """
-    figure, axes = panels(titles.values(), ["score of the task", "loss over the\ntop third, points"], 4.0, sharex="col")
+    figure, axes = panels(
+        titles.values(), ["score of the task", "loss over the\ntop third, points"], _width(titles), sharex="col"
+    )
     for study, (top, bottom) in zip(titles, axes.T, strict=True):
         rows = pick(points, study=study)
         for number, (rate, of_rate) in enumerate(rows.groupby("rate")):
@@ -122,8 +127,8 @@ def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
         top.axhline(100 * rows["majority"].mean(), color=BASELINE, ls="--", lw=1.2, label="best constant answer")
         bottom.axhline(0, color=PRETRAINED, lw=1)
         bottom.set(xscale="log", xlabel="updates")
-        for tick in (*bottom.xaxis.get_major_ticks(20), *bottom.xaxis.get_minor_ticks(200)):
-            tick.label1.set_parse_math(True)  # powers of ten are formulas
+        bottom.xaxis.set_minor_locator(NullLocator())
+        bottom.set_xticks(sorted(set(rows["updates"])), sorted(set(rows["updates"])), rotation=60, size=9)
         percent_axis(top)
     return finish(
         figure,
@@ -140,7 +145,7 @@ def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """
     rates = list(dict.fromkeys(losses["rate"]))
     labels = [f"learning rate {rate}:\nloss, points" for rate in rates]
-    figure, axes = panels(titles.values(), labels, 4.0, sharex="col")
+    figure, axes = panels(titles.values(), labels, _width(titles), sharex="col")
     kinds = {
         "raw": (COLOURS[3], "v", ":"),
         "standardised": (PRETRAINED, "o", "-"),
@@ -160,7 +165,7 @@ def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:
         figure,
         "What a better probe recovers of a loss",
         "Raw: the paper's way, 10 epochs. Standardised: ours, 10 epochs. Converged: standardised, trained until the "
-        "loss stands still. What the converged probe still loses is gone. Dots: single seeds.",
+        "loss stands still. What the converged probe still loses is gone for linear probes. Dots: single seeds.",
     )
 
 
@@ -188,6 +193,11 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
     figure.suptitle(title)
     figure.supxlabel("✓ reproduced   ✗ not reproduced   ? undecided   – not asked, or not testable here", size="medium")
     return figure
+
+
+def _width(titles: dict[str, str]) -> float:
+    """Of a panel in inches: wide enough for the title of the figure above few of them."""
+    return max(7.2 / len(titles), 4.0)
 
 
 def _cell_colour(text: str) -> str:
