@@ -626,6 +626,12 @@ def hidden(encoder, ids: torch.Tensor = IDS) -> list[torch.Tensor]:
         return list(encoder(ids, output_hidden_states=True).hidden_states)
 
 
+def alike(states: list[torch.Tensor], others: list[torch.Tensor]) -> None:
+    """Equal but for rounding, which depends on where in memory the weights begin."""
+    for state, other in zip(states, others, strict=True):
+        torch.testing.assert_close(state, other, rtol=1e-5, atol=1e-5)
+
+
 def by_hand(encoder, layers: torch.nn.ModuleList, kept: list[int]) -> list[torch.Tensor]:
     """The embedding output, and what each of the kept layers makes of the one before it."""
     calls = {}
@@ -657,9 +663,8 @@ def test_an_encoder_without_layers_computes_what_the_kept_ones_do(deep, tmp_path
     expected = by_hand(whole.base_model, layers, kept)
     found = hidden(less.base_model)
     assert less.config.num_hidden_layers == len(kept) == len(found) - 1
-    for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one, other.transpose(0, 1) if kind == "xlnet" else other)
-    assert not torch.equal(less(IDS).logits, logits)
+    alike([state.transpose(0, 1) if kind == "xlnet" else state for state in expected], found)
+    assert not torch.allclose(less(IDS).logits, logits, atol=1e-3)
     assert torch.equal(whole(IDS).logits, logits) and same(weights(whole), before), "the whole one is as it was"
     heads = [
         {k: w for k, w in weights(m).items() if not k.startswith(f"{m.base_model_prefix}.")} for m in (whole, less)
@@ -668,8 +673,8 @@ def test_an_encoder_without_layers_computes_what_the_kept_ones_do(deep, tmp_path
 
     less.save_pretrained(tmp_path / "less")
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "less").eval()
-    assert torch.equal(again(IDS).logits, less(IDS).logits)
-    assert all(map(torch.equal, hidden(encoders.finetuned(tmp_path / "less")), found))
+    assert same(weights(again), weights(less))
+    alike(hidden(encoders.finetuned(tmp_path / "less")), found)
 
 
 @pytest.mark.parametrize("kind", ["bert", "xlnet"])
@@ -691,3 +696,14 @@ def test_layers_that_depend_on_their_place_are_not_dropped(deep) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(EncoderError, match="depends on its place"):
         patch.setattr(type(layers[0]), "forward", forward)
         encoders.without_layers(whole, "bottom", 2)
+
+
+@pytest.mark.parametrize("begin", range(0, 64, 8))
+def test_layers_are_dropped_wherever_in_its_file_a_weight_begins(tmp_path: Path, study_of, begin: int) -> None:
+    """Weights that are mapped from a file are rounded otherwise than those in fresh memory."""
+    folder = build_encoder(tmp_path / "encoder", "bert", width=40, layers=3)
+    file = folder / "model.safetensors"
+    save_file(load_file(file), file, metadata={"format": "pt", "filler": "x" * begin})
+    whole = encoders.classifier(study_of(folder), ("a", "b"))
+    for end in ("top", "bottom"):
+        assert encoders.without_layers(whole, end, 1).config.num_hidden_layers == 2

@@ -129,6 +129,7 @@ def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
         bottom.set(xscale="log", xlabel="updates")
         bottom.xaxis.set_minor_locator(NullLocator())
         bottom.set_xticks(sorted(set(rows["updates"])), sorted(set(rows["updates"])), rotation=60, size=9)
+        top.yaxis.set_major_locator(MaxNLocator(integer=True))
         percent_axis(top)
     return finish(
         figure,
