@@ -26,6 +26,7 @@ FIGURES = "05_figures"
 FIGURES_CODE = [
     "results/summary",
     "results/tables",
+    "results/evidence",
     "results/claims",
     "results/paper",
     "figures/style",

@@ -1,0 +1,166 @@
+"""Evidence: what is known of runs, our own or as printed, in the form that claims are judged by."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from lib import encoders, neurons, results
+from lib.results.summary import VARIANT, pick
+from lib.study.runs import Run
+
+REFERENCE = "bert"
+"""The architecture that others are compared with."""
+
+WHOLE = {"amount": "", "dropped": "", "rate": "", "checkpoint": -1}
+"""The columns of a variant with all layers, examples and updates, at the study's learning rate."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Numbers of runs, our own or as printed.
+
+    ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
+    ``tuned`` : one row per fine-tuned run: study, the columns of the variant, ``learnt``. ``values`` : (measure, study,
+    condition, seed, property) → [layers, 1 + resamples], of all texts first; one layer if the measure has none, seed -1
+    before fine-tuning, no property of a score. ``printed`` : means without a spread; effect and margin decide alone.
+
+    Measures, in per cent or counts: ``layer`` (accuracy of its probe); ``all``, ``top``, ``bottom`` (of a probe on
+    these neurons), ``selected`` (``top``, beside ``all`` in one table); ``top per layer``, ``bottom per layer`` (how
+    many); ``ranked`` (keep-top minus keep-random); ``score``.
+    """
+
+    titles: dict[str, str]
+    architectures: dict[str, str]
+    tuned: pd.DataFrame
+    values: dict[tuple[str, str, str, int, str], np.ndarray]
+    printed: bool = False
+
+    @property
+    def measures(self) -> set[str]:
+        """All measures that there are."""
+        return {key[0] for key in self.values}
+
+    def conditions(self, study: str, measure: str, **where: object) -> dict[str, str]:
+        """Condition → its task, of a study's trainings that have a measure; ``where`` : columns of the variant, of all
+        layers, updates and examples if none is given."""
+        rows = pick(self.tuned, study=study, **(where or WHOLE)).drop_duplicates("condition")
+        known = {key[2] for key in self.values if key[:2] == (measure, study)}
+        return {row.condition: row.task for row in rows.itertuples() if row.condition in known}
+
+    def learnt(self, tasks: Iterable[str], *studies: str) -> list[str]:
+        """The tasks that these studies all learnt in some seed."""
+        return [task for task in tasks if self.seeds(*product(studies, [task]))]
+
+    def each(self, measure: str) -> Iterator[tuple[str, str, list[str]]]:
+        """Study, property, and the tasks that were trained in full, where there are any."""
+        for study in self.titles:
+            if tasks := [*self.conditions(study, measure)]:
+                for name in self.properties(measure, study):
+                    yield study, name, tasks
+
+    def pairs(self, measure: str) -> Iterator[tuple[str, str, str, list[str]]]:
+        """RoBERTa or XLNet, the only BERT, property, and the tasks of both; encoders of unlike depth are no pair."""
+        berts = [study for study in self.titles if self.architectures[study] == REFERENCE]
+        others = [study for study in self.titles if self.architectures[study] in ("roberta", "xlnet")]
+        for other, bert in product(others, berts if len(berts) == 1 else []):
+            tasks = [task for task in self.conditions(other, measure) if task in self.conditions(bert, measure)]
+            for name in self.properties(measure, other, bert) if tasks else []:
+                depths = {len(numbers) for numbers in self.numbers(measure, name, (other, tasks[0]), (bert, tasks[0]))}
+                if len(depths) == 1:
+                    yield other, bert, name, tasks
+
+    def properties(self, measure: str, *studies: str) -> list[str]:
+        """The properties that all these studies have a measure of."""
+        return sorted(set.intersection(*({k[4] for k in self.values if k[:2] == (measure, s)} for s in studies)))
+
+    def seeds(self, *runs: tuple[str, str]) -> list[int]:
+        """The seeds in which every fine-tuned one of ``runs`` (study, condition) learnt its task; [-1] if none is
+        fine-tuned."""
+        learnt = [
+            {*pick(self.tuned, study=study, condition=condition, learnt=True)["seed"]}
+            for study, condition in runs
+            if condition != "pretrained"
+        ]
+        return sorted(set.intersection(*learnt)) if learnt else [-1]
+
+    def numbers(self, measure: str, name: str, *runs: tuple[str, str]) -> list[np.ndarray]:
+        """A measure of each run in all ``seeds`` of them, [layers, seeds, 1 + resamples]."""
+        seeds, found = self.seeds(*runs), []
+        for study, condition in runs:
+            every = pick(self.tuned, study=study, condition=condition)["seed"].tolist() or [-1]
+            stacked = np.stack([self.values[measure, study, condition, seed, name] for seed in every], 1)
+            found.append(stacked[:, np.isin(every, seeds)] if every != [-1] else stacked.repeat(len(seeds), 1))
+        return found
+
+    def losses(self, measure: str, name: str, *runs: tuple[str, str]) -> list[np.ndarray]:
+        """A measure before minus after the fine-tuning of each run, [layers, seeds, 1 + resamples]."""
+        before = {study: self.values[measure, study, "pretrained", -1, name][:, None] for study, _ in runs}
+        after = self.numbers(measure, name, *runs)
+        return [before[study] - own for (study, _), own in zip(runs, after, strict=True)]
+
+
+def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
+    """What is known of these runs: gold properties, all words of the test split, the neurons of one ranking.
+
+    Raises
+    ------
+    ValueError : the studies have different corpora for a property, or were not probed on the same texts.
+    """
+    for name in dict.fromkeys(name for run in wanted for name in run.study.properties):
+        first, *others = (run.study.corpus_of(name) for run in wanted if name in run.study.properties)
+        if any(corpus != first for corpus in others):
+            raise ValueError(
+                f"the studies have different corpora for '{name}': give them the same, or judge each alone"
+            )
+    titles = {run.study.name: run.study.title for run in wanted}
+    unlike = len(set(titles.values())) == len(titles)
+    return evidence_of(
+        {name: title if unlike else f"{title} ({name})" for name, title in titles.items()},
+        {run.study.name: encoders.architecture(run.study) for run in wanted},
+        results.task_scores(wanted),
+        results.layers(wanted),
+        results.neuron_sets(wanted),
+        {end: results.neuron_layers(wanted, end) for end in neurons.ENDS},
+        results.neuron_tests(wanted),
+        ranking,
+    )
+
+
+def evidence_of(
+    titles: dict[str, str],
+    architectures: dict[str, str],
+    scores: pd.DataFrame,
+    counts: pd.DataFrame,
+    sets: pd.DataFrame,
+    neuron_layers: dict[str, pd.DataFrame],
+    tests: pd.DataFrame,
+    ranking: str = "lca",
+) -> Evidence:
+    """``evidence`` of tables as ``results`` gives them; ``neuron_layers`` : of the top and of the bottom neurons."""
+    gold, run = {"source": "gold", "target": "real"}, ["study", "condition", "seed", "property"]
+    counts, sets = pick(counts, **gold, word_group="all", split="test"), pick(sets, **gold, ranking=ranking)
+    texts = counts.groupby(["property", "study"])["text"].agg(frozenset)
+    if texts.groupby("property").nunique().gt(1).any():
+        raise ValueError("the studies were not probed on the same test texts: judge each alone")
+    values = {}
+    if len(counts):
+        cells, _, accuracy = results.resampled(counts, "test", seed=0)
+        for key, rows in cells.groupby(run):
+            values["layer", *key] = 100 * accuracy[rows.sort_values("layer").index]
+    if len(sets):
+        cells, _, accuracy = results.resampled(sets, "test", 0, ["study", *VARIANT, "property", "neurons"])
+        for (which, *key), rows in cells.groupby(["neurons", *run]):
+            values[which, *key] = 100 * accuracy[rows.index]
+            if which == "top":
+                values["selected", *key] = values[which, *key]
+    for end, table_of_end in neuron_layers.items():
+        for key, rows in pick(table_of_end, source="gold", ranking=ranking).groupby(run):
+            values[f"{end} per layer", *key] = rows.sort_values("layer")[["neurons"]].to_numpy(float)
+    for key, rows in pick(tests, source="gold", ranking=ranking, split="test").groupby(run):
+        values["ranked", *key] = np.array([[results.margin(rows)]])
+    for row in scores.itertuples():
+        values["score", row.study, row.condition, row.seed, ""] = np.array([[100 * row.score]])
+    return Evidence(titles, architectures, scores, values)
