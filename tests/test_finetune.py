@@ -12,7 +12,7 @@ import torch
 from conftest import examples, weights
 from transformers import AutoTokenizer
 
-from lib import disk, encoders, finetune, tasks
+from lib import disk, encoders, finetune, probes, results, tasks
 from lib.encoders import checkpoints
 from lib.study import params
 from lib.study.runs import Run
@@ -67,7 +67,10 @@ def test_shuffled_labels_are_not_learnt(run_of) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(run_of, monkeypatch, tmp_path) -> None:
+@pytest.mark.parametrize("variant", ["own-s1", "own-at50-s1"])
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(
+    run_of, monkeypatch, tmp_path, variant: str
+) -> None:
     train, test = examples(120, 0), examples(20, 1)
     real, steps, killed_at = finetune.Trainer.training_step, [], 10**9
 
@@ -78,13 +81,13 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(run_o
         return real(self, *given, **named)
 
     monkeypatch.setattr(finetune.Trainer, "training_step", counted)
-    whole = finetune.ensure(run_of(train, test))
+    whole = finetune.ensure(run_of(train, test, variant))
     updates = whole.meta["updates"]
     assert steps == list(range(updates))
     expected, curve = weights(whole.folder), whole.curve
 
     monkeypatch.setenv("RUNS", str(tmp_path / "other"))
-    run = run_of(train, test)
+    run = run_of(train, test, variant)
     steps.clear()
     killed_at = updates * 2 // 3
     with pytest.raises(KeyboardInterrupt):
@@ -131,6 +134,86 @@ def test_half_and_quarter_are_shares_of_the_updates(run_of) -> None:
         for variant in ("own-s1", "own-half-s1", "own-quarter-s1")
     }
     assert updates == {"own-s1": 12, "own-half-s1": 6, "own-quarter-s1": 3}
+
+
+SHORT = {"finetune__epochs": 3.0, "finetune__evaluations": 2}
+"""Nine updates, on 40 examples of which 36 are for training."""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_has_the_weights_that_the_whole_training_has_at_that_update(run_of, monkeypatch) -> None:
+    train, test = examples(40, 0), examples(10, 1)
+    real, seen = finetune.Trainer.training_step, {}
+
+    def watched(self, model, *given, **named):
+        seen[self.state.global_step] = {name: weight.clone() for name, weight in model.state_dict().items()}
+        return real(self, model, *given, **named)
+
+    monkeypatch.setattr(finetune.Trainer, "training_step", watched)
+    whole = finetune.ensure(run_of(train, test, **SHORT))
+    expected = dict(seen) | {9: weights(whole.folder)}
+    assert whole.meta["updates"] == 9 and sorted(seen) == list(range(9))
+    for update in (1, 4, 7, 9):
+        found = finetune.ensure(run_of(train, test, f"own-at{update}-s1", **SHORT))
+        assert found.meta["updates"] == found.curve["step"].iloc[-1] == update
+        assert found.curve["train_loss"].notna().all()
+        own = weights(found.folder)
+        assert all(torch.equal(weight, expected[update][name]) for name, weight in own.items())
+    assert not all(torch.equal(weight, expected[7][name]) for name, weight in own.items())
+
+
+@pytest.mark.slow
+def test_a_checkpoint_may_be_one_of_fewer_updates_or_examples(run_of) -> None:
+    train, test = examples(40, 0), examples(10, 1)
+    given = {"own-half-at4-s1": (4, 36), "own-16-at2-s1": (2, 16)}
+    for variant, (updates, size) in given.items():
+        meta = finetune.ensure(run_of(train, test, variant, **SHORT)).meta
+        assert (meta["updates"], meta["examples"]["train"]) == (updates, size)
+
+
+@pytest.mark.parametrize(("variant", "last"), [("own-at10-s1", 9), ("own-half-at6-s1", 5)])
+def test_a_checkpoint_after_the_end_is_refused_before_training(run_of, monkeypatch, variant: str, last: int) -> None:
+    monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained"))
+    run = run_of(examples(40, 0), examples(10, 1), variant, **SHORT)
+    with pytest.raises(params.ParameterError, match=f"{variant}: the training has {last} updates, none numbered"):
+        finetune.ensure(run)
+    assert not run.model.exists()
+
+
+@pytest.mark.slow
+def test_the_rate_of_a_variant_replaces_the_learning_rate_of_the_study(run_of) -> None:
+    train, test = examples(40, 0), examples(10, 1)
+    given = [("own-lr3e-3-s1", 1e-4), ("own-s1", 3e-3), ("own-s1", 1e-4)]
+    named, meant, slow = (
+        weights(finetune.ensure(run_of(train, test, v, finetune__learning_rate=rate, **SHORT)).folder)
+        for v, rate in given
+    )
+    assert all(torch.equal(named[name], weight) for name, weight in meant.items())
+    assert not torch.equal(named["classifier.weight"], slow["classifier.weight"])
+
+
+@pytest.mark.slow
+def test_an_encoder_without_layers_is_fine_tuned_from_the_weights_that_are_kept_and_probed(run_of, monkeypatch) -> None:
+    train, test = examples(40, 0), examples(10, 1)
+    started, real = {}, finetune.Trainer.train
+
+    def watched(self, *given, **named):
+        started.update({name: weight.clone() for name, weight in self.model.state_dict().items()})
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(finetune.Trainer, "train", watched)
+    for end, kept in (("top", 0), ("bottom", 1)):
+        run = run_of(train, test, f"own-drop{end}1-s1", **SHORT)
+        released = weights(Path(run.study.encoder.checkpoint))
+        tuned = encoders.finetuned(finetune.ensure(run).folder)
+        assert tuned.config.num_hidden_layers == 1
+        place = "encoder.layer.{}.output.dense.weight"
+        assert torch.equal(started[f"bert.{place.format(0)}"], released[place.format(kept)])
+        assert not torch.equal(tuned.state_dict()[place.format(0)], released[place.format(kept)]), "it is trained"
+        counts = probes.ensure_layer_counts(run)
+        assert {*counts["layer"]} == {-1, 0, 1}
+        lost = results.drops(results.layers([Run(run.study, Variant("pretrained")), run]))
+        assert lost.empty, "its layers are not those of the whole encoder"
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import write_result
+from conftest import examples, write_result
 
 from lib import grid, notebook, results
+from lib.sources import SourceError
 from lib.study import inputs, loading, runs
 from lib.study.params import ParameterError
 from lib.study.runs import Run
@@ -157,6 +158,21 @@ def test_the_selectors_name_runs() -> None:
         grid.selected("minni", [], [], [1], {})
     with pytest.raises(ParameterError, match="no task 'sentimant'; did you mean 'sentiment'"):
         grid.check(grid.selected("mini", [], ["sentimant"], [1], {}))
+
+
+@pytest.mark.parametrize(("variant", "told"), [
+    ("own-droptop99-s1", "bert has 2 layers: 99 of them cannot be dropped, at most 1"),
+    ("own-dropbottom2-s1", "bert has 2 layers: 2 of them cannot be dropped, at most 1"), ("own-dropbottom1-s1", None),
+])  # fmt: skip
+def test_more_layers_than_there_are_are_refused_before_any_work(run_of, variant: str, told: str | None) -> None:
+    run = run_of(examples(40, 0), examples(8, 1), variant)
+    grid.check([run])
+    if told is None:
+        grid.fetch([run])
+    else:
+        with pytest.raises(SourceError, match=told):
+            grid.fetch([run])
+    assert not run.model.parent.exists()
 
 
 # One notebook run ------------------------------------------------------------------------------------------------
