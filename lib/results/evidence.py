@@ -78,13 +78,13 @@ class Evidence:
 
     def seeds(self, *runs: tuple[str, str]) -> list[int]:
         """The seeds in which every fine-tuned one of ``runs`` (study, condition) learnt its task; [-1] if none is
-        fine-tuned."""
-        learnt = [
-            {*pick(self.tuned, study=study, condition=condition, learnt=True)["seed"]}
-            for study, condition in runs
-            if condition != "pretrained"
-        ]
-        return sorted(set.intersection(*learnt)) if learnt else [-1]
+        fine-tuned. An encoder without some of its layers need not have: whether it can is what is asked of it."""
+        found = []
+        for study, condition in runs:
+            if condition != "pretrained":
+                rows = pick(self.tuned, study=study, condition=condition)
+                found.append({*rows.loc[rows["learnt"].astype(bool) | (rows["dropped"] != ""), "seed"]})
+        return sorted(set.intersection(*found)) if found else [-1]
 
     def numbers(self, measure: str, name: str, *runs: tuple[str, str]) -> list[np.ndarray]:
         """A measure of each run in all ``seeds`` of them, [layers, seeds, 1 + resamples]."""

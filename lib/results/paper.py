@@ -169,34 +169,28 @@ def bottom_neurons(evidence: Evidence) -> pd.DataFrame:
 
     Returns
     -------
-    One row per study and property, over all its variants of whole encoders. ``r`` : Pearson's, of the bottom neurons'
-    accuracy with the top layer's; ``r_below`` : with the mean of the rest of the top third; ``r_top`` : with the top
-    neurons'. ``difference`` : mean distance from the top layer, in points. ``in_top_layer`` : the share of the bottom
-    neurons that lie there, before fine-tuning (NaN: not known).
+    One row per study and property, over all its ``variants`` of whole encoders, each seed for itself. ``r`` :
+    Pearson's, of the bottom neurons' accuracy with the top layer's; ``r_below`` : with the mean of the rest of the top
+    third; ``r_top`` : with the top neurons' (NaN with fewer than four variants). ``difference`` : mean distance from
+    the top layer, in points. ``in_top_layer`` : the share of the bottom neurons that lie there, before fine-tuning
+    (NaN: not known).
     """
     rows = []
     for study, name, tasks in evidence.each("bottom"):
         tasks = evidence.learnt(tasks, study)
         if name not in evidence.properties("layer", study) or not tasks:
             continue
-        runs = [(study, condition) for condition in ("pretrained", *tasks)]
-        per_run = {
-            measure: [one[..., 0].mean(-1) for run in runs for one in evidence.numbers(measure, name, run)]
+        layers, bottom, top = (
+            np.hstack([evidence.numbers(measure, name, (study, c))[0][..., 0] for c in ("pretrained", *tasks)])
             for measure in ("layer", "bottom", "top")
-        }
-        layers = np.array(per_run["layer"]).T
-        bottom, top = (np.ravel(per_run[measure]) for measure in ("bottom", "top"))
-        count = len(layers) // 3
+        )  # [layers, variants], and twice [1, variants]
+        beside = {"r": layers[-1], "r_below": layers[-(len(layers) // 3) : -1].mean(0), "r_top": top[0]}
+        few = bottom.size < 4  # any two points lie on a line
         lie = evidence.values.get(("bottom per layer", study, "pretrained", -1, name), np.full((1, 1), np.nan))[:, 0]
-        r = {
-            "r": layers[-1],
-            "r_below": layers[-count:-1].mean(0),
-            "r_top": top,
-        }
         rows.append(
-            {"study": study, "property": name, "variants": len(runs)}
-            | {key: np.corrcoef(bottom, other)[0, 1] for key, other in r.items()}
-            | {"difference": np.abs(bottom - layers[-1]).mean(), "in_top_layer": lie[-1] / lie.sum()}
+            {"study": study, "property": name, "variants": bottom.size}
+            | {key: np.nan if few else np.corrcoef(bottom[0], other)[0, 1] for key, other in beside.items()}
+            | {"difference": np.abs(bottom[0] - layers[-1]).mean(), "in_top_layer": lie[-1] / lie.sum()}
         )
     return pd.DataFrame(rows)
 
