@@ -137,11 +137,7 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     settings = study.finetune
     if variant.rate:
         settings = settings.model_copy(update={"learning_rate": float(variant.rate)})
-    steps = math.ceil(math.ceil(len(data["train"]) / settings.batch_size) * settings.epochs * variant.share)
-    if (variant.checkpoint or 0) > steps:
-        raise params.ParameterError(
-            f"{variant.name}: the training has {steps} updates, none numbered {variant.checkpoint}"
-        )
+    steps = tasks.updates(study, variant, len(data["train"]))
     bar = _Bar()
     bar.last = variant.checkpoint or steps
     trainer = _Trainer(

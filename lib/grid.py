@@ -85,6 +85,7 @@ def fetch(wanted: list[Run]) -> None:
         problems += _problems({run.study.name: run.study for run in training}.values(), encoders.head)
         dropping = {(run.study.name, run.variant.dropped): run.study for run in training if run.variant.dropped}
         problems += _problems(dropping.items(), _drop)
+        problems += _problems([run for run in training if run.variant.checkpoint], _stop)
     if problems:
         told = [*dict.fromkeys(problems), "Nothing was started. Fix it, then type the same command again."]
         raise SourceError("\n\n".join(told))
@@ -97,6 +98,10 @@ def _from_snippets(run: Run) -> bool:
 def _drop(pruned: tuple[tuple[str, tuple[str, int]], Study]) -> None:
     (_, dropped), study = pruned
     encoders.without_layers(encoders.classifier(study, []), *dropped)
+
+
+def _stop(run: Run) -> None:
+    tasks.updates(run.study, run.variant, len(tasks.load(run.study, run.variant)["train"]))
 
 
 def _sources(run: Run) -> set[str]:

@@ -4,6 +4,7 @@ Every task is a DatasetDict with the splits ``train``, ``dev``, ``test`` and the
 there are two) and ``label`` (class number, or a float for a regression).
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,6 +122,18 @@ def load(study: params.Study, variant: variants.Variant) -> datasets.DatasetDict
             f"'{spec.labels[classes.pop()]}'; a task needs examples of two classes at least"
         )
     return data
+
+
+def updates(study: params.Study, variant: variants.Variant, examples: int) -> int:
+    """How many updates the training of a variant on so many examples has, to its end. Raises ParameterError if the
+    variant is stopped after it."""
+    settings = study.finetune
+    found = math.ceil(math.ceil(examples / settings.batch_size) * settings.epochs * variant.share)
+    if (variant.checkpoint or 0) > found:
+        raise params.ParameterError(
+            f"{variant.name}: the training has {found} updates, none numbered {variant.checkpoint}"
+        )
+    return found
 
 
 def scores(spec: Task) -> Callable[[Any], dict[str, float]]:
