@@ -1,10 +1,12 @@
 """The ranking is total, follows the definition of LCA to the letter, and puts planted neurons first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import store
@@ -17,6 +19,7 @@ from lib.encoders import activations
 from lib.neurons import Ranked, mass_at_entry, minimal_set, ordering, rank, search_score
 from lib.probes.labels import Labels
 from lib.probes.linear import ProbeSpec
+from lib.results.summary import pick
 from lib.study import params, runs, variants
 
 WEIGHTS = hnp.arrays(
@@ -155,17 +158,22 @@ def run(make_study) -> runs.Run:
 
 @pytest.fixture
 def planted_run(make_study, monkeypatch: pytest.MonkeyPatch):
-    """``planted_run(**overrides)``: a run whose stores hold the planted neurons, under the property ``tag``."""
+    """``planted_run(kind, names, variant, **overrides)``: a run whose stores hold the planted neurons, under these
+    properties."""
 
-    def make(**overrides) -> runs.Run:
+    def make(kind: str = "bert", names: Sequence[str] = ("tag",), variant: str = "pretrained", **overrides) -> runs.Run:
         stores = {}
         for split, (words, seed) in {"train": (900, 0), "dev": (400, 1), "test": (400, 2)}.items():
             data, ids = planted(words, seed)
-            data.words["tag"] = [f"L{i}" for i in ids]
-            stores[split] = data
+            labels = {name: [f"L{i}" for i in ids] for name in names}
+            table = data.words.assign(**labels, text=[f"t{i % 9}" for i in range(words)], sentence=0)
+            stores[split] = replace(data, words=table)
         monkeypatch.setattr(activations, "ensure", lambda run, corpus=None: stores)
-        given = {"ranking__sizes": [0.125, 0.5, 1.0], "ranking__top": 0.125, **overrides}
-        return runs.Run(make_study(**given), variants.Variant("pretrained"))
+        given = {
+            "ranking__sizes": [0.125, 0.5, 1.0], "ranking__top": 0.125, "properties": [*names],
+            "corpus__columns": {"word": 0, **dict.fromkeys(names, 1)}, "corpus__gold": [], **overrides,
+        }  # fmt: skip
+        return runs.Run(make_study(kind, **given), variants.Variant.parse(variant))
 
     return make
 
@@ -194,11 +202,87 @@ def test_the_table_shows_that_the_top_neurons_suffice_and_the_bottom_ones_do_not
     assert table[["property", "ranking"]].drop_duplicates().to_numpy().tolist() == [["tag", "lca"]]
 
 
-def test_the_top_neurons_are_counted_per_layer(planted_run) -> None:
-    found = neurons.ensure_layers(planted_run())
-    assert found.to_dict("list") == {
-        "property": ["tag"] * 3, "ranking": ["lca"] * 3, "layer": [0, 1, 2], "neurons": [1, 1, 1],
+def test_the_top_and_the_bottom_neurons_are_counted_per_layer(planted_run) -> None:
+    run = planted_run()
+    found, order = neurons.ensure_layers(run), neurons.ensure_rankings(run)["tag"].order
+    per_layer = found.groupby("end", sort=False)["neurons"].agg(list).to_dict()
+    assert per_layer == {"top": [1, 1, 1], "bottom": np.bincount(order[-3:] // WIDTH, minlength=LAYERS).tolist()}
+    assert found.drop(columns="neurons").to_dict("list") == {
+        "property": ["tag"] * 6, "ranking": ["lca"] * 6, "end": ["top"] * 3 + ["bottom"] * 3, "layer": [0, 1, 2] * 2,
     }  # fmt: skip
+
+
+def shares(sets: pd.DataFrame, *by: str) -> dict:
+    sums = pick(sets, split="test").groupby([*by])[["correct", "total"]].sum()
+    assert (sums["total"] == 400).all(), "every word counts"
+    return (sums["correct"] / sums["total"]).to_dict()
+
+
+def test_the_top_set_tells_the_planted_labels_and_the_bottom_set_and_control_labels_are_not_told(planted_run) -> None:
+    run = planted_run()
+    sets = neurons.ensure_sets(run)
+    accuracy = shares(sets, "target", "neurons")
+    assert {*accuracy} == {("real", end) for end in ("all", "top", "bottom")} | {("control", "all"), ("control", "top")}
+    assert min(accuracy["real", "all"], accuracy["real", "top"]) > 0.95
+    chance = [accuracy[key] for key in (("real", "bottom"), ("control", "all"), ("control", "top"))]
+    assert max(chance) < 0.45, "of three labels"
+    retrained = neurons.ensure_tests(run).set_index(["split", "test", "neurons"])["accuracy"]
+    for end, count in (("all", 24), ("top", 3)):
+        assert accuracy["real", end] == retrained["test", "retrain", count]
+    assert pick(sets, split="test").groupby(["target", "neurons"])["text"].nunique().unique().tolist() == [9]
+
+
+@pytest.mark.parametrize("end", ["top", "bottom"])
+def test_a_set_is_judged_by_a_probe_of_its_neurons_alone(planted_run, end: str) -> None:
+    run = planted_run()
+    stores, order = activations.ensure(run), neurons.ensure_rankings(run)["tag"].order
+    chosen = {"top": order[:3], "bottom": order[::-1][:3]}[end]
+    tag = probes.label_set({split: data.words for split, data in stores.items()}, "tag")
+    (value,) = run.study.ranking.l1
+    spec = ProbeSpec([tag.target], torch.from_numpy(chosen.copy()), value, value)
+    (probe,) = probes.fit_specs(stores["train"].vectors, [spec], run.study.probe, run.study.seed)
+    right = (probe.predict(stores["test"].vectors)[0][0] == tag.ids["test"]).mean()
+    assert shares(neurons.ensure_sets(run), "target", "neurons")["real", end] == right
+
+
+def test_control_tasks_are_learnt_only_where_nothing_was_fine_tuned(planted_run) -> None:
+    targets = {
+        variant: {*neurons.ensure_sets(planted_run(variant=variant))["target"]}
+        for variant in ("pretrained", "random", "sentiment-s1")
+    }
+    assert targets == {"pretrained": {"real", "control"}, "random": {"real", "control"}, "sentiment-s1": {"real"}}
+
+
+def test_a_property_may_have_a_top_of_its_own(planted_run) -> None:
+    run = planted_run(names=("tag", "kind"), ranking__tops={"tag": 0.25})
+    layers = neurons.ensure_layers(run).groupby(["property", "end"])["neurons"].sum().to_dict()
+    assert layers == {("tag", "top"): 6, ("tag", "bottom"): 6, ("kind", "top"): 3, ("kind", "bottom"): 3}
+    both = shares(pick(neurons.ensure_sets(run), target="real"), "property", "neurons")
+    assert both["tag", "bottom"] != both["kind", "bottom"]
+    for name, top in (("tag", 0.25), ("kind", 0.125)):
+        alone = shares(neurons.ensure_sets(planted_run(ranking__top=top)), "target", "neurons")
+        assert {end: both[name, end] for end in ("all", "top", "bottom")} == {
+            end: alone["real", end] for end in ("all", "top", "bottom")
+        }
+
+
+TABLE_8 = {
+    "bert": {"pos": (1e-3, 1e-2), "sem": (1e-3, 1e-2), "chunk": (1e-4, 1e-5)},
+    "roberta": {"pos": (1e-3, 1e-3), "sem": (1e-3, 1e-3), "chunk": (1e-3, 1e-3)},
+    "xlnet": {"pos": (1e-3, 1e-2), "sem": (1e-3, 1e-2), "chunk": (1e-4, 1e-4)},
+}
+"""λ1 and λ2 of the paper, by architecture and property."""
+
+
+@pytest.mark.parametrize("kind", TABLE_8)
+def test_the_papers_probe_takes_the_penalties_of_its_table_8(planted_run, kind: str) -> None:
+    run = planted_run(kind, ("pos", "sem", "chunk", "tag"), probe="paper")
+    tests = neurons.ensure_tests(run)
+    penalties = {name: {*zip(rows["l1"], rows["l2"], strict=True)} for name, rows in tests.groupby("property")}
+    assert penalties == {name: {own} for name, own in (TABLE_8[kind] | {"tag": (1e-3, 1e-3)}).items()}
+    assert run.study.ranking.l1 == []
+    ranks = neurons.ensure_rankings(run)
+    assert (np.abs(ranks["pos"].weight).sum() == np.abs(ranks["chunk"].weight).sum()) == (kind == "roberta")
 
 
 def test_a_second_ranking_is_tested_beside_the_first(planted_run, monkeypatch) -> None:
@@ -215,7 +299,10 @@ def test_a_second_ranking_is_tested_beside_the_first(planted_run, monkeypatch) -
     tests, layers = neurons.ensure_tests(run), neurons.ensure_layers(run)
     assert tests[tests["ranking"] == "lca"].reset_index(drop=True).equals(lca)
     assert tests.groupby("ranking").size().to_dict() == {"lca": 24, "means": 24}
-    assert layers.groupby("ranking")["neurons"].sum().to_dict() == {"lca": 3, "means": 3}
+    top = pick(layers, end="top")
+    assert top.groupby("ranking")["neurons"].sum().to_dict() == {"lca": 3, "means": 3}
+    sets = neurons.ensure_sets(run).groupby(["ranking", "neurons", "target"]).size()
+    assert sets["lca"].to_dict() == sets["means"].to_dict()
     for ranking in ("lca", "means"):
         assert set(neurons.ensure_rankings(run, ranking)["tag"].order[:3].tolist()) == set(PLANTED)
     assert (tests.set_index(["ranking", "split", "test", "neurons"])["accuracy"]["means", "test", "keep-top", 3]) > 0.95
@@ -253,7 +340,7 @@ def test_the_order_is_tested_with_the_probe_that_gave_it(planted_run) -> None:
 
 def test_the_penalty_that_keeps_the_accuracy_and_separates_the_neurons_is_chosen(planted_run) -> None:
     table = neurons.ensure_tests(planted_run(ranking__l1=[10.0, 1e-3]))
-    assert table["l1"].unique().tolist() == [1e-3], "ten is so much that nothing is learnt"
+    assert table[["l1", "l2"]].drop_duplicates().to_numpy().tolist() == [[1e-3, 1e-3]], "with ten nothing is learnt"
 
 
 def test_a_single_penalty_is_taken_without_a_search(planted_run) -> None:

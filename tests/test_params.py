@@ -27,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+MINE = "scale: mine\ntitle: A\nencoder: {checkpoint: x}\n"
 OWN = {"format": "csv", "files": {"train": "a.csv", "test": "b.csv"}, "text": "text"}
 
 
@@ -80,10 +81,12 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_place(key, value) -> None
     [
         ("probe.epochs", 0), ("probe.l1", -1e-5), ("probe.learning_rate", 0), ("probe.learning_rate", float("nan")),
         ("finetune.epochs", 0.0), ("finetune.batch_size", -8), ("seed", -1), ("seed", 2**32), ("threads", 0),
-        ("ranking.top", 1.5), ("ranking.deltas", [0.01, 2.0]), ("ranking.l1", []), ("corpus.train_words", 0),
+        ("ranking.top", 1.5), ("ranking.deltas", [0.01, 2.0]), ("ranking.l1", [-1.0]), ("corpus.train_words", 0),
         ("encoder.pooling", "middle"), ("probe.order", "random"), ("device", "gpu"), ("device", "cuda:x"),
         ("scale", "Mini Scale"), ("properties", []), ("tasks", ["SST-2"]), ("encoder.max_subwords", 0),
-        ("task_data.train_examples", 0),
+        ("task_data.train_examples", 0), ("probe.tolerance", 1.5), ("probe.tolerance", -0.1),
+        ("ranking.tops", {"pos": 1.5}), ("probe.penalties", {"bert": {"pos": [1e-3]}}),
+        ("probe.penalties", {"bert": {"pos": [1e-3, -1e-3]}}), ("probe.penalties", {"bert": {"pos": [1e-3, 0.0, 0.0]}}),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_with_its_place(key, value) -> None:
@@ -225,6 +228,98 @@ def test_overrides_are_not_changed_by_loading() -> None:
 @pytest.mark.parametrize("overrides", [{"probe.epochs": 5, "probe": 3}, {3: 1}, {"probe": {3: 1}}, {"": 1}])
 def test_overrides_that_make_no_sense_are_refused(overrides: dict) -> None:
     refused(overrides)
+
+
+# Named probes ------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_may_name_its_probe(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}ranking: {{top: 0.07}}\nprobe: paper\n")
+    (folder / "plain.yaml").write_text(MINE)
+    mine, plain = loading.load("mine"), loading.load("plain")
+    assert (mine.probe.batch_size, mine.probe.standardise, mine.ranking.l1, mine.ranking.top) == (512, False, [], 0.07)
+    assert mine.probe.penalty("bert", "pos") == (1e-3, 1e-2)
+    assert mine.probe.penalty("xlnet", "chunk") == (1e-4, 1e-4)
+    assert mine.probe.penalty("deberta-v2", "pos") == mine.probe.penalty("bert", "supersense") == (1e-3, 1e-3)
+    assert mine.probe.learning_rate == plain.probe.learning_rate, "what the named one leaves out is the base's"
+    assert (plain.probe.standardise, plain.probe.penalties, plain.ranking.l1) == (True, {}, [1e-3])
+    assert loading.load("mine", "lesson").probe.batch_size == 32, "a reduction is laid over it"
+    assert loading.load("mine", overrides={"probe.epochs": 3}).probe == mine.probe.model_copy(update={"epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("raw", {"standardise": False}), ("converged", {"epochs": 200, "tolerance": 0.01}),
+    ],
+)  # fmt: skip
+def test_an_override_may_name_a_probe(name: str, changed: dict) -> None:
+    plain = loading.load("minilm")
+    study = loading.load("minilm", overrides={"probe": name})
+    assert study.probe == plain.probe.model_copy(update=changed)
+    assert study.ranking == plain.ranking
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"probe": "paper", "probe.epochs": 3, "ranking.top": 0.2},
+        {"probe.epochs": 3, "probe": "paper", "ranking.top": 0.2},
+        {"probe": "paper", "probe.epochs": 3, "ranking": {"top": 0.2}},
+    ],
+)  # fmt: skip
+def test_what_stands_beside_a_named_probe_is_laid_over_it(overrides: dict) -> None:
+    paper = loading.load("minilm", overrides={"probe": "paper"})
+    study = loading.load("minilm", overrides=overrides)
+    assert study.ranking == paper.ranking.model_copy(update={"top": 0.2})
+    assert study.probe == paper.probe.model_copy(update={"epochs": 3})
+
+
+def test_an_override_of_a_named_probe_replaces_the_one_that_the_study_names(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}probe: raw\n")
+    assert loading.load("mine", overrides={"probe": "converged"}).probe.epochs == 200
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("papers", "; did you mean 'paper'?"), ("base", ""), ("", "")])
+def test_an_unknown_probe_is_refused_with_the_nearest_name(folder: Path, name: str, nearest: str) -> None:
+    told = f"probe: there is no '{name}'{nearest}\nProbes: paper, raw, converged"
+    (folder / "mine.yaml").write_text(f"{MINE}probe: '{name}'\n")
+    with pytest.raises(ParameterError) as caught:
+        loading.load("mine")
+    assert str(caught.value) == told
+    (folder / "mine.yaml").write_text(MINE)
+    assert refused({"probe": name}, "mine") == told
+
+
+def test_the_named_probes_are_no_parameter_of_a_study(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}probes: {{own: {{probe: {{epochs: 1}}}}}}\n")
+    with pytest.raises(ParameterError, match=r"probes: unknown parameter; did you mean 'probe'\?"):
+        loading.load("mine")
+
+
+def test_a_property_may_have_a_top_of_its_own() -> None:
+    ranking = loading.load("minilm", overrides={"ranking.tops": {"pos": 0.2}}).ranking
+    assert [ranking.top_of(name) for name in ("pos", "chunk", "supersense")] == [0.2, 0.1, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("rte-1000", "rte-1k"), ("rte-2000", "rte-2k"), ("rte-1500", "rte-1500"), ("rte-1k", "rte-1k"), ("rte", "rte"),
+        ("rte-droptop2-lr2e-5-3000-at7", "rte-droptop2-lr2e-5-3k-at7"), ("rte-half", "rte-half"),
+    ],
+)  # fmt: skip
+def test_a_task_has_one_name(given: str, name: str) -> None:
+    assert loading.load("minilm", overrides={"tasks": [given]}).tasks == [name]
+
+
+@pytest.mark.parametrize(
+    "task", ["rte-s1", "rte-0", "rte-at7-half", "rte-1k-droptop2", "rte-droptop", "rte-lr2", "rte-at"]
+)
+def test_what_is_no_task_is_refused_with_the_order_of_its_parts(task: str) -> None:
+    message = refused({"tasks": [task]})
+    assert f"tasks.0 = '{task}': " in message
+    assert "-droptop6 or -dropbottom6, -lr2e-5, -half, -quarter or a number of examples" in message
 
 
 OTHER = {
@@ -396,7 +491,6 @@ def test_a_property_may_have_its_own_corpus_which_takes_its_sizes_from_the_other
     assert (study.is_gold("pos"), study.is_gold("tag")) == (True, False)
 
 
-MINE = "scale: mine\ntitle: A\nencoder: {checkpoint: x}\n"
 COLUMNS = "format: columns, files: {train: a, test: b}, columns: {word: 0, tag: 1, sem: 2}"
 
 

@@ -40,32 +40,35 @@ def problem(words: int = 300, count: int = 4, layer: int = 1, noise: float = 0.5
 # Gradient and optimum --------------------------------------------------------------------------------------------
 
 
-def objective(block, weight, bias, counts, wanted, l1: float, l2: float) -> torch.Tensor:
-    """The loss by its definition: per group and label set, mean cross-entropy + λ1·Σ|W| + λ2·‖W‖₂; [groups, sets]."""
+def objective(block, weight, bias, counts, wanted, l1: float, l2: float, squared: bool) -> torch.Tensor:
+    """The loss by its definition: per group and label set, mean cross-entropy + λ1·Σ|W| + λ2·‖W‖₂, or ‖W‖₂² if it is
+    ``squared``; [groups, sets]."""
     ends, losses = np.cumsum(counts).tolist(), []
     for end, count, ids in zip(ends, counts, wanted, strict=True):
         own = weight[:, :, end - count : end]
         scores = block @ own + bias[:, :, end - count : end]
         picked = torch.log_softmax(scores, -1)[:, torch.arange(len(ids)), ids]
-        losses.append(-picked.mean(1) + l1 * own.abs().sum((1, 2)) + l2 * own.square().sum((1, 2)).sqrt())
+        size = own.square().sum((1, 2))
+        losses.append(-picked.mean(1) + l1 * own.abs().sum((1, 2)) + l2 * (size if squared else size.sqrt()))
     return torch.stack(losses, 1)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6), l1=st.sampled_from([0.0, 0.01, 0.5]), l2=st.sampled_from([0.0, 0.03, 0.7]),
-    counts=st.lists(st.integers(2, 4), min_size=1, max_size=3), words=st.integers(1, 9),
+    counts=st.lists(st.integers(2, 4), min_size=1, max_size=3), words=st.integers(1, 9), squared=st.booleans(),
 )  # fmt: skip
-def test_the_gradient_is_that_of_the_loss(seed: int, l1: float, l2: float, counts: list[int], words: int) -> None:
+def test_the_gradient_is_that_of_the_loss(seed: int, l1: float, l2: float, counts, words: int, squared: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     block = torch.randn(LAYERS, words, WIDTH, generator=generator, dtype=torch.float64)
     weight = torch.randn(LAYERS, sum(counts), WIDTH, generator=generator, dtype=torch.float64).requires_grad_()
     bias = torch.randn(LAYERS, sum(counts), 1, generator=generator, dtype=torch.float64).requires_grad_()
     wanted = torch.stack([torch.randint(n, (words,), generator=generator) for n in counts])
-    expected = torch.autograd.grad(objective(block, weight.mT, bias.mT, counts, wanted, l1, l2).sum(), (weight, bias))
+    loss = objective(block, weight.mT, bias.mT, counts, wanted, l1, l2, squared).sum()
+    expected = torch.autograd.grad(loss, (weight, bias))
     probe = probes.Probe(weight.detach(), bias.detach(), counts, "each layer", None)
     of_weight, of_bias = linear.gradient(probe, block, wanted)
-    linear.penalise(of_weight, probe, l1, l2)
+    linear.penalise(of_weight, probe, l1, l2, squared)
     torch.testing.assert_close(of_weight, expected[0], rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(of_bias, expected[1], rtol=1e-9, atol=1e-11)
 
@@ -78,6 +81,16 @@ def test_a_spec_without_penalties_of_its_own_takes_those_of_the_settings() -> No
     )
     assert torch.equal(given_by_settings, given_by_spec)
     assert not torch.equal(given_by_settings, none)
+
+
+def test_the_settings_say_whether_the_norm_is_squared() -> None:
+    X, ids = problem()
+    plain, squared, none = (
+        probes.fit_specs(X, [ProbeSpec([(ids, 4)])], setting(l2=l2, squared=s), seed=0)[0].weight
+        for l2, s in ((0.1, False), (0.1, True), (0.0, True))
+    )
+    assert not torch.equal(plain, squared)
+    assert squared.norm() < none.norm()
 
 
 def reference(x: np.ndarray, y: np.ndarray, count: int, l1: float, l2: float) -> float:
@@ -253,6 +266,46 @@ def test_every_word_is_in_one_batch_of_every_epoch(order: str) -> None:
         assert sorted(epoch) == list(range(10))
     assert (epochs[0].tolist() == list(range(10))) is (order == "corpus")
     assert (epochs[0].tolist() == epochs[1].tolist()) is (order == "corpus")
+
+
+# When training ends ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def epochs_of(monkeypatch: pytest.MonkeyPatch):
+    """``epochs_of(X, targets, **settings)``: after how many epochs of three steps the training ends, and the probe."""
+    steps, real = [], linear.gradient
+    monkeypatch.setattr(linear, "gradient", lambda *given: steps.append(1) or real(*given))
+
+    def count(X: np.ndarray, targets: list, **settings) -> tuple[float, probes.Probe]:
+        steps.clear()
+        (probe,) = probes.fit_specs(X, [ProbeSpec(targets)], setting(batch_size=100, **settings), seed=0)
+        return len(steps) / 3, probe
+
+    return count
+
+
+def test_training_ends_when_the_loss_stands_still_and_never_without_a_tolerance(epochs_of) -> None:
+    X, ids = problem(noise=3.0)
+    early, probe = epochs_of(X, [(ids, 4)], epochs=400, tolerance=0.01)
+    assert 10 < early < 100
+    stopped, same = epochs_of(X, [(ids, 4)], epochs=int(early))
+    assert stopped == early and torch.equal(probe.weight, same.weight), "what it has learnt by then"
+    longer, _ = epochs_of(X, [(ids, 4)], epochs=400, tolerance=0.001)
+    assert early < longer < 400
+    assert epochs_of(X, [(ids, 4)], epochs=120, tolerance=0.0)[0] == 120
+
+
+def test_training_goes_on_while_any_layer_or_label_set_still_learns(epochs_of) -> None:
+    X, ids = problem(words=300, noise=0.5)
+    balanced = np.arange(300) % 4
+    nothing = np.zeros_like(X[:1])
+    raw = {"epochs": 60, "tolerance": 0.01, "standardise": False}
+    alone, _ = epochs_of(nothing, [(balanced, 4)], **raw)
+    assert alone == 5, "there is nothing to learn"
+    assert epochs_of(X[1:2], [(ids, 4)], **raw)[0] == 60, "of an easy problem the loss falls on and on"
+    assert epochs_of(np.concatenate([nothing, X[1:2]]), [(ids, 4)], **raw)[0] == 60
+    assert epochs_of(X[1:2], [(balanced, 4), (ids, 4)], **raw)[0] == 60
 
 
 # Standardiser --------------------------------------------------------------------------------------------------------
@@ -520,3 +573,57 @@ def test_layers_are_not_probed_again_under_the_same_key(run, monkeypatch) -> Non
     first = probes.ensure_layer_counts(run)
     monkeypatch.setattr(layers, "fit_specs", lambda *a, **k: pytest.fail("probed again"))
     pd.testing.assert_frame_equal(probes.ensure_layer_counts(run), first)
+
+
+PENALTIES = {"tag": [0.002, 0.05], "length": [0.05, 0.0]}
+
+
+@pytest.fixture
+def two(tmp_path) -> dict:
+    """A corpus with the properties ``tag`` and ``length``, as parameters."""
+    files = {}
+    for i, (split, count) in enumerate({"train": 60, "dev": 20, "test": 20}.items()):
+        rows = [[(w, tag, "long" if len(w) > 4 else "short") for w, tag in s] for s in labelled_sentences(count, i)]
+        files[split] = str(write_columns(tmp_path / "two" / f"{split}.txt", rows))
+    return {"name": "two", "format": "columns", "files": files, "columns": {"word": 0, "tag": 1, "length": 2}}
+
+
+def test_penalties_of_an_architecture_and_property_do_what_studies_of_these_penalties_do(make_study, two) -> None:
+    def counts(properties: list[str], **probe) -> pd.DataFrame:
+        run = runs.Run(make_study(corpus=two, properties=properties, probe=probe), variants.Variant("pretrained"))
+        return probes.ensure_layer_counts(run).sort_values(["property", "target"], kind="stable")
+
+    common = {"epochs": 3, "learning_rate": 0.02, "l1": 1e-5, "l2": 1e-5}
+    plain = counts([*PENALTIES], **common)
+    together = counts([*PENALTIES], **common, penalties={"bert": PENALTIES, "roberta": {"tag": [9.0, 9.0]}})
+    alone = [counts([name], **common | {"l1": l1, "l2": l2}) for name, (l1, l2) in PENALTIES.items()]
+    expected = pd.concat(alone).sort_values(["property", "target"], kind="stable")
+    pd.testing.assert_frame_equal(together.reset_index(drop=True), expected.reset_index(drop=True))
+    for name in PENALTIES:
+        assert not together[together["property"] == name]["correct"].equals(plain[plain["property"] == name]["correct"])
+    other = counts([*PENALTIES], **common, penalties={"roberta": PENALTIES})
+    pd.testing.assert_frame_equal(other.reset_index(drop=True), plain.reset_index(drop=True))
+
+
+def test_label_sets_with_a_penalty_in_common_are_one_probe(make_study, two) -> None:
+    same = {"bert": PENALTIES | {"length": PENALTIES["tag"]}}
+    for penalties, sizes in (
+        ({}, [4]),
+        ({"bert": PENALTIES}, [2, 2]),
+        (same, [4]),
+        ({"bert": {"tag": [1.0, 0.0]}}, [2, 2]),
+    ):
+        study = make_study(corpus=two, properties=[*PENALTIES], probe__penalties=penalties)
+        words = {split: pd.read_csv(file, sep=" ", names=["word", *PENALTIES]) for split, file in two["files"].items()}
+        real = [probes.label_set(words, name) for name in PENALTIES]
+        wanted = [*real, *(probes.control(words, labels, 0) for labels in real)]
+        specs, sets = probes.by_penalty(runs.Run(study, variants.Variant("pretrained")), wanted)
+        assert [len(spec.targets) for spec in specs] == sizes
+        assert sorted(map(id, sets)) == sorted(map(id, wanted))
+        own = penalties.get("bert", {})
+        place = iter(sets)
+        for spec in specs:
+            for target in spec.targets:
+                labels = next(place)
+                assert target[0] is labels.ids["train"]
+                assert [spec.l1, spec.l2] == own.get(labels.property, [study.probe.l1, study.probe.l2])

@@ -9,6 +9,7 @@ import pytest
 from conftest import with_variants, write_result
 
 from lib import corpora, disk, encoders, finetune, grid, probes, results
+from lib.figures import style
 from lib.neurons import RANKINGS
 from lib.sources import SourceError
 from lib.study import params, runs
@@ -105,6 +106,13 @@ def test_a_drop_is_the_accuracy_lost_per_variant_property_and_layer() -> None:
     assert found.to_dict() == pytest.approx(
         {("a-s1", "tag", 0): 0.2, ("a-s1", "tag", 1): 0.0, ("a-s1", "chunk", 0): -0.2}
     )
+
+
+def test_an_encoder_without_some_of_its_layers_has_no_drop() -> None:
+    before, after = np.array([20, 10, 10]), np.array([10, 10, 8])
+    names = ["a-droptop1-s1", "a-dropbottom1-lr2e-5-s1", "a-lr2e-5-s1", "a-at9-s1", "a-1k-s1"]
+    found = results.drops(counts({"pretrained": before} | dict.fromkeys(names, after)))
+    assert {*found["variant"]} == {*names[2:]}
 
 
 def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
@@ -241,7 +249,16 @@ def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
     table = results.layers(wanted)
     assert set(zip(table["study"], table["variant"], strict=True)) == {("minilm", "pretrained"), ("minilm", "random")}
     assert results.task_scores(wanted).empty
+    sets, bottom = results.neuron_sets(wanted), results.neuron_layers(wanted, "bottom")
     tests, top_neurons = results.neuron_tests(wanted), results.neuron_layers(wanted)
+    assert top_neurons.columns.tolist() == bottom.columns.tolist()
+    both = [t.groupby(["study", "variant", "source"])["neurons"].sum().to_dict() for t in (top_neurons, bottom)]
+    assert both == [{("minilm", v, "gold"): 2 for v in ("pretrained", "random")}] * 2, "a twentieth of 48"
+    accuracy = results.accuracies(sets, cell=results.SET).set_index(["variant", "target", "neurons"])
+    where = {"split": "test", "test": "retrain", "neurons": 48}
+    expected = results.pick(tests, **where).set_index("variant")["accuracy"]
+    assert accuracy.xs(("real", "all"), level=(1, 2))["accuracy"].to_dict() == pytest.approx(expected.to_dict())
+    assert (accuracy["low"] <= accuracy["accuracy"]).all() and (accuracy["accuracy"] <= accuracy["high"]).all()
     rows = results.summary(wanted, table, tests, top_neurons).set_index("variant")
     every = results.accuracies(table).query("target == 'real' and word_group == 'all' and variant == 'pretrained'")
     assert rows.loc["pretrained", "best accuracy"] == every["accuracy"].max()
@@ -268,6 +285,16 @@ def test_a_second_ranking_goes_through_tables_and_summary_without_mixing(make_st
         results.centres_of_gravity(tables[2], "neurons")
     with pytest.raises(ValueError, match="duplicate"):
         results.margin(results.pick(tables[1], variant="pretrained", split="test"))
+
+
+def test_a_table_is_read_as_it_was_written_with_its_empty_cells_and_names_like_numbers(tmp_path: Path) -> None:
+    names = ["pretrained", "a-s1", "a-500-s1", "a-droptop1-lr2e-5-at9-s1"]
+    table = with_variants(
+        pd.DataFrame({"study": "1e5", "variant": names, "property": "007", "value": [0.5, np.nan, 1, 2]})
+    )
+    table = table.assign(compared=["", "1e5", "1", ""], expected="", per_seed=["+1.000", "", "+1.000 -1.000", ""])
+    style.save_table(tmp_path, "table", table)
+    pd.testing.assert_frame_equal(results.from_csv(tmp_path / "table.csv"), table)
 
 
 def test_the_counts_of_a_run_give_the_accuracies_of_its_predictions(make_study) -> None:

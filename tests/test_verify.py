@@ -47,11 +47,8 @@ def summary(seeds=SEEDS, shift: dict[str, float] | None = None) -> pd.DataFrame:
 
 def judged(verdict: str = "reproduced") -> pd.DataFrame:
     return pd.DataFrame(
-        [
-            ("C1", "S", "sentiment vs acceptability", "sentiment", "acceptability", "pos", "drop", verdict),
-            ("C3", "S", "", "", "", "", "depth", "not testable here"),
-        ],
-        columns=["claim", "encoder", "compared", "condition", "against", "property", "measure", "verdict"],
+        [("P1", "S", "sst2 − rte", "pos", "above", verdict), ("P3", "S", "", "", "", "not testable here")],
+        columns=["claim", "encoder", "compared", "property", "expected", "verdict"],
     )
 
 
@@ -149,7 +146,7 @@ def test_fewer_than_three_seeds_cannot_be_recorded(counted: dict) -> None:
 @pytest.fixture
 def recording(counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """The finished runs of a study, in a repository of their own in which nothing is recorded."""
-    found = accuracy(), summary(), judged().assign(unit="points", effect=2.0)
+    found = accuracy(), summary(), judged()
     runs_of = [
         runs.load("minilm", v)
         for v in ("random", "pretrained", "sentiment-s10", "sentiment-s2", "acceptability-s1", "rte-s1")
@@ -238,7 +235,7 @@ def test_nothing_recorded_is_said_with_the_command() -> None:
 
 
 def test_checking_writes_nothing(counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = accuracy(), summary(), judged().assign(unit="points", effect=2.0)
+    found = accuracy(), summary(), judged()
     monkeypatch.setattr(params, "ROOT", tmp_path)
     monkeypatch.setattr(verify.results, "complete", lambda runs: None)
     monkeypatch.setattr(verify, "_tables", lambda wanted: found)
@@ -261,7 +258,7 @@ def test_a_file_of_recorded_numbers_must_be_whole(tmp_path) -> None:
 
 def test_the_overview_of_the_claims_takes_its_place_in_a_page() -> None:
     page = "before\n<!-- claims: mini -->\nold | table\n<!-- end -->\nafter\n"
-    table = judged().assign(unit="points", effect=2.0)
+    table = judged()
     found = verify.with_claims(page, "mini", table)
     assert found == page.replace("old | table", claims.to_markdown(claims.overview(table)))
     assert verify.with_claims(found, "mini", table) == found

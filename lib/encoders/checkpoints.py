@@ -291,7 +291,8 @@ def without_layers(model: transformers.PreTrainedModel, end: str, count: int) ->
     with torch.inference_mode():  # the same layers at other places, in the model that they come from
         alike = [one.eval()(torch.arange(5, 12)[None]).logits for one in (model, smaller)]
     setattr(model.get_submodule(owner), place, layers)
-    _refuse({f"{kind}: its layers cannot be dropped: what one computes depends on its place": not torch.equal(*alike)})
+    _refuse({f"{kind}: its layers cannot be dropped: what one computes depends on its place":
+        not torch.allclose(*alike, rtol=1e-4, atol=1e-5)})  # fmt: skip
     return smaller
 
 
