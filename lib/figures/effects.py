@@ -1,6 +1,8 @@
 """Figures of the claims: both ends of a ranking, dropped layers, updates, better probes, and all verdicts."""
 
 import textwrap
+from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from lib import results
 from lib.figures.comparisons import labelled, property_name
 from lib.figures.style import (
     BASELINE,
@@ -21,6 +24,7 @@ from lib.figures.style import (
     named,
     panels,
     percent_axis,
+    save,
     subject,
 )
 from lib.results import claims
@@ -77,16 +81,38 @@ def _ends(ax: Axes, rows: pd.DataFrame, grey: bool = False) -> None:
     ax.set_xticks(range(len(order)), order, rotation=30, ha="right", size=9)
 
 
+def drawn(
+    name: str,
+    table: pd.DataFrame,
+    suite: str,
+    folder: Path,
+    draw: Callable[[pd.DataFrame, dict[str, str]], Figure],
+    titles: dict[str, str],
+) -> Figure | None:
+    """A figure of the runs at hand, kept in ``folder``; if ``table`` has no rows, of the recorded ones of the suite,
+    and marked so; if there are none either, a line that says so."""
+    mark = ""
+    if table.empty:
+        table, mark = results.recorded_table(suite, name), " (recorded)"
+    if table.empty:
+        print(f"{name}: not computed here, and not recorded yet; README has the command")
+        return None
+    figure = draw(table, titles)
+    figure.suptitle(figure.get_suptitle() + mark)
+    if not mark:
+        save(figure, folder, name, table)
+    return figure
+
+
 def pruning(scores: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """Score of each task with all layers, and with the top or the bottom ones dropped before fine-tuning.
 
-    ``scores`` : as ``results.task_scores`` gives them; drawn are the tasks of which a study has a pruned run.
+    ``scores`` : as ``results.task_scores`` gives them; drawn are the tasks that a pruned encoder was trained on.
     """
     rows = scores[(scores["amount"] == "") & (scores["rate"] == "") & (scores["checkpoint"] < 0)]
     pruned = set(rows.loc[rows["dropped"] != "", "task"])
-    rows = rows[rows["task"].isin(pruned) & rows["study"].isin(list(titles))]
-    if rows.empty:
-        raise ValueError("no pruned encoder was trained: there is nothing to draw")
+    rows = rows[rows["task"].isin(pruned)]
+    titles = _those_in(rows["study"], titles)
     figure, (axes,) = panels(titles.values(), ["score"], _width(titles))
     kinds = {"": ("all layers", PRETRAINED), "top": ("top layers dropped", COLOURS[0]),
              "bottom": ("bottom layers dropped", COLOURS[1])}  # fmt: skip
@@ -113,6 +139,7 @@ def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
     ``points`` : one row per study, ``rate`` (learning rate, as text), seed and number of ``updates``: ``score``,
     ``majority`` (fractions), ``loss`` (points).
     """
+    titles = _those_in(points["study"], titles)
     figure, axes = panels(
         titles.values(), ["score of the task", "loss over the\ntop third, points"], _width(titles), sharex="col"
     )
@@ -141,9 +168,10 @@ def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
 def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """The loss at each layer as three probes see it: of raw neurons, of standardised ones, and trained to convergence.
 
-    ``losses`` : as ``results.by_probe`` gives it. ``titles`` : encoder → title of its column. Rows of panels: the
-    learning rates.
+    ``losses`` : as ``results.by_probe`` gives it. ``titles`` : encoder → title of its column; its name
+    where there is none. Rows of panels: the learning rates.
     """
+    titles = _those_in(losses["encoder"], titles)
     rates = list(dict.fromkeys(losses["rate"]))
     labels = [f"learning rate {rate}:\nloss, points" for rate in rates]
     figure, axes = panels(titles.values(), labels, _width(titles), sharex="col")
@@ -194,6 +222,11 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
     figure.suptitle(title)
     figure.supxlabel("✓ reproduced   ✗ not reproduced   ? undecided   – not asked, or not testable here", size="medium")
     return figure
+
+
+def _those_in(names: pd.Series, titles: dict[str, str]) -> dict[str, str]:
+    """The titles of what a table is about, or the names where they have none."""
+    return {name: titles.get(name, name) for name in dict.fromkeys(names)}
 
 
 def _width(titles: dict[str, str]) -> float:

@@ -123,6 +123,15 @@ def selectivity() -> pd.DataFrame:
     )
 
 
+def selectivity_beside(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
+    """Accuracy and selectivity of all and of the top neurons, ours before the paper's: ``encoder``, property, neurons.
+
+    ``table`` : as ``results.selectivity_of_sets`` gives it. ``titles`` : study → title of its encoder.
+    """
+    ours = table.assign(encoder=table["study"].map(titles)).drop(columns="study")
+    return pd.concat([ours, selectivity().rename(columns={"study": "encoder"})], ignore_index=True)
+
+
 def model_of(architecture: str) -> str | None:
     """The paper's encoder of an architecture, if it has one."""
     return next((model for model, kind in MODELS.items() if kind == architecture), None)

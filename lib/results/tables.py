@@ -115,14 +115,15 @@ def recorded_table(suite: str, name: str) -> pd.DataFrame:
     return from_csv(path) if path.exists() else pd.DataFrame()
 
 
-def along_training(scores: pd.DataFrame, drop: pd.DataFrame, name: str) -> pd.DataFrame:
+def along_training(scores: pd.DataFrame, drop: pd.DataFrame, name: str, usual: dict[str, float]) -> pd.DataFrame:
     """Score of the task and loss of grammar at the checkpoints of each training, and at its end.
 
     ``scores``, ``drop`` : as ``results.task_scores`` and ``results.drops`` give them. ``name`` : the property.
+    ``usual`` : study → its own learning rate.
 
     Returns
     -------
-    One row per study, ``rate`` (empty: the study's), seed and number of ``updates``, of trainings that have
+    One row per study, ``rate`` (as text), seed and number of ``updates``, of trainings that have
     checkpoints: ``score``, ``majority`` (fractions), ``loss`` over the top third of the layers (points).
     """
     rows = pick(drop, property=name, word_group="all", amount="").sort_values("layer")
@@ -130,6 +131,7 @@ def along_training(scores: pd.DataFrame, drop: pd.DataFrame, name: str) -> pd.Da
     training = ["study", "task", "rate", "seed"]
     points = pick(scores, amount="", dropped="").merge(loss, on=["study", "variant"])
     probed = points.groupby(training)["checkpoint"].transform("max") > 0
+    points["rate"] = points["rate"].where(points["rate"] != "", points["study"].map(usual).map("{:g}".format))
     columns = [*training, "updates", "score", "majority", "learnt", "loss"]
     return points.loc[probed, columns].sort_values([*training, "updates"])
 
