@@ -30,6 +30,8 @@ from lib.figures.style import (
 from lib.results import claims
 from lib.results.summary import pick
 
+SEEDS = "Bars and lines: mean of the seeds; dots: single seeds."
+
 VERDICTS = {
     claims.REPRODUCED: "#bfe3c0",
     claims.NOT_REPRODUCED: "#f3c1b8",
@@ -40,7 +42,11 @@ VERDICTS = {
 
 
 def neuron_sets(
-    accuracy: pd.DataFrame, titles: dict[str, str], name: str, printed: dict[str, pd.DataFrame] | None = None
+    accuracy: pd.DataFrame,
+    titles: dict[str, str],
+    name: str,
+    printed: dict[str, pd.DataFrame] | None = None,
+    caption: str = SEEDS,
 ) -> Figure:
     """Accuracy of probes retrained on the top and on the bottom neurons, before and after each fine-tuning.
 
@@ -59,8 +65,7 @@ def neuron_sets(
     return finish(
         figure,
         f"Probes on the top and on the bottom neurons alone: {property_name(accuracy, name)}",
-        "Filled: top neurons; hollow: as many bottom ones. Lines: mean of the seeds; dots: single seeds. "
-        "Each panel has its own scale.",
+        f"Filled: top neurons; hollow: as many bottom ones. Each panel has its own scale. {caption}",
     )
 
 
@@ -104,7 +109,7 @@ def drawn(
     return figure
 
 
-def pruning(scores: pd.DataFrame, titles: dict[str, str]) -> Figure:
+def pruning(scores: pd.DataFrame, titles: dict[str, str], caption: str = SEEDS) -> Figure:
     """Score of each task with all layers, and with the top or the bottom ones dropped before fine-tuning.
 
     ``scores`` : as ``results.task_scores`` gives them; drawn are the tasks that a pruned encoder was trained on.
@@ -126,11 +131,13 @@ def pruning(scores: pd.DataFrame, titles: dict[str, str]) -> Figure:
                 ax.scatter([x] * len(found), found, s=12, color="black", zorder=3, lw=0)
         for place, task in enumerate(tasks):
             floor = 100 * pick(rows, study=study, task=task)["majority"].mean()
+            if np.isnan(floor):
+                continue
             label = "best constant answer" if place == 0 else None
             ax.hlines(floor, place - 0.4, place + 0.4, color=BASELINE, ls="--", lw=1.2, label=label)
         ax.set_xticks(range(len(tasks)), tasks)
         percent_axis(ax)
-    return finish(figure, "What dropping layers costs the task", "Bars: mean of the seeds; dots: single seeds.")
+    return finish(figure, "What dropping layers costs the task", caption)
 
 
 def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
@@ -161,7 +168,7 @@ def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
     return finish(
         figure,
         "Score and grammar, update by update",
-        "Lines: mean of the seeds; dots: single seeds, each one training.",
+        SEEDS,
     )
 
 
@@ -220,7 +227,7 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
     for spine in ax.spines.values():
         spine.set_visible(False)
     figure.suptitle(title)
-    figure.supxlabel("✓ reproduced   ✗ not reproduced   ? undecided   – not asked, or not testable here", size="medium")
+    figure.supxlabel("✓ as the claim says   ✗ not so   ? undecided   – not asked, or not testable here", size="medium")
     return figure
 
 

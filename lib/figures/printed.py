@@ -11,7 +11,9 @@ from lib.study import params
 SUITE = "as_printed"
 """What ``make figures SCALE=`` calls it; also the folder of the figures."""
 
-MEANS = "As printed: means of three runs. Layer 0 here is layer 1 of the paper's axis."
+MEANS = "As printed: means of three runs."
+
+AXIS = "Layer 0 here is layer 1 of the paper's axis."
 
 TITLES = {model: f"{model}-base" for model in paper.MODELS}
 
@@ -21,20 +23,23 @@ def draw() -> None:
     folder = results.figures_folder(SUITE, recorded=True)
     for name in ("pos", "chunk"):
         level, drop = paper.accuracies(), paper.drops()
-        figure = comparisons.encoders_side_by_side(level, drop, TITLES, name, caption=MEANS)
+        figure = comparisons.encoders_side_by_side(level, drop, TITLES, name, caption=f"{MEANS} {AXIS}")
         shown = level.merge(drop, how="left")
         figures.save(figure, folder, f"figure_1_{name}", pick(shown, property=name))
     per_layer = paper.neuron_layers()
     for name in ("pos", "chunk", "sem"):
-        figure = comparisons.top_neurons(per_layer, TITLES, name, caption=f"{MEANS} Triangles: mean layer.")
+        figure = comparisons.top_neurons(per_layer, TITLES, name, caption=f"{MEANS} {AXIS} Triangles: mean layer.")
         figures.save(figure, folder, f"figure_3_{name}", pick(per_layer, property=name))
         sets = paper.neuron_sets()
         table = {"pos": "1", "chunk": "4", "sem": "5"}[name]
         figures.save(
-            effects.neuron_sets(sets, TITLES, name), folder, f"table_{table}_{name}", pick(sets, property=name)
+            effects.neuron_sets(sets, TITLES, name, caption=MEANS),
+            folder,
+            f"table_{table}_{name}",
+            pick(sets, property=name),
         )
     scores = paper.task_scores()
-    figures.save(effects.pruning(scores, TITLES), folder, "tables_2_6_pruning", scores)
+    figures.save(effects.pruning(scores, TITLES, MEANS), folder, "tables_2_6_pruning", scores)
     judged = claims.judge(paper.evidence())
     figures.save(effects.claims_page(judged, "The paper's claims on its own numbers"), folder, "claims", judged)
     with disk.atomic_write(folder / "README.md") as part:
