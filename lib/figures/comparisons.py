@@ -237,11 +237,13 @@ def raw_and_standardised(
     raw: dict[str, str],
     name: str,
     ranking: str = "lca",
+    probe: str = "raw neurons",
 ) -> Figure:
-    """The pre-trained encoders probed with raw and with standardised neurons: accuracy, and share of the top neurons.
+    """The pre-trained encoders probed with standardised neurons and in another way: accuracy, and share of the top
+    neurons.
 
     ``neuron_layers``, ``accuracy`` : as ``results`` gives them, of both studies. ``titles`` : study with standardised
-    neurons → title of its panels. ``raw`` : the same study → the study with raw neurons.
+    neurons → title of its panels. ``raw`` : the same study → the study with the other probe. ``probe`` : its name.
     """
     figure, axes = _grid(titles, ["accuracy, all words", "share of the\ntop neurons"])
     levels = pick(accuracy, property=name, variant="pretrained", target="real", word_group="all")
@@ -249,7 +251,7 @@ def raw_and_standardised(
     for standardised, (top, bottom) in zip(titles, axes.T, strict=True):
         for label, study, look in (
             ("standardised neurons", standardised, {}),
-            ("raw neurons", raw[standardised], HOLLOW),
+            (probe, raw[standardised], HOLLOW),
         ):
             rows = pick(shares, study=study)
             line(top, pick(levels, study=study), "accuracy", label, **look)
@@ -261,7 +263,7 @@ def raw_and_standardised(
     axes[1, 0].set_ylim(0, None)
     return finish(
         figure,
-        f"Raw and standardised neurons: {property_name(accuracy, name)}",
+        f"Standardised neurons and {probe}: {property_name(accuracy, name)}",
         "Before fine-tuning. Shades: 95 % interval over texts. Triangles: mean layer.",
     )
 
