@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lib.results.evidence import WHOLE
 from lib.results.evidence import Evidence as Evidence
 from lib.results.evidence import evidence as evidence
 from lib.results.evidence import evidence_of as evidence_of
@@ -206,7 +207,7 @@ def p8(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
     """What dropping layers costs: the other encoder minus BERT; of the top layers without a verdict."""
     for end in ("bottom", "top"):
         for other, bert, name, tasks in evidence.pairs("score"):
-            pruned = [evidence.conditions(study, "score", dropped=end) for study in (other, bert)]
+            pruned = [evidence.conditions(study, "score", **(WHOLE | {"dropped": end})) for study in (other, bert)]
             for condition, task in pruned[0].items():
                 if condition in pruned[1] and task in tasks:
                     runs = [(study, run) for study in (other, bert) for run in (task, condition)]

@@ -90,7 +90,7 @@ class Evidence:
         """A measure of each run in all ``seeds`` of them, [layers, seeds, 1 + resamples]."""
         seeds, found = self.seeds(*runs), []
         for study, condition in runs:
-            every = pick(self.tuned, study=study, condition=condition)["seed"].tolist() or [-1]
+            every = sorted(pick(self.tuned, study=study, condition=condition)["seed"]) or [-1]
             stacked = np.stack([self.values[measure, study, condition, seed, name] for seed in every], 1)
             found.append(stacked[:, np.isin(every, seeds)] if every != [-1] else stacked.repeat(len(seeds), 1))
         return found
