@@ -154,7 +154,7 @@ def p4(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
         if not (runs := [(study, task) for task in evidence.learnt(tasks, study)]):
             continue
         effect = np.min(evidence.losses("layer", name, *runs), (0, 1))
-        yield Comparison(study, name, f"smallest of {', '.join(tasks)}", runs, effect)
+        yield Comparison(study, name, f"smallest of {', '.join(task for _, task in runs)}", runs, effect)
 
 
 def p4b(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -166,7 +166,7 @@ def p4b(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
         begins = np.array([onset(loss, claim.onset) for loss in losses])[:, None]
         layers = np.arange(losses.shape[1])[:, None, None]
         effect = np.where(layers < begins, losses, -np.inf).max((0, 1))
-        yield Comparison(study, name, f"largest of {', '.join(tasks)}", runs, effect)
+        yield Comparison(study, name, f"largest of {', '.join(task for _, task in runs)}", runs, effect)
 
 
 def p5(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -282,6 +282,12 @@ def verdict(low: float, high: float, expected: str, margin: float) -> str:
     return REPRODUCED if inside else NOT_REPRODUCED if outside else UNDECIDED
 
 
+TEXTS = ["claim", "study", "encoder", "architecture", "other", "property", "compared", "unit", "expected", "per_seed",
+         "doubt", "verdict"]  # fmt: skip
+
+COLUMNS = [*TEXTS[:7], "effect", "low", "high", "unit", "margin", "expected", "seeds", *TEXTS[9:]]
+
+
 def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
     """The verdict on every comparison of every claim, the margins multiplied by ``factor``.
 
@@ -296,9 +302,8 @@ def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
     for claim in (claim.scaled(factor) for claim in table().values()):
         found = [_row(evidence, claim, comparison) for comparison in CLAIMS[claim.id](evidence, claim)]
         rows += found or [{"claim": claim.id, "verdict": NOT_TESTABLE, "unit": claim.unit, "margin": claim.margin}]
-    text = ["study", "encoder", "architecture", "other", "property", "compared", "expected", "per_seed", "doubt"]
-    judged = pd.DataFrame(rows).fillna(dict.fromkeys(text, "") | {"seeds": 0})
-    return judged.astype({"seeds": int})
+    judged = pd.DataFrame(rows, columns=COLUMNS)
+    return judged.fillna(dict.fromkeys(TEXTS, "") | {"seeds": 0}).astype({"seeds": int})
 
 
 def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:

@@ -67,10 +67,13 @@ class Evidence:
         others = [study for study in self.titles if self.architectures[study] in ("roberta", "xlnet")]
         for other, bert in product(others, berts if len(berts) == 1 else []):
             tasks = [task for task in self.conditions(other, measure) if task in self.conditions(bert, measure)]
-            for name in self.properties(measure, other, bert) if tasks else []:
-                depths = {len(numbers) for numbers in self.numbers(measure, name, (other, tasks[0]), (bert, tasks[0]))}
-                if len(depths) == 1:
+            if tasks and self.depth(other) == self.depth(bert):
+                for name in self.properties(measure, other, bert):
                     yield other, bert, name, tasks
+
+    def depth(self, study: str) -> int:
+        """How many layers the probes of a study's whole encoder read; 0 if there are none."""
+        return next((len(v) for key, v in self.values.items() if key[:3] == ("layer", study, "pretrained")), 0)
 
     def properties(self, measure: str, *studies: str) -> list[str]:
         """The properties that all these studies have a measure of."""
