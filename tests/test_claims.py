@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lib import results
-from lib.results import claims
+from lib.results import claims, paper
 from lib.results.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, UNDECIDED, Evidence
 from lib.results.summary import pick
 from lib.study.runs import Run
@@ -212,11 +212,15 @@ def test_seeds_on_both_sides_of_the_margin_leave_it_undecided(claim, architectur
 
 
 @TUNED
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_fewer_than_three_seeds_leave_it_undecided(claim, architecture, word, margin, seeds: int) -> None:
-    row = only(of(claim, architecture, [inside(word, margin)[0]] * seeds), expected=word)
-    assert (row["verdict"], row["seeds"]) == (UNDECIDED, seeds)
-    assert np.isnan(row["low"]) == (seeds == 1)
+def test_two_seeds_leave_it_undecided_however_sure_they_are(claim, architecture, word, margin) -> None:
+    row = only(of(claim, architecture, [inside(word, margin)[0]] * 2), expected=word)
+    assert (row["verdict"], row["seeds"], row["low"], row["high"]) == (UNDECIDED, 2, row["effect"], row["effect"])
+
+
+def test_one_seed_has_no_interval() -> None:
+    row = only(of("P1", "bert", [3]), expected="above")
+    assert (row["verdict"], row["seeds"]) == (UNDECIDED, 1)
+    assert np.isnan([row["low"], row["high"]]).all()
 
 
 @TUNED
@@ -397,6 +401,13 @@ def test_p8_compares_costs_task_by_task_and_shows_the_top_layers_without_a_verdi
     assert rows["verdict"].tolist() == [REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE]
 
 
+def test_p8_counts_a_pruned_encoder_that_can_no_longer_do_its_task() -> None:
+    one, other = scored(sst2=90, sst2_dropbottom3=50), scored(sst2=90, sst2_dropbottom3=85)
+    failed = [f"sst2-dropbottom3-s{s}" for s in (1, 2, 3)]
+    table = claims.judge(evidence({"s": "roberta", "b": "bert"}, tables(one, "s", failed), tables(other, "b")))
+    assert only(table, claim="P8", compared="sst2, bottom layers dropped")["verdict"] == REPRODUCED
+
+
 @pytest.mark.parametrize("other", ["sst2-dropbottom3-1k", "sst2-dropbottom3-lr2e-5", "sst2-dropbottom3-at9"])
 def test_p8_takes_no_encoder_that_was_trained_otherwise_too(other: str) -> None:
     scores = {f"{v}-s{s}": x for v, x in (("sst2", 90), (other, 60)) for s in (1, 2, 3)}
@@ -551,7 +562,7 @@ def test_studies_of_different_corpora_are_refused(make_study: Callable) -> None:
     ([0, 0, 0, 0, 0, 0], 1, 6), ([0, 0, 0, 0, 2, 2], 1, 4), ([0, 2, 2, 2, 2, 2], 1, 1), ([0, 2, 0, 2, 2, 2], 1, 3),
     ([0, 2, 2, 2, 2, 1], 1, 6), ([5, 5, 4, 5.5, 6, 7], 1, 3), ([3, 0, 0, 0, -9, 2], 1, 5),
     ([0, 0, 0, 0, 1, 1.01], 1, 5),
-    ([0, 0, 0, 0, 2, 2], 2, 6), ([0.1, 0.3, 0.3, 0.3, 0.3, 0.3], 0.2, 6),
+    ([0, 0, 0, 0, 2, 2], 2, 6), ([0.1, 0.3, 0.3, 0.3, 0.3, 0.3], 0.2, 6), ([0, 0, 0, 0, -3, -1.5], 1, 6),
 ])  # fmt: skip
 def test_a_loss_begins_where_it_stays_above_the_smallest_of_the_lower_layers(loss, margin, first) -> None:
     assert claims.onset(np.array(loss, float)[:, None], margin).tolist() == [first]
@@ -652,6 +663,49 @@ def coverage(seeds: int, of_texts: float, times: int = 1000) -> float:
 def test_95_per_cent_of_the_intervals_contain_the_truth_and_more_where_texts_add_to_it(seeds: int) -> None:
     assert 0.93 <= coverage(seeds, 0.0) <= 0.97
     assert coverage(seeds, 0.5) > 0.95, "few degrees of freedom are taken for the texts too"
+
+
+# Numbers and slips of runs -----------------------------------------------------------------------------------------
+
+
+def test_the_losses_are_those_that_were_planted_over_the_seeds_that_learnt() -> None:
+    each = {"sst2-s1": 2, "sst2-s2": 4, "sst2-s3": 99, "rte-s1": 99}
+    every = tables(tuned({v: x * TOP + 0.5 for v, x in each.items()}), failed=["sst2-s3", "rte-s1"])
+    found = claims.losses(evidence({"s": "bert"}, every))
+    assert {*zip(found["study"], found["property"], found["task"], found["seeds"], strict=True)} == {
+        ("s", "tag", "sst2", 2)
+    }
+    assert found.set_index("measure")["value"].to_dict() == pytest.approx({
+        "top third": 3.5, "top layer": 3.5, "layer 0": 0.5, "layer 1": 0.5, "smallest": 0.5, "begins": 4,
+    })  # fmt: skip
+    assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
+
+
+def test_slips_can_be_asked_of_runs() -> None:
+    top = {"pretrained": 90, "sst2-s1": 80, "sst2-s2": 70, "stsb-s1": 60, "stsb-s2": 40, "mnli-s1": 10}
+    below = {"pretrained": 88, "sst2-s1": 87, "sst2-s2": 88, "stsb-s1": 87, "stsb-s2": 88, "mnli-s1": 0}
+    planted: Planted = {
+        "layer": {v: np.array([90 - i, 90 - 2 * i, 90, 90, below[v], x]) for i, (v, x) in enumerate(top.items())},
+        "bottom": {v: x - 1 for v, x in top.items()},
+        "top": {v: 90 + (x % 20) / 20 for v, x in top.items()},
+        "bottom per layer": {v: [0, 0, 0, 1, 1, 8] for v in top},
+    }
+    every = evidence({"s": "xlnet"}, tables(planted, failed=["mnli-s1"]))
+    row = only(paper.bottom_neurons(every), study="s")
+    assert row[["study", "property", "variants"]].tolist() == ["s", "tag", 5]
+    assert row[["r", "difference", "in_top_layer"]].tolist() == pytest.approx([1, 1, 0.8])
+    kept = [*top][:5]
+    for name, other in (("r_below", below), ("r_top", planted["top"])):
+        assert row[name] == pytest.approx(np.corrcoef([top[v] for v in kept], [other[v] for v in kept])[0, 1])
+    low = paper.lowest_layers(every).set_index("layer")
+    assert low[["low", "high"]].to_numpy().tolist() == [pytest.approx([1.5, 3.5]), pytest.approx([3, 7])]
+    found = only(paper.against_the_grouping(every), study="s")
+    assert found[["keeps", "loss", "forgets", "less"]].tolist() == [
+        "stsb",
+        pytest.approx(40),
+        "sst2",
+        pytest.approx(15),
+    ]
 
 
 # What is shown -----------------------------------------------------------------------------------------------------

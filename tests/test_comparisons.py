@@ -19,7 +19,6 @@ from matplotlib.text import Text
 
 from lib import figures, results
 from lib.figures import comparisons, report, style
-from lib.results.claims import CENTRE_OF_GRAVITY
 from lib.results.summary import pick
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
@@ -216,13 +215,10 @@ def test_a_task_has_the_same_colour_in_every_figure() -> None:
         assert named(ax) == {n: c for n, c in want.items() if n not in ("before fine-tuning", "random weights")}
 
 
-def test_an_encoder_has_the_same_colour_in_every_figure() -> None:
-    shift = comparisons.gravity_shifts(shifts(3, 3)[0], "pos")
-    loss = comparisons.pretraining(curves(3))
-    for figure in (shift, loss):
-        shown = named(panels(figure)[0])
-        for title in TITLES_3.values():
-            assert shown[title] == look(title)[0]
+def test_an_encoder_has_its_colour_where_encoders_share_a_panel() -> None:
+    shown = named(panels(comparisons.pretraining(curves(3)))[0])
+    for title in TITLES_3.values():
+        assert shown[title] == look(title)[0]
 
 
 TITLES_3 = titles(3)
@@ -359,7 +355,7 @@ def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
         with_variants(t.assign(property=name, variant=t["variant"].str.replace("shuffled", "_topic")))
         for t in (accuracies(3, 2), drops(3, 2), neuron_layers(3, 2))
     )
-    judged, curve = (t.assign(encoder=t["encoder"].map(encoders)) for t in (shifts(3, 1)[0], curves(3)))
+    curve = curves(3).assign(encoder=lambda t: t["encoder"].map(encoders))
     for figure in (
         comparisons.encoders_side_by_side(accuracy, drop, studies, name),
         comparisons.drop_heatmap(drop, studies, name),
@@ -368,8 +364,7 @@ def test_titles_properties_and_tasks_are_drawn_as_they_are() -> None:
         found = literal(figure)
         assert {*shown, "_topic"} <= set(found)
         assert any(text.endswith(f": {name}") for text in found)
-    for figure in (comparisons.gravity_shifts(judged, "pos"), comparisons.pretraining(curve)):
-        assert set(shown) <= set(literal(figure))
+    assert set(shown) <= set(literal(comparisons.pretraining(curve)))
     for figure in (
         figures.neurons_per_layer(tests, {name: "$t$"}),
         figures.accuracy_per_layer(accuracy, {name: "$t$"}),
@@ -606,43 +601,6 @@ def data(figure: Figure) -> list[str]:
 
 
 # encoders in one panel ----------------------------------------------------------------------------------------------
-
-
-def shifts(encoders: int, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    single = pd.DataFrame(
-        [{"encoder": e, "task": t, "seed": n, "value": 0.1 * i - 0.2 * k + 0.01 * n}
-         for i, e in enumerate(titles(encoders).values()) for k, t in enumerate(TASKS) for n in range(seeds)]
-    )  # fmt: skip
-    groups = single.groupby(["encoder", "task"], sort=False)["value"]
-    mean = groups.agg(effect="mean", per_seed=lambda values: " ".join(f"{v:+.3f}" for v in values)).reset_index()
-    named = mean.assign(condition=mean["task"], against="pretrained", property="pos", measure=CENTRE_OF_GRAVITY.name)
-    named["architecture"] = named["encoder"].map(ARCHITECTURES)
-    return named.assign(low=mean["effect"] - 0.05, high=mean["effect"] + 0.07), single
-
-
-@SHAPES
-def test_depth_has_a_dot_an_interval_and_its_seeds_for_each_encoder_and_task(encoders: int, seeds: int) -> None:
-    claims, single = shifts(encoders, seeds)
-    claims.loc[0, ["low", "high"]] = 5.0, 6.0  # an interval that its mean lies outside of is drawn as it is
-    figure = comparisons.gravity_shifts(claims, "pos")
-    (ax,) = panels(figure)
-    assert legend(figure) == [*titles(encoders).values(), "±0.25 layer"]
-    upright = sorted(float(m.get_xdata()[0]) for m in ax.lines if np.ptp(np.asarray(m.get_xdata(), float)) == 0)
-    assert upright == [-0.25, 0, 0.25]
-    bars = [c for c in ax.collections if type(c).__name__ == "LineCollection"]
-    dots = [c for c in ax.collections if type(c).__name__ == "PathCollection"]
-    heights = set()
-    for encoder, bar, dot in zip(titles(encoders).values(), bars, dots, strict=True):
-        mine = claims[claims["encoder"] == encoder]
-        (mean,) = (m for m in ax.lines if m.get_label() == encoder)
-        assert np.asarray(mean.get_xdata()).tolist() == mine["effect"].tolist()
-        assert [[*s[:, 0]] for s in bar.get_segments()] == mine[["low", "high"]].to_numpy().tolist()
-        assert sorted(dot.get_offsets()[:, 0]) == pytest.approx(sorted(single[single["encoder"] == encoder]["value"]))
-        rows = np.asarray(mean.get_ydata())
-        assert [ax.get_yticklabels()[round(y)].get_text() for y in rows] == mine["task"].tolist()
-        heights |= {*rows}
-    assert len(heights) == encoders * len(TASKS)  # no two in one row
-    assert_all_text_inside_and_apart(figure)
 
 
 def curves(encoders: int) -> pd.DataFrame:

@@ -163,8 +163,11 @@ def test_the_selectors_name_runs() -> None:
 @pytest.mark.parametrize(("variant", "told"), [
     ("own-droptop99-s1", "bert has 2 layers: 99 of them cannot be dropped, at most 1"),
     ("own-dropbottom2-s1", "bert has 2 layers: 2 of them cannot be dropped, at most 1"), ("own-dropbottom1-s1", None),
+    ("own-at31-s1", "own-at31-s1: the training has 30 updates, none numbered 31"), ("own-at30-s1", None),
 ])  # fmt: skip
-def test_more_layers_than_there_are_are_refused_before_any_work(run_of, variant: str, told: str | None) -> None:
+def test_more_layers_or_updates_than_there_are_are_refused_before_any_work(
+    run_of, variant: str, told: str | None
+) -> None:
     run = run_of(examples(40, 0), examples(8, 1), variant)
     grid.check([run])
     if told is None:

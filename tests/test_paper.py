@@ -237,6 +237,45 @@ def test_p8_what_dropping_half_of_the_layers_costs(judged: pd.DataFrame, end: st
         assert beyond == pytest.approx(np.subtract(found[model], found["BERT"]))
 
 
+# Beside ours -------------------------------------------------------------------------------------------------------
+
+
+def test_the_printed_numbers_as_tables_are_those_of_the_evidence() -> None:
+    values, drop = paper.evidence().values, paper.drops()
+    assert len(drop) == 3 * 2 * 6 * 13
+    for (model, name, task), rows in drop.groupby(["study", "property", "condition"]):
+        lost = 100 * rows.sort_values("layer")["drop"].to_numpy()
+        np.testing.assert_allclose(lost, losses(model, name)[task], atol=1e-9)
+    for table, measure, column, share in (
+        (paper.neuron_layers(), "top per layer", "neurons", 1), (paper.accuracies(), "layer", "accuracy", 100),
+    ):  # fmt: skip
+        for row in table.sample(20, random_state=1).itertuples():
+            seed = -1 if row.condition == "pretrained" else 1
+            exact = values[measure, row.study, row.condition, seed, row.property][row.layer, 0]
+            assert share * getattr(row, column) == pytest.approx(exact)
+    scores = paper.task_scores().set_index(["study", "condition"])["score"]
+    assert len(scores) == 3 * 3 * 3
+    assert 100 * scores["XLNet", "qnli"] == pytest.approx(values["score", "XLNet", "qnli", 1, ""].item())
+    sets = paper.neuron_sets()
+    assert sets["neurons"].value_counts().to_dict() == {"top": 63, "bottom": 63}
+    constant = pick(sets, study="XLNet", property="pos", condition="qnli", neurons="bottom")["accuracy"]
+    assert constant.item() == pytest.approx(0.103)
+
+
+def test_the_paper_beside_itself_has_its_own_numbers_and_directions(judged: pd.DataFrame, monkeypatch) -> None:
+    monkeypatch.setattr(paper, "judge", lambda evidence: judged)
+    found = paper.beside(judged)
+    known = found.dropna(subset="effect")
+    assert (known["paper low"] == known["effect"]).all() and (known["paper high"] == known["effect"]).all()
+    assert {*known[known["effect"] != 0]["same direction"]} == {"yes"}
+    turned = paper.beside(judged.assign(effect=-judged["effect"])).dropna(subset="effect")
+    assert {*turned[turned["effect"] != 0]["same direction"]} == {"no"}
+    other = paper.beside(judged.assign(compared="another task"))
+    row = pick(other, claim="P6", study="RoBERTa", property="pos", expected="below").iloc[0]
+    assert (row["paper"], row["same direction"]) == ("✓", "yes")
+    assert (round(0.12 * row["paper low"], 2), round(0.12 * row["paper high"], 2)) == (-1.79, -0.85)
+
+
 # The table of claims -----------------------------------------------------------------------------------------------
 
 

@@ -79,7 +79,8 @@ def test_every_variant_is_found_again_by_its_name_and_its_columns_say_what_its_f
     ["", "sentiment", "sentiment-s", "sentiment-1", "Sentiment-s1", "sentiment-third-s1", "rte-1m-s1", "rte--s1",
      "../x-s1", "a/b-s1", "rte-s1 ", "rte-s-1", "sentiment-s1\n", "rte-1k-half-s1", "rte-half-1k-s1",
      "rte-droptop-s1", "rte-droptop0-s1", "rte-dropmiddle6-s1", "rte-1k-droptop6-s1", "rte-droptop6-dropbottom1-s1",
-     "rte-lr-s1", "rte-lr2e5-s1", "rte-lr20e-5-s1", "rte-lr0.2e-5-s1", "rte-lr2E-5-s1", "rte-1k-lr2e-5-s1",
+     "rte-lr-s1", "rte-lr2e5-s1", "rte-lr20e-5-s1", "rte-lr0.2e-5-s1", "rte-lr2E-5-s1", "rte-lr2e-55-s1",
+     "rte-1k-lr2e-5-s1",
      "rte-at-s1", "rte-at0-s1", "rte-at1k-s1", "rte-at9-1k-s1", "pretrained-at9", "random-s1-droptop6",
      "rte-0-s1", "rte-0k-s1", "rte-s4294967296"],
 )  # fmt: skip
