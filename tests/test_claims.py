@@ -642,7 +642,8 @@ def test_the_interval_is_students_over_seeds_with_the_variance_over_texts_added(
     assert alone == pytest.approx(expected)
     drawn = np.column_stack([per_seed, *(per_seed + shift for shift in (-1.0, 1.0))])
     wide = claims.interval(drawn)
-    half = stats.t.ppf(0.975, 2) * np.hypot(stats.sem(per_seed), 1.0)
+    variance = stats.sem(per_seed) ** 2
+    half = stats.t.ppf(0.975, 2 * (1 + 1 / variance)) * np.sqrt(variance + 1)
     assert wide == pytest.approx((3 - half, 3 + half))
     assert np.isnan(claims.interval(drawn[:1])).all()
 
@@ -659,10 +660,10 @@ def coverage(seeds: int, of_texts: float, times: int = 1000) -> float:
     return hits / times
 
 
+@pytest.mark.parametrize("of_texts", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("seeds", [3, 5, 8])
-def test_95_per_cent_of_the_intervals_contain_the_truth_and_more_where_texts_add_to_it(seeds: int) -> None:
-    assert 0.93 <= coverage(seeds, 0.0) <= 0.97
-    assert coverage(seeds, 0.5) > 0.95, "few degrees of freedom are taken for the texts too"
+def test_95_per_cent_of_the_intervals_contain_the_truth(seeds: int, of_texts: float) -> None:
+    assert 0.93 <= coverage(seeds, of_texts) <= 0.97
 
 
 # Numbers and slips of runs -----------------------------------------------------------------------------------------

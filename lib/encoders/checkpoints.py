@@ -284,7 +284,12 @@ def without_layers(model: transformers.PreTrainedModel, end: str, count: int) ->
             weights[name] = weight
         elif int(layer) in kept:
             weights[f"{stack}.{kept.index(int(layer))}.{rest}"] = weight
-    smaller.load_state_dict(weights)
+    try:
+        smaller.load_state_dict(weights)
+    except RuntimeError as error:
+        raise EncoderError(
+            f"{kind}: its layers cannot be dropped: one has other weights at another place ({_in_short(error)})"
+        ) from error
     owner, _, place = stack.rpartition(".")
     layers = model.get_submodule(stack)
     setattr(model.get_submodule(owner), place, torch.nn.ModuleList(layers[i] for i in kept))

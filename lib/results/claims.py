@@ -251,16 +251,21 @@ CLAIMS: dict[str, Callable[[Evidence, Claim], Iterator[Comparison]]] = {
 
 
 def interval(effect: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mean over seeds: Student's t over the seeds, with the variance over texts added; NaN
-    with fewer than two seeds.
+    """The 95 % interval of the mean over seeds: Student's t over the seeds, with the variance over texts added; NaN with
+    fewer than two seeds.
+
+    The degrees of freedom are those of the seeds times the whole variance's ratio to theirs. (Satterthwaite's formula
+    squares the ratio; with three seeds its intervals contain the truth in 92.5 % of simulations only, these in 94 to 97.)
 
     ``effect`` : [seeds, 1 + resamples], the number of each seed first.
     """
     seeds, mean = len(effect), effect[:, 0].mean()
     if seeds < 2:
         return np.nan, np.nan
-    texts = effect.mean(0)[1:].var() if effect.shape[1] > 1 else 0.0
-    half = stats.t.ppf(0.975, seeds - 1) * np.sqrt(effect[:, 0].var(ddof=1) / seeds + texts)
+    of_seeds = effect[:, 0].var(ddof=1) / seeds
+    every = of_seeds + (effect.mean(0)[1:].var() if effect.shape[1] > 1 else 0.0)
+    freedom = (seeds - 1) * every / of_seeds if of_seeds else np.inf
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(every)
     return float(mean - half), float(mean + half)
 
 

@@ -155,8 +155,9 @@ def beside(judged: pd.DataFrame) -> pd.DataFrame:
         where = {"claim": row.claim, "architecture": row.architecture, "property": row.property}
         alike = pick(shown, **where, expected=row.expected).dropna(subset="effect")
         alike = alike[alike["compared"] == row.compared] if row.compared in set(alike["compared"]) else alike
-        signs = {*np.sign(alike["effect"])}
-        same = {True: "yes", False: "no"}[np.sign(row.effect) in signs] if len(signs) == 1 and row.seeds else ""
+        signs = {*np.sign(alike["effect"].round(9))}
+        one_way = len(signs) == 1 and signs != {0.0} and row.seeds  # a zero has no direction
+        same = {True: "yes", False: "no"}[np.sign(row.effect) in signs] if one_way else ""
         outcome = counted(alike["verdict"]) if row.expected and len(alike) else ""
         rows.append([alike["effect"].min(), alike["effect"].max(), outcome, same])
     return judged.join(pd.DataFrame(rows, judged.index, ["paper low", "paper high", "paper", "same direction"]))
@@ -213,7 +214,7 @@ def lowest_layers(evidence: Evidence) -> pd.DataFrame:
         losses = [evidence.losses("layer", name, (study, task))[0][:2, :, 0].mean(1) for task in tasks]
         for layer, lost in enumerate(np.transpose(losses)):
             rows.append({"study": study, "property": name, "layer": layer, "low": lost.min(), "high": lost.max()})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["study", "property", "layer", "low", "high"])
 
 
 def against_the_grouping(evidence: Evidence) -> pd.DataFrame:

@@ -168,7 +168,9 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
         raise ParameterError(f"there is no preset '{preset}'{nearest(preset, presets)}\nSizes: {', '.join(presets)}")
     named = base.pop("probes", {})
     data = _with_probe(base, read_yaml(params.ROOT / "params" / f"{study}.yaml"), named)
-    data = _with_probe(_reduced(data, presets[preset]), _nested(overrides or {}), named)
+    over = dict(overrides or {})
+    chosen = {"probe": over.pop("probe")} if isinstance(over.get("probe"), str) else {}
+    data = merge(_with_probe(_reduced(data, presets[preset]), chosen, named), _nested(over))
     if isinstance(data.get("corpora"), dict):
         data["corpora"] = {name: _merge_corpus(data.get("corpus"), own) for name, own in data["corpora"].items()}
     try:
