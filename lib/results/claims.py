@@ -251,11 +251,11 @@ CLAIMS: dict[str, Callable[[Evidence, Claim], Iterator[Comparison]]] = {
 
 
 def interval(effect: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mean over seeds: Student's t over the seeds, with the variance over texts added; NaN with
-    fewer than two seeds.
+    """The 95 % interval of the mean over seeds: Student's t over the seeds, with the variance over texts added; NaN
+    with fewer than two seeds.
 
     The degrees of freedom are those of the seeds times the whole variance's ratio to theirs. (Satterthwaite's formula
-    squares the ratio; with three seeds its intervals contain the truth in 92.5 % of simulations only, these in 94 to 97.)
+    squares the ratio; with three seeds its intervals contain the truth in 92.5 % of simulations, these in 94 to 97 %.)
 
     ``effect`` : [seeds, 1 + resamples], the number of each seed first.
     """
