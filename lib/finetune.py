@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from transformers import (
     DataCollatorWithPadding,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
@@ -21,9 +22,11 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PredictionOutput
 
 from lib import disk, encoders, surroundings, tasks
 from lib.study import params, runs
+from lib.study.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -117,33 +120,22 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     study, variant, seed = run.study, run.variant, run.variant.seed
     assert seed is not None and variant.task
     task, data = tasks.task(study, variant.task), tasks.load(study, variant)
-    device = encoders.device(study)
-    if device.index:
-        raise params.ParameterError(
-            f"device: fine-tuning takes the first GPU that it sees: with {device}, set "
-            f"CUDA_VISIBLE_DEVICES={device.index} and device: cuda"
-        )
-    tok = encoders.tokenizer(study)
+    device, tok = _device(study), encoders.tokenizer(study)
     surroundings.clean()  # once more: Trainer and accelerate read theirs when they are made
     set_seed(seed)
-    model = encoders.classifier(study, task.labels)
-    if variant.dropped:
-        model = encoders.without_layers(model, *variant.dropped)
+    model = _untrained(study, variant, task)
     disk.need_space(
         run.model.parent, 4.0 * model.num_parameters() * (2 * 3 + 1)
     )  # two checkpoints of weights and Adam's moments
     encoded = _encoded(data, tok, min(study.finetune.max_subwords, encoders.max_length(study, tok, model)))
     by_length = np.argsort(encoded["test"]["length"][:], kind="stable")  # little padding
-    settings = study.finetune
-    if variant.rate:
-        settings = settings.model_copy(update={"learning_rate": float(variant.rate)})
     steps = tasks.updates(study, variant, len(data["train"]))
     bar = _Bar()
     bar.last = variant.checkpoint or steps
     trainer = _Trainer(
-        model=model, args=_arguments(settings, checkpoints, steps, seed, device), train_dataset=encoded["train"],
-        eval_dataset=encoded["dev"].sort("length"), data_collator=DataCollatorWithPadding(tok),
-        compute_metrics=tasks.scores(task), callbacks=[bar],
+        model=model, args=_arguments(_settings(study, variant), checkpoints, steps, seed, device),
+        train_dataset=encoded["train"], eval_dataset=encoded["dev"].sort("length"),
+        data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(task), callbacks=[bar],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     try:
@@ -154,19 +146,46 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     except Diverged as error:
         disk.remove(checkpoints)
         raise Diverged(f"{study.name}, {variant.name}: {error}") from None
-    guess = output.predictions.argmax(-1) if task.labels else output.predictions.reshape(-1)
-    predictions = pd.DataFrame({"gold": output.label_ids, "predicted": guess}, by_length)
     trainer.save_model(str(folder))
     tok.save_pretrained(folder)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and not needed
     _curve(trainer.state.log_history).to_csv(folder / "curve.csv", index=False)
-    predictions.sort_index().to_csv(folder / "predictions.csv", index=False)  # in the order of the test examples
+    _predictions(output, by_length).to_csv(folder / "predictions.csv", index=False)
     return {
         "task": variant.task, "seed": seed, "metric": task.metric, "labels": task.labels,
         "scores": {k: output.metrics[f"test_{k}"] for k in tasks.SCORES if f"test_{k}" in output.metrics},
         "majority": {split: majority_score(task, np.array(data[split]["label"])) for split in ("dev", "test")},
         "examples": {k: len(v) for k, v in data.items()}, "updates": bar.last, "parameters": model.num_parameters(),
     }  # fmt: skip
+
+
+def _device(study: params.Study) -> torch.device:
+    device = encoders.device(study)
+    if device.index:
+        raise params.ParameterError(
+            f"device: fine-tuning takes the first GPU that it sees: with {device}, set "
+            f"CUDA_VISIBLE_DEVICES={device.index} and device: cuda"
+        )
+    return device
+
+
+def _untrained(study: params.Study, variant: Variant, task: tasks.Task) -> PreTrainedModel:
+    """The released encoder under a new head, without the layers that the variant lacks."""
+    model = encoders.classifier(study, task.labels)
+    return encoders.without_layers(model, *variant.dropped) if variant.dropped else model
+
+
+def _settings(study: params.Study, variant: Variant) -> params.FinetuneSettings:
+    """The study's settings, with the learning rate of the variant if it has one."""
+    return study.finetune.model_copy(update={"learning_rate": float(variant.rate)} if variant.rate else {})
+
+
+def _predictions(output: PredictionOutput, numbers: np.ndarray) -> pd.DataFrame:
+    """Gold and predicted class number, or score, in the order of the test examples. ``numbers`` : [examples] of which
+    the rows of the output are."""
+    scores = output.predictions
+    guess = scores.argmax(-1) if scores.shape[-1] > 1 else scores.reshape(-1)
+    return pd.DataFrame({"gold": output.label_ids, "predicted": guess}, numbers).sort_index()
 
 
 def _encoded(data: datasets.DatasetDict, tok: PreTrainedTokenizerBase, longest: int) -> datasets.DatasetDict:

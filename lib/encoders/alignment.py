@@ -84,15 +84,19 @@ def _align_one(
     for i in np.flatnonzero(lengths > room):
         dropped[int(numbers[i])] = f"{lengths[i]} sub-words, more than the {room} that fit"
     numbers, lengths = numbers[lengths <= room], lengths[lengths <= room]
-    windows = []
-    for (start, end), own in _stretches(lengths, room):
-        part = numbers[start:end]
-        encoding = cut(tok, [[words[i] for i in part]])[0]
-        inside, spans = _spans(encoding.word_ids)
-        if len(inside) != len(part) or len(encoding.ids) > longest:
-            raise EncoderError(f"the tokenizer splits {words[part[0]]!r} … otherwise at the start of a window")
-        windows.append(Window(np.array(encoding.ids, np.int32), part[own], spans[own]))
-    return Alignment(windows, dropped)
+    stretches = _stretches(lengths, room)
+    return Alignment([_window(tok, words, numbers[a:b], own, longest) for (a, b), own in stretches], dropped)
+
+
+def _window(
+    tok: transformers.PreTrainedTokenizerBase, words: Sequence[str], part: np.ndarray, own: np.ndarray, longest: int
+) -> Window:
+    """The words of these numbers, ``part``, as one input, of which it represents its ``own``: [words of part] bool."""
+    encoding = cut(tok, [[words[i] for i in part]])[0]
+    inside, spans = _spans(encoding.word_ids)
+    if len(inside) != len(part) or len(encoding.ids) > longest:
+        raise EncoderError(f"the tokenizer splits {words[part[0]]!r} … otherwise at the start of a window")
+    return Window(np.array(encoding.ids, np.int32), part[own], spans[own])
 
 
 def _stretches(lengths: np.ndarray, room: int) -> list[tuple[tuple[int, int], np.ndarray]]:
