@@ -1,5 +1,6 @@
 """Planted effects get the verdict they must have; what cannot be asked says so, and decides nothing."""
 
+import zlib
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -64,12 +65,19 @@ def tables(planted: Planted, study: str = "s", failed: Iterable[str] = (), name:
     ]  # fmt: skip
     scores = [(v, v not in failed, planted.get("score", {}).get(v, 90) / 100) for v in tuned]
 
+    def amount(tuned: pd.DataFrame) -> list[int]:
+        """Whole tasks and shares of them have unlike numbers of examples, so that A2 does not compare them."""
+        texts = [a if a.strip("k").isdigit() else c for a, c in zip(tuned["amount"], tuned["condition"], strict=True)]
+        return [zlib.crc32(text.encode()) for text in texts]
+
     def named(table: pd.DataFrame) -> pd.DataFrame:
         cell = {"study": study, "property": name, "source": "gold", "ranking": "lca", "split": "test"}
         return with_variants(table.assign(**cell))
 
     return {
-        "scores": named(pd.DataFrame(scores, columns=["variant", "learnt", "score"])),
+        "scores": named(pd.DataFrame(scores, columns=["variant", "learnt", "score"])).assign(
+            metric="accuracy", test=1e40, updates=100, train=amount
+        ),
         "counts": named(counts(per_layer, "layer", **noise)),
         "sets": named(counts(sets, "neurons", **noise)),
         "neuron_layers": {

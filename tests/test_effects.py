@@ -49,12 +49,14 @@ def test_a_training_is_followed_through_its_checkpoints() -> None:
              for s in TITLES for c in loss]  # fmt: skip
     table = with_variants(pd.DataFrame(known, columns=["study", "variant", "score", "majority", "learnt", "updates"]))
     points = results.along_training(table, drop, "pos", {"b": 2e-4, "r": 1e-4})
-    of_b = results.pick(points, study="b", rate="0.0002")
+    of_b = results.pick(points, study="b", rate="2e-4")
     assert of_b[["updates", "loss"]].to_numpy().tolist() == [[9, 1], [90, 3], [99, 2]]
     assert results.pick(points, study="r", rate="1e-3")["loss"].tolist() == pytest.approx([5, 6])
     assert set(points["task"]) == {"sst2"}, "of the others there are no checkpoints"
     figure = effects.updates(points, TITLES)
-    usual = figure.axes[2].lines[0]
+    (usual,) = (line for line in figure.axes[0].lines if line.get_label() == "sst2, learning rate 2e-4")
+    assert usual.get_ydata().tolist() == [70, 70, 70]
+    (usual,) = (line for line in figure.axes[2].lines if line.get_label() == "sst2, learning rate 2e-4")
     assert (usual.get_xdata().tolist(), usual.get_ydata().tolist()) == ([9, 90, 99], pytest.approx([1, 3, 2]))
 
 

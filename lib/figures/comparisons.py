@@ -69,7 +69,7 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
     """A table with its conditions in plain words, as ``label``: before fine-tuning, rte, rte (1k)."""
     parts = {
         "amount": table["amount"],
-        "dropped": table["dropped"] + " layers dropped",
+        "dropped": table["layers_dropped"].astype(str) + " " + table["dropped"] + " layers dropped",
         "rate": "learning rate " + table["rate"],
         "checkpoint": "update " + table["checkpoint"].astype(str),
     }

@@ -119,15 +119,21 @@ def pruning(scores: pd.DataFrame, titles: dict[str, str], caption: str = SEEDS) 
     rows = rows[rows["task"].isin(pruned)]
     titles = _those_in(rows["study"], titles)
     figure, (axes,) = panels(titles.values(), ["score"], _width(titles))
-    kinds = {"": ("all layers", PRETRAINED), "top": ("top layers dropped", COLOURS[0]),
-             "bottom": ("bottom layers dropped", COLOURS[1])}  # fmt: skip
+    shades = {"": PRETRAINED, "top": COLOURS[0], "bottom": COLOURS[1]}
+    kinds = sorted(
+        {*zip(rows["dropped"], rows["layers_dropped"], strict=True)},
+        key=lambda kind: (kind[1], [*shades].index(kind[0])),
+    )
+    width = 0.8 / len(kinds)
     for ax, study in zip(axes, titles, strict=True):
         tasks = sorted(set(pick(rows, study=study)["task"]))
-        for step, (dropped, (label, shade)) in enumerate(kinds.items()):
+        for step, (end, count) in enumerate(kinds):
+            label = f"{count} {end} layers dropped" if end else "all layers"
             for place, task in enumerate(tasks):
-                found = 100 * pick(rows, study=study, task=task, dropped=dropped)["score"]
-                x = place + 0.25 * (step - 1)
-                ax.bar(x, found.mean(), 0.23, color=shade, alpha=0.75, label=label if place == 0 else None)
+                found = 100 * pick(rows, study=study, task=task, dropped=end, layers_dropped=count)["score"]
+                x = place + width * (step - (len(kinds) - 1) / 2)
+                look = {"color": shades[end], "alpha": 0.75, "label": label if place == 0 else None}
+                ax.bar(x, found.mean(), 0.92 * width, **look)
                 ax.scatter([x] * len(found), found, s=12, color="black", zorder=3, lw=0)
         for place, task in enumerate(tasks):
             floor = 100 * pick(rows, study=study, task=task)["majority"].mean()
@@ -141,10 +147,10 @@ def pruning(scores: pd.DataFrame, titles: dict[str, str], caption: str = SEEDS) 
 
 
 def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
-    """Score of the task and loss of grammar along a training: one column of panels per encoder, a line per rate.
+    """Score of the task and loss of grammar along a training: one column of panels per encoder, a line per task and
+    learning rate.
 
-    ``points`` : one row per study, ``rate`` (learning rate, as text), seed and number of ``updates``: ``score``,
-    ``majority`` (fractions), ``loss`` (points).
+    ``points`` : as ``results.along_training`` gives it.
     """
     titles = _those_in(points["study"], titles)
     figure, axes = panels(
@@ -152,8 +158,8 @@ def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
     )
     for study, (top, bottom) in zip(titles, axes.T, strict=True):
         rows = pick(points, study=study)
-        for number, (rate, of_rate) in enumerate(rows.groupby("rate")):
-            look = {"color": COLOURS[number], "marker": "os^D"[number % 4], "label": f"learning rate {rate}"}
+        for number, ((task, rate), of_rate) in enumerate(rows.groupby(["task", "rate"])):
+            look = {"color": COLOURS[number], "marker": "os^D"[number % 4], "label": f"{task}, learning rate {rate}"}
             for ax, value, share in ((top, "score", 100), (bottom, "loss", 1)):
                 means = of_rate.groupby("updates")[value].mean() * share
                 ax.plot(means.index, means, **look)

@@ -87,9 +87,9 @@ def line_style(rows: pd.DataFrame) -> dict:
     marker = {"pretrained": "o", "random": ""}.get(name, MARKERS[(_task_number(name) + 1) % len(MARKERS)])
     dashes = ":" if name == "random" else "-"
     look = {"color": colour(name), "linestyle": dashes, "marker": marker, "markersize": 5, "linewidth": 1.8}
-    first = rows.iloc[0]
-    reduced = first["amount"] or first["dropped"] or first["rate"] or first["checkpoint"] > 0
-    return look | HOLLOW if reduced else look
+    usual = {"amount": "", "dropped": "", "rate": "", "checkpoint": -1}
+    otherwise = any(rows[column].iloc[0] != value for column, value in usual.items() if column in rows)
+    return look | HOLLOW if otherwise else look
 
 
 def subject(rows: pd.DataFrame) -> str:

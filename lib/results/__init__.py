@@ -3,6 +3,7 @@
 from lib.results.summary import (
     CELL,
     NAMED,
+    RESAMPLES,
     SET,
     accuracies,
     centre_of_gravity,

@@ -18,7 +18,6 @@ from lib.results.evidence import evidence as evidence
 from lib.results.evidence import evidence_of as evidence_of
 from lib.results.summary import pick, top_third
 from lib.study import loading, params
-from lib.study.variants import SHARES
 
 FORGET, KEEP = ("sst2", "qnli", "mnli"), ("stsb", "rte", "mrpc")
 """The GLUE tasks after which, the paper says, the higher layers forget or keep the properties."""
@@ -134,7 +133,9 @@ def p2(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
     for other, bert, name, tasks in evidence.pairs("layer"):
         for runs in ([(bert, task), (other, task)] for task in tasks if task not in KEEP):
             first, second = (onset(loss, claim.onset) for loss in evidence.losses("layer", name, *runs))
-            yield Comparison(other, name, runs[0][1], runs, first - second, bert)
+            never = min(first[:, 0].min(initial=np.inf), second[:, 0].min(initial=np.inf)) == evidence.depth(bert)
+            doubt = "no loss begins in either" if never else ""
+            yield Comparison(other, name, runs[0][1], runs, first - second, bert, doubt=doubt)
 
 
 def p3(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -213,8 +214,14 @@ def p8(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
                     runs = [(study, run) for study in (other, bert) for run in (task, condition)]
                     whole, cut, bert_whole, bert_cut = evidence.numbers("score", name, *runs)
                     effect = (whole - cut - (bert_whole - bert_cut))[0]
-                    label = f"{task}, {end} layers dropped"
-                    yield Comparison(other, name, label, runs, effect, bert, judged=end == "bottom")
+                    (count,) = set(pick(evidence.tuned, study=other, condition=condition)["layers_dropped"])
+                    layers = evidence.depth(other) - 1
+                    half = layers < 1 or abs(2 * count - layers) <= 1
+                    label = f"{task}, {end} layers dropped" if half else f"{task}, {count} {end} layers dropped"
+                    able = any(pick(evidence.tuned, condition=condition)["learnt"])
+                    doubt = "" if able else "without these layers neither does better than a constant answer"
+                    judged = end == "bottom" and half
+                    yield Comparison(other, name, label, runs, effect, bert, judged=judged, doubt=doubt)
 
 
 def a1(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -229,12 +236,12 @@ def a1(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
 
 
 def a2(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
-    """Each two tasks on equally many examples."""
+    """Each two tasks that were learnt on as many examples in as many updates."""
     for study in evidence.titles:
-        tuned = pick(evidence.tuned, study=study, dropped="", rate="", checkpoint=-1)
-        amounts = [amount for amount in tuned["amount"].unique() if amount and amount not in SHARES]
-        for amount, name in product(amounts, evidence.properties("layer", study)):
-            equal = evidence.conditions(study, "layer", amount=amount, dropped="", rate="", checkpoint=-1)
+        tuned = pick(evidence.tuned, study=study, dropped="", rate="", checkpoint=-1).drop_duplicates("condition")
+        tuned = tuned[tuned["condition"].isin(evidence.learnt(tuned["condition"], study))]
+        alike = [of["condition"] for _, of in tuned.groupby(["train", "updates"])] if "train" in tuned else []
+        for equal, name in product(alike, evidence.properties("layer", study)):
             for pair in combinations(equal, 2):
                 runs = [(study, condition) for condition in pair]
                 first, second = map(top_third, evidence.losses("layer", name, *runs))

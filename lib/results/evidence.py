@@ -1,5 +1,6 @@
 """Evidence: what is known of runs, our own or as printed, in the form that claims are judged by."""
 
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -110,7 +111,8 @@ def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
 
     Raises
     ------
-    ValueError : the studies have different corpora for a property, or were not probed on the same texts.
+    ValueError : the studies have different corpora for a property, were not probed on the same texts, or one lacks the
+        encoder before fine-tuning.
     """
     for name in dict.fromkeys(name for run in wanted for name in run.study.properties):
         first, *others = (run.study.corpus_of(name) for run in wanted if name in run.study.properties)
@@ -119,6 +121,8 @@ def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
                 f"the studies have different corpora for '{name}': give them the same, or judge each alone"
             )
     titles = {run.study.name: run.study.title for run in wanted}
+    if lacking := sorted({*titles} - {run.study.name for run in wanted if run.variant.name == "pretrained"}):
+        raise ValueError(f"{', '.join(lacking)}: every claim needs the variant pretrained; add it")
     unlike = len(set(titles.values())) == len(titles)
     return evidence_of(
         {name: title if unlike else f"{title} ({name})" for name, title in titles.items()},
@@ -165,5 +169,8 @@ def evidence_of(
     for key, rows in pick(tests, source="gold", ranking=ranking, split="test").groupby(run):
         values["ranked", *key] = np.array([[results.margin(rows)]])
     for row in scores.itertuples():
-        values["score", row.study, row.condition, row.seed, ""] = np.array([[100 * row.score]])
+        key = ("score", row.study, row.condition, row.seed, "")
+        variance = row.score * (1 - row.score) if row.metric == "accuracy" else 1
+        noise = np.random.default_rng(zlib.crc32(repr(key).encode())).standard_normal(results.RESAMPLES)
+        values[key] = 100 * (row.score + np.sqrt(variance / row.test) * np.append(0, noise))[None]
     return Evidence(titles, architectures, scores, values)

@@ -58,6 +58,7 @@ def evidence() -> Evidence:
     tuned = pick(rows, seed=1)[["model", "condition", "task", "dropped"]].drop_duplicates()
     keys = ["measure", "model", "condition", "seed", "property"]
     values = {key: of.sort_values("layer")[["value"]].to_numpy() for key, of in rows.groupby(keys)}
+    tuned["layers_dropped"] = tuned["dropped"].map({"": 0}).fillna(6).astype(int)
     columns = {"amount": "", "rate": "", "checkpoint": -1, "seed": 1, "learnt": True}
     titles = {model: f"{model}-base, as printed" for model in MODELS}
     return Evidence(titles, MODELS, tuned.rename(columns={"model": "study"}).assign(**columns), values, printed=True)
@@ -156,7 +157,9 @@ def beside(judged: pd.DataFrame) -> pd.DataFrame:
         alike = pick(shown, **where, expected=row.expected).dropna(subset="effect")
         alike = alike[alike["compared"] == row.compared] if row.compared in set(alike["compared"]) else alike
         signs = {*np.sign(alike["effect"].round(9))}
-        one_way = len(signs) == 1 and signs != {0.0} and row.seeds  # a zero has no direction
+        # a zero has no direction, and "at most" and "within" have none either
+        one_way = len(signs) == 1 and signs != {0.0} and row.seeds and row.expected not in ("at most", "within")
+        one_way = one_way and round(row.effect, 9) != 0
         same = {True: "yes", False: "no"}[np.sign(row.effect) in signs] if one_way else ""
         outcome = counted(alike["verdict"]) if row.expected and len(alike) else ""
         rows.append([alike["effect"].min(), alike["effect"].max(), outcome, same])
@@ -182,8 +185,8 @@ def bottom_neurons(evidence: Evidence) -> pd.DataFrame:
     One row per study and property, over all its ``variants`` of whole encoders, each seed for itself. ``r`` :
     Pearson's, of the bottom neurons' accuracy with the top layer's; ``r_below`` : with the mean of the rest of the top
     third; ``r_top`` : with the top neurons' (NaN with fewer than four variants). ``difference`` : mean distance from
-    the top layer, in points. ``in_top_layer`` : the share of the bottom neurons that lie there, before fine-tuning
-    (NaN: not known).
+    the top layer, in points. ``in_top_layer``, ``in_top_layer_after`` : the share of the bottom neurons that lie there,
+    before and after fine-tuning (NaN: not known).
     """
     rows = []
     for study, name, tasks in evidence.each("bottom"):
@@ -196,11 +199,15 @@ def bottom_neurons(evidence: Evidence) -> pd.DataFrame:
         )  # [layers, variants], and twice [1, variants]
         beside = {"r": layers[-1], "r_below": layers[-(len(layers) // 3) : -1].mean(0), "r_top": top[0]}
         few = bottom.size < 4  # any two points lie on a line
-        lie = evidence.values.get(("bottom per layer", study, "pretrained", -1, name), np.full((1, 1), np.nan))[:, 0]
+        share = after = np.nan
+        if "bottom per layer" in evidence.measures:
+            lie = [evidence.numbers("bottom per layer", name, (study, c))[0][..., 0] for c in ("pretrained", *tasks)]
+            share, *others = (float((one[-1] / one.sum(0)).mean()) for one in lie)
+            after = np.mean(others)
         rows.append(
             {"study": study, "property": name, "variants": bottom.size}
             | {key: np.nan if few else np.corrcoef(bottom[0], other)[0, 1] for key, other in beside.items()}
-            | {"difference": np.abs(bottom[0] - layers[-1]).mean(), "in_top_layer": lie[-1] / lie.sum()}
+            | {"difference": np.abs(bottom[0] - layers[-1]).mean(), "in_top_layer": share, "in_top_layer_after": after}
         )
     return pd.DataFrame(rows)
 
@@ -278,6 +285,8 @@ def facts() -> dict[str, Any]:
         "further_low": further.min(), "further_high": further.max(),
         "qnli": round(costs["qnli, bottom layers dropped"], 9),
         "constant": printed["layer", "XLNet", "qnli", 1, "pos"][-1, 0],
+        "bert_mnli": evidence().losses("layer", "pos", ("BERT", "mnli"))[0][-1].item(),
+        "bert_qnli": evidence().losses("layer", "pos", ("BERT", "qnli"))[0][-1].item(),
         "score": printed["score", "XLNet", "qnli", 1, ""].item(),
         "selected": printed["top", "XLNet", "qnli", 1, "pos"].item(),
         "tables_apart": pick(tables_disagree(), model="RoBERTa", property="pos")["apart"].item(),
@@ -286,9 +295,10 @@ def facts() -> dict[str, Any]:
         "copied": "; ".join(f"{row.model}, {row.condition}: {row.source} ({row.property}) and {row.source_again} "
                             f"({row.property_again})" for row in copied_cells().itertuples()),
     }  # fmt: skip
-    for row in pick(bottom_neurons(evidence()), property="pos").itertuples():
+    for row in bottom_neurons(evidence()).itertuples():
         kind = MODELS[row.study]
-        found |= {f"r_{kind}": row.r, f"below_{kind}": row.r_below, f"apart_{kind}": row.difference}
+        of_pos = {f"r_{kind}": row.r, f"below_{kind}": row.r_below, f"apart_{kind}": row.difference}
+        found |= of_pos if row.property == "pos" else {f"chunk_{kind}": row.r}
     for row in lowest_layers(evidence()).itertuples():
         found[f"low_{MODELS[row.study]}_{row.property}_{row.layer}"] = f"{row.low:.2f} to {row.high:.2f}"
     return found

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from lib import disk, neurons, probes
-from lib.results.summary import VARIANT, pick, top_third
+from lib.results.summary import pick, top_third
 from lib.study import params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
+from lib.study.variants import written
 
 
 def load(
@@ -104,8 +105,10 @@ def _named(table: pd.DataFrame, run: Run) -> pd.DataFrame:
 
 def from_csv(path: Path) -> pd.DataFrame:
     """A table as ``figures.save_table`` wrote it: what is empty in its columns of text stays so, and is no number."""
-    text = [*VARIANT[:-2], "study", "encoder", "architecture", "other", "property", "compared", "expected", "per_seed",
-            "doubt", "paper", "same direction", "ranking"]  # fmt: skip
+    text = [
+        *("variant", "condition", "task", "amount", "dropped", "rate", "study", "encoder", "architecture", "other"),
+        *("property", "compared", "expected", "per_seed", "doubt", "paper", "same direction", "ranking", "probe"),
+    ]
     return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 
 
@@ -131,7 +134,7 @@ def along_training(scores: pd.DataFrame, drop: pd.DataFrame, name: str, usual: d
     training = ["study", "task", "rate", "seed"]
     points = pick(scores, amount="", dropped="").merge(loss, on=["study", "variant"])
     probed = points.groupby(training)["checkpoint"].transform("max") > 0
-    points["rate"] = points["rate"].where(points["rate"] != "", points["study"].map(usual).map("{:g}".format))
+    points["rate"] = points["rate"].where(points["rate"] != "", points["study"].map(usual).map(written))
     columns = [*training, "updates", "score", "majority", "learnt", "loss"]
     return points.loc[probed, columns].sort_values([*training, "updates"])
 
@@ -148,9 +151,9 @@ def by_probe(wanted: Iterable[Run], drop: pd.DataFrame, name: str) -> pd.DataFra
     """
     kinds = {
         run.study.name: (
-            Path(run.study.encoder.checkpoint).name,
+            run.study.encoder.checkpoint.removeprefix("models/"),
             "raw" if not run.study.probe.standardise else "converged" if run.study.probe.tolerance else "standardised",
-            f"{run.study.finetune.learning_rate:g}",
+            written(run.study.finetune.learning_rate),
         )
         for run in wanted
         if not run.study.probe.penalties

@@ -114,14 +114,11 @@ def merge(base: dict, over: dict) -> dict:
     return out
 
 
-def _with_probe(base: dict, over: dict, named: dict[str, dict]) -> dict:
-    """``over`` laid upon ``base``; where it names a probe of ``probes`` in ``base.yaml``, that one. Raises
-    ParameterError if there is none of that name."""
-    if not isinstance(name := over.get("probe"), str):
-        return merge(base, over)
+def _probe(name: str, named: dict[str, dict]) -> dict:
+    """A probe of ``probes`` in ``base.yaml``. Raises ParameterError if there is none of that name."""
     if name not in named:
         raise ParameterError(f"probe: there is no '{name}'{nearest(name, named)}\nProbes: {', '.join(named)}")
-    return merge(merge(base, named[name]), {key: value for key, value in over.items() if key != "probe"})
+    return named[name]
 
 
 def _merge_corpus(below: Any, corpus: Any) -> Any:
@@ -166,11 +163,16 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
         raise ParameterError(f"there is no study '{study}'{nearest(study, known)}\nStudies: {', '.join(known)}")
     if preset not in presets:
         raise ParameterError(f"there is no preset '{preset}'{nearest(preset, presets)}\nSizes: {', '.join(presets)}")
-    named = base.pop("probes", {})
-    data = _with_probe(base, read_yaml(params.ROOT / "params" / f"{study}.yaml"), named)
-    over = dict(overrides or {})
-    chosen = {"probe": over.pop("probe")} if isinstance(over.get("probe"), str) else {}
-    data = merge(_with_probe(_reduced(data, presets[preset]), chosen, named), _nested(over))
+    named, own, over = (
+        base.pop("probes", {}),
+        read_yaml(params.ROOT / "params" / f"{study}.yaml"),
+        dict(overrides or {}),
+    )
+    if isinstance(over.get("probe"), str):
+        own["probe"] = over.pop("probe")
+    if isinstance(own.get("probe"), str):
+        base = merge(base, _probe(own.pop("probe"), named))
+    data = merge(_reduced(merge(base, own), presets[preset]), _nested(over))
     if isinstance(data.get("corpora"), dict):
         data["corpora"] = {name: _merge_corpus(data.get("corpus"), own) for name, own in data["corpora"].items()}
     try:

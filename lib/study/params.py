@@ -27,6 +27,9 @@ SPLITS = ("train", "dev", "test")
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+Part = Annotated[float, Field(gt=0, le=0.5)]
+
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -203,9 +206,9 @@ class FinetuneSettings(Section):
 
 class ProbeSettings(Section):
     """``l1``, ``l2`` : λ1 and λ2 of λ1·Σ|W| + λ2·‖W‖₂ (weights only); ``squared`` : λ2·‖W‖₂² instead. ``penalties`` :
-    architecture → property → its own λ1 and λ2. ``standardise`` : scale every neuron to mean 0 and deviation 1 over the
-    training words; false is the paper's way (raw). ``tolerance`` : training ends before ``epochs`` when the loss on the
-    training words has fallen by less than this share over five epochs, for every layer and property; 0: never."""
+    ``model_type`` → property → its own λ1 and λ2. ``standardise`` : scale every neuron to mean 0 and deviation 1 over
+    the training words; false is the toolkit's way (raw). ``tolerance`` : training ends before ``epochs`` when the loss
+    on the first 2,048 training words has fallen by less than this share in five epochs, at every layer; 0: never."""
 
     epochs: Count
     batch_size: Count
@@ -213,10 +216,13 @@ class ProbeSettings(Section):
     l1: Penalty
     l2: Penalty
     squared: bool = False
-    penalties: dict[str, dict[str, Annotated[list[Penalty], Field(min_length=2, max_length=2)]]] = {}
+    penalties: dict[
+        Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")],
+        dict[str, Annotated[list[Penalty], Field(min_length=2, max_length=2)]],
+    ] = {}
     standardise: bool = True
     order: Literal["shuffled", "corpus"] = "shuffled"
-    tolerance: Fraction = 0.0
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def penalty(self, architecture: str, name: str) -> tuple[float, float]:
         """λ1 and λ2 of a property."""
@@ -235,8 +241,8 @@ class RankingSettings(Section):
     mass_steps: Count = 1000
     min_label_words: Count = 100
     sizes: list[Fraction] = Field(min_length=1)
-    top: Fraction
-    tops: dict[str, Fraction] = {}
+    top: Part
+    tops: dict[str, Part] = {}
     deltas: list[Fraction] = Field(min_length=1)
 
     def top_of(self, name: str) -> float:
@@ -276,6 +282,15 @@ class Study(Section):
     seed: int = Field(ge=0, lt=2**32)
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: Count
+
+    @model_validator(mode="after")
+    def _properties_are_known(self) -> "Study":
+        known = {*self.properties, *(p for form in FORMATS.values() for p in form.properties), "sem", "ccg"}
+        penalised = {name for of in self.probe.penalties.values() for name in of}
+        for field, names in (("ranking.tops", set(self.ranking.tops)), ("probe.penalties", penalised)):
+            if unknown := sorted(names - known):
+                raise ValueError(f"{field}: there is no property '{unknown[0]}'{nearest(unknown[0], known)}")
+        return self
 
     @model_validator(mode="after")
     def _corpora_fit(self) -> "Study":

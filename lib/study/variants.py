@@ -11,11 +11,17 @@ SHARES = {"half": 0.5, "quarter": 0.25}
 CONDITION = (
     r"(?P<task>[a-z0-9_]+)"
     r"(-drop(?P<dropped>top|bottom)(?P<layers>[1-9]\d*))?"
-    r"(-lr(?P<rate>[1-9](\.\d+)?e-\d))?"
+    r"(-lr(?P<rate>[1-9](\.\d+)?e-[1-9]))?"
     r"(-(?P<share>half|quarter)|-(?P<examples>[1-9]\d*)(?P<thousands>k)?)?"
     r"(-at(?P<checkpoint>[1-9]\d*))?"
 )
 """A task, and what its training has that the study's own has not, in this order."""
+
+
+def written(rate: float) -> str:
+    """A learning rate as names and tables write it: 2e-4, 2.5e-5."""
+    mantissa, _, exponent = f"{rate:.6e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 @dataclass(frozen=True)
@@ -47,17 +53,17 @@ class Variant:
         if name in ("pretrained", "random"):
             return cls(name)
         parts = re.fullmatch(rf"{CONDITION}-s(?P<seed>\d+)", name if seed is None else f"{name}-s{seed}")
-        if not parts or int(parts["seed"]) >= 2**32:
+        if not parts or int(parts["seed"]) >= 2**32 or parts["task"] in ("pretrained", "random"):
             raise ParameterError(
-                f"'{name}' is no variant: write pretrained, random, or task[-amount]-sSEED, as in rte-s1, sst2-1k-s2, "
-                "sst2-droptop6-s1, sst2-lr2e-5-s1, sst2-at100-s1"
+                f"'{name}' is no variant: write pretrained, random, or task-sSEED, as in rte-s1; between task and seed "
+                "may stand, in this order, -droptop6 or -dropbottom6, -lr2e-5, -half, -quarter or -1k, -at100"
             )
         return cls(
             task=parts["task"],
             examples=int(parts["examples"]) * (1000 if parts["thousands"] else 1) if parts["examples"] else None,
             share=SHARES.get(parts["share"], 1.0),
             dropped=(parts["dropped"], int(parts["layers"])) if parts["dropped"] else None,
-            rate=parts["rate"] or "",
+            rate=written(float(parts["rate"])) if parts["rate"] else "",
             checkpoint=int(parts["checkpoint"]) if parts["checkpoint"] else None,
             seed=int(parts["seed"]),
         )
@@ -87,7 +93,10 @@ class Variant:
 
     def columns(self) -> dict[str, Any]:
         """What tables say of a variant, so that no table has to take its name apart. ``dropped`` : top, bottom or
-        empty; ``checkpoint``, ``seed`` : -1 if there is none."""
-        return {"variant": self.name, "condition": self.condition, "task": self.task or "", "amount": self.amount,
-                "dropped": self.dropped[0] if self.dropped else "", "rate": self.rate,
-                "checkpoint": self.checkpoint or -1, "seed": -1 if self.seed is None else self.seed}  # fmt: skip
+        empty, and how many; ``checkpoint``, ``seed`` : -1 if there is none."""
+        end, count = self.dropped or ("", 0)
+        return {
+            "variant": self.name, "condition": self.condition, "task": self.task or "", "amount": self.amount,
+            "dropped": end, "layers_dropped": count, "rate": self.rate, "checkpoint": self.checkpoint or -1,
+            "seed": -1 if self.seed is None else self.seed,
+        }  # fmt: skip
