@@ -185,7 +185,7 @@ def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:
     where there is none. Rows of panels: the learning rates.
     """
     titles = _those_in(losses["encoder"], titles)
-    rates = list(dict.fromkeys(losses["rate"]))
+    rates = sorted(set(losses["rate"]), key=float)
     labels = [f"learning rate {rate}:\nloss, points" for rate in rates]
     figure, axes = panels(titles.values(), labels, _width(titles), sharex="col")
     kinds = {
@@ -206,7 +206,7 @@ def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:
     return finish(
         figure,
         "What a better probe recovers of a loss",
-        "Raw: the paper's way, 10 epochs. Standardised: ours, 10 epochs. Converged: standardised, trained until the "
+        "Raw: the toolkit's way, 10 epochs. Standardised: ours, 10 epochs. Converged: standardised, trained until the "
         "loss stands still. What the converged probe still loses is gone for linear probes. Dots: single seeds.",
     )
 
