@@ -49,7 +49,7 @@ VARIANTS = st.builds(
     Variant,
     task=st.from_regex(r"[a-z0-9_]+", fullmatch=True),
     dropped=st.none() | st.tuples(st.sampled_from(["top", "bottom"]), st.integers(1, 99)),
-    rate=st.just("") | st.from_regex(r"[1-9](\.[0-9]{1,3})?e-[0-9]", fullmatch=True),
+    rate=st.just("") | st.from_regex(r"[1-9](\.[0-9]{1,2}[1-9])?e-[1-9]", fullmatch=True),
     checkpoint=st.none() | st.integers(1, 10**6),
     seed=st.integers(0, 2**32 - 1),
 ) | st.sampled_from([Variant("pretrained"), Variant("random")])
@@ -74,12 +74,18 @@ def test_every_variant_is_found_again_by_its_name_and_its_columns_say_what_its_f
     ]  # fmt: skip
 
 
+def test_one_learning_rate_has_one_name() -> None:
+    assert Variant.parse("rte-lr2.50e-5-s1").name == "rte-lr2.5e-5-s1"
+    assert Variant.parse("rte-lr2.0e-5-s1") == Variant.parse("rte-lr2e-5-s1")
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "sentiment", "sentiment-s", "sentiment-1", "Sentiment-s1", "sentiment-third-s1", "rte-1m-s1", "rte--s1",
      "../x-s1", "a/b-s1", "rte-s1 ", "rte-s-1", "sentiment-s1\n", "rte-1k-half-s1", "rte-half-1k-s1",
      "rte-droptop-s1", "rte-droptop0-s1", "rte-dropmiddle6-s1", "rte-1k-droptop6-s1", "rte-droptop6-dropbottom1-s1",
      "rte-lr-s1", "rte-lr2e5-s1", "rte-lr20e-5-s1", "rte-lr0.2e-5-s1", "rte-lr2E-5-s1", "rte-lr2e-55-s1",
+     "rte-lr2e-0-s1", "random-droptop4-s1", "pretrained-s1",
      "rte-1k-lr2e-5-s1",
      "rte-at-s1", "rte-at0-s1", "rte-at1k-s1", "rte-at9-1k-s1", "pretrained-at9", "random-s1-droptop6",
      "rte-0-s1", "rte-0k-s1", "rte-s4294967296"],
