@@ -21,6 +21,9 @@ TASKS ?=
 PROPERTIES ?=
 SEEDS ?= 1
 DEVICE ?=
+ISA ?= avx2
+EXACT ?=
+THREADS ?=
 KEEP ?=
 LAUNCH ?=
 SIZE ?= full
@@ -38,10 +41,18 @@ endif
 override PYTHON := $(VENV)/bin/python
 endif
 PYTHON ?= $(VENV)/bin/python
-GIVEN := $(strip $(foreach v,SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE KEEP LAUNCH SIZE SETTINGS BENCH JOBS,\
+GIVEN := $(strip $(foreach v,SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE ISA EXACT THREADS KEEP LAUNCH SIZE SETTINGS BENCH JOBS,\
   $(if $(call from_shell,$v),$(if $($v),$v="$($v)"))))
 
 include lib/surroundings.mk
+ifneq ($(EXACT),)
+override ISA := compatible
+endif
+ISAS := avx2 compatible native
+ifneq ($(words $(filter $(ISAS),$(ISA))),1)
+$(error ISA=$(ISA): write one of $(ISAS))
+endif
+SET += $(SET_$(ISA)_$(shell uname -m)) ISA=$(ISA)
 UNUSED := $(sort $(filter-out $(KEPT) $(foreach s,$(SET),$(firstword $(subst =, ,$s))),\
   $(filter $(REMOVED) $(REMOVED_AT_START),$(.VARIABLES))))
 unexport $(UNUSED)
@@ -65,6 +76,9 @@ help: ## this list
 	  PROPERTIES 'word-level properties to probe; default: those of each study [$(PROPERTIES)]' \
 	  SEEDS 'fine-tuning seeds, e.g. SEEDS="1 2 3" [$(SEEDS)]' \
 	  DEVICE 'auto, cpu, cuda, cuda:1, mps; default: that of each study [$(DEVICE)]' \
+	  ISA 'how is computed: avx2 (the same digits on all processors of a maker), native [$(ISA)]' \
+	  EXACT 'EXACT=1: the same digits on all x86-64 with AVX2, at twice the time [$(EXACT)]' \
+	  THREADS 'per run; default: that of each study [$(THREADS)]' \
 	  KEEP 'KEEP=1 keeps the activation stores after probing [$(KEEP)]' \
 	  LAUNCH 'put before every run, e.g. LAUNCH="srun --gpus=1 --time=4:00:00" [$(LAUNCH)]' \
 	  JOBS 'runs at a time [$(JOBS)]' \
@@ -97,7 +111,7 @@ doctor: ## check Python, make, packages, device, disk, memory, data, hub; OK or 
 	@"$(or $(shell command -v "$(PYTHON)"),python3)" lib/doctor.py
 
 ASK = "$(PYTHON)" -m lib --scale '$(SCALE)' --studies '$(STUDIES)' --tasks '$(TASKS)' --seeds '$(SEEDS)' \
-  --properties '$(PROPERTIES)' --device '$(DEVICE)'
+  --properties '$(PROPERTIES)' --device '$(DEVICE)' --threads '$(THREADS)'
 dry = $(findstring n,$(firstword -$(MAKEFLAGS)))
 ready = $(or $(BUILT),$(filter-out $(VENV)/%,$(PYTHON)))
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from lib import surroundings
 
-surroundings.clean()  # before torch is imported, which reads its variables only then: a notebook opened by hand too
+surroundings.settle()  # before torch is imported, which reads its variables only then: a notebook opened by hand too
 
 OFFERED = {
     "activations": "lib.encoders.activations", "claims": "lib.results.claims", "comparisons": "lib.figures.comparisons",

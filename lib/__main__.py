@@ -21,6 +21,7 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "--seeds": {"default": "1", "type": lambda text: [*map(int, text.split())], "help": "seeds of fine-tuning"},
     "--properties": {"default": "", "type": str.split, "help": "properties to probe; default: those of each study"},
     "--device": {"default": "", "help": "auto, cpu, cuda, cuda:1, mps; default: that of each study"},
+    "--threads": {"default": "", "type": lambda text: int(text or 0), "help": "per run; default: that of each study"},
 }
 
 VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -42,6 +43,7 @@ VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "figures": ("draw every figure, table and verdict from the recorded runs", "lib.grid:draw_recorded", {}),
     "verify": ("compare the results with the recorded ones; fails on a miss", "lib.results.verify:check", {}),
     "record": ("record the results and make them the reference", "lib.results.verify:record", {}),
+    "digits": ("keep the digests of the results as those of this maker's processors", "lib.results.digits:keep", {}),
     "report": ("the figures notebook as one page", "lib.figures.report:write_page", {}),
     "pretrain": ("make the encoders of models/ from nothing", "lib.pretraining.minis:make_and_compare", {
         "--preset": {"default": "full"}, "--settings": {"type": json.loads, "default": {}},
@@ -76,7 +78,7 @@ def main(given: dict[str, Any]) -> bool:
     if "wanted" in names:
         from lib import grid  # here: PyTorch takes seconds to import, and a step starts without it
 
-        given["overrides"] = {name: given[name] for name in ("device", "properties") if given[name]}
+        given["overrides"] = {name: given[name] for name in ("device", "properties", "threads") if given[name]}
         given["wanted"] = grid.selected(**{n: given[n] for n in ("suite", "studies", "tasks", "seeds", "overrides")})
         grid.check(given["wanted"])
     return function(**{name: given[name] for name in names if name in given}) is not False

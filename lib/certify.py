@@ -19,6 +19,7 @@ import yaml
 
 from lib import corpora, disk, finetune, neurons, probes
 from lib.encoders import activations
+from lib.results import digits
 from lib.study import inputs, params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
@@ -43,9 +44,7 @@ def results() -> dict[str, str]:
         found["corpus"] += [table.astype(str).to_csv() for table in corpora.load(run.study).values()]
         for step in (step for step in STEPS.values() if step.applies(run)):
             COMPUTE[step.name](run)
-            files = [disk.read_manifest(folder)["files"] for folder in step.folders(run)]
-            found[step.name] += [{n: digest for n, digest in listed.items() if n != "rankings.npz"} for listed in files]
-        found["neurons"] += [ranked.order.tolist() for ranked in neurons.ensure_rankings(run).values()]
+            found[step.name].append(digits.of_step(run, step.name))
     return {step: inputs.digest(parts) for step, parts in found.items()}
 
 

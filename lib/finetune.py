@@ -128,19 +128,19 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
         run.model.parent, 4.0 * model.num_parameters() * (2 * 3 + 1)
     )  # two checkpoints of weights and Adam's moments
     encoded = _encoded(data, tok, min(study.finetune.max_subwords, encoders.max_length(study, tok, model)))
-    by_length = np.argsort(encoded["test"]["length"][:], kind="stable")  # little padding
+    by_length = {split: np.argsort(encoded[split]["length"][:], kind="stable") for split in ("dev", "test")}
     steps = tasks.updates(study, variant, len(data["train"]))
     bar = _Bar()
     bar.last = variant.checkpoint or steps
     trainer = _Trainer(
         model=model, args=_arguments(_settings(study, variant), checkpoints, steps, seed, device),
-        train_dataset=encoded["train"], eval_dataset=encoded["dev"].sort("length"),
+        train_dataset=encoded["train"], eval_dataset=encoded["dev"].select(by_length["dev"]),
         data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(task), callbacks=[bar],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     try:
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
-        output = trainer.predict(encoded["test"].select(by_length))
+        output = trainer.predict(encoded["test"].select(by_length["test"]))  # little padding
         largest = {name: float(weight.detach().abs().max()) for name, weight in model.named_parameters()}
         _check_finite(largest | {"a prediction": float(np.abs(output.predictions).max())}, bar.last)
     except Diverged as error:
@@ -150,7 +150,7 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     tok.save_pretrained(folder)
     (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and not needed
     _curve(trainer.state.log_history).to_csv(folder / "curve.csv", index=False)
-    _predictions(output, by_length).to_csv(folder / "predictions.csv", index=False)
+    _predictions(output, by_length["test"]).to_csv(folder / "predictions.csv", index=False)
     return {
         "task": variant.task, "seed": seed, "metric": task.metric, "labels": task.labels,
         "scores": {k: output.metrics[f"test_{k}"] for k in tasks.SCORES if f"test_{k}" in output.metrics},
@@ -204,6 +204,7 @@ def _arguments(
         warmup_steps=round(settings.warmup * steps), weight_decay=settings.weight_decay,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=64, lr_scheduler_type="linear", max_grad_norm=1.0, seed=seed,
+        optim="adamw_torch_fused",  # the other takes roots whose last digit depends on the processor
         eval_strategy="steps", eval_steps=every, logging_strategy="steps", logging_steps=every,
         save_strategy="steps", save_steps=every, save_total_limit=2, report_to="none", disable_tqdm=True,
         use_cpu=device.type == "cpu", dataloader_pin_memory=device.type == "cuda",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from lib import corpora, disk, encoders, notebook, results, sources, tasks
+from lib import corpora, disk, encoders, notebook, results, sources, surroundings, tasks
 from lib.corpora import CorpusError
 from lib.encoders import EncoderError
 from lib.results import verify
@@ -197,10 +197,10 @@ def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, 
     left, now = sum(len(steps) for _, steps in doing.values()), time.time()
     draws = not recording and (left > 0 or not figures_are_current(wanted, suite))
     options = f"--overrides {shlex.quote(json.dumps(overrides))} --since {now:.2f} --of {left + draws}"
-    lines = ["SHELL := bash", ".SHELLFLAGS := -euo pipefail -c", ".PHONY: all", "all:"]
+    lines, isa = ["SHELL := bash", ".SHELLFLAGS := -euo pipefail -c", ".PHONY: all", "all:"], surroundings.isa()
 
     def rule(target: str, before: list[str], command: str) -> None:
-        step = f'set -f; $${{LAUNCH-}} "$(PYTHON)" -I lib/surroundings.py -m lib {command} {options}'
+        step = f'set -f; $${{LAUNCH-}} "$(PYTHON)" -I lib/surroundings.py ISA={isa} -m lib {command} {options}'
         lines.extend(
             [f".PHONY: {target}", f"all: {target}", f"{target}: {' '.join(before)}", f"\t@{step}; test -f {target}"]
         )

@@ -85,7 +85,7 @@ def task(study: params.Study, name: str) -> Task:
 
 
 def load(study: params.Study, variant: variants.Variant) -> datasets.DatasetDict:
-    """The examples that a variant is fine-tuned and tested on, sampled by the study's seed (one sample for all seeds).
+    """The examples that a variant is fine-tuned and tested on, sampled by the study's seed (one sample for all seeds; ``task_data.sample`` draws another for training).
 
     Raises
     ------
@@ -112,7 +112,8 @@ def load(study: params.Study, variant: variants.Variant) -> datasets.DatasetDict
         raise TaskError(f"task '{name}': {variant.name} asks for {variant.examples} of {len(data['train'])} examples")
     for split, limit in limits.items():
         if limit and limit < len(data[split]):
-            data[split] = data[split].shuffle(seed=study.seed).select(range(limit))
+            drawn = study.seed + (study.task_data.sample if split == "train" else 0)
+            data[split] = data[split].shuffle(seed=drawn).select(range(limit))
         if not len(data[split]):
             raise TaskError(f"task '{name}': the {split} split is empty")
     classes = set(data["train"]["label"][:])

@@ -645,15 +645,16 @@ def test_the_words_agree_with_one_another(ends, margin: float) -> None:
 
 def test_the_interval_is_students_over_seeds_with_the_variance_over_texts_added() -> None:
     per_seed = np.array([1.0, 2.0, 6.0])
-    alone = claims.interval(per_seed[:, None])
+    alone = claims.Estimate.of(per_seed[:, None]).interval
     expected = stats.t.interval(0.95, 2, per_seed.mean(), stats.sem(per_seed))
     assert alone == pytest.approx(expected)
-    drawn = np.column_stack([per_seed, *(per_seed + shift for shift in (-1.0, 1.0))])
-    wide = claims.interval(drawn)
+    drawn = np.column_stack([per_seed, *(per_seed + shift for shift in (-1.0, 0.0, 1.0))])
+    wide = claims.Estimate.of(drawn).interval
     variance = stats.sem(per_seed) ** 2
     half = stats.t.ppf(0.975, 2 * (1 + 1 / variance)) * np.sqrt(variance + 1)
     assert wide == pytest.approx((3 - half, 3 + half))
-    assert np.isnan(claims.interval(drawn[:1])).all()
+    assert np.isnan(claims.Estimate.of(drawn[:1]).interval).all()
+    assert claims.Estimate.of(drawn[:1], tuned=False).interval == pytest.approx(stats.norm.interval(0.95, 1.0, 1.0))
 
 
 def coverage(seeds: int, of_texts: float, times: int = 1000) -> float:
@@ -663,7 +664,8 @@ def coverage(seeds: int, of_texts: float, times: int = 1000) -> float:
     weight, hits = rng.multinomial(100, np.full(100, 0.01), 200).T / 100, 0
     for _ in range(times):
         texts = rng.normal(0, 10 * of_texts, 100)
-        low, high = claims.interval(rng.normal(size=(seeds, 1)) + np.append(texts.mean(), texts @ weight))
+        drawn = rng.normal(size=(seeds, 1)) + np.append(texts.mean(), texts @ weight)
+        low, high = claims.Estimate.of(drawn).interval
         hits += low <= 0 <= high
     return hits / times
 
@@ -672,6 +674,39 @@ def coverage(seeds: int, of_texts: float, times: int = 1000) -> float:
 @pytest.mark.parametrize("seeds", [3, 5, 8])
 def test_95_per_cent_of_the_intervals_contain_the_truth(seeds: int, of_texts: float) -> None:
     assert 0.93 <= coverage(seeds, of_texts) <= 0.97
+
+
+def test_a_verdict_is_what_its_p_says() -> None:
+    rng = np.random.default_rng(0)
+    for expected in WORDS:
+        for mean in (-2.0, -0.6, -0.1, 0.1, 0.6, 2.0):
+            found = claims.Estimate.of(mean + 0.1 * rng.normal(size=(5, 1)))
+            decided = claims.verdict(*found.interval, expected, 0.5) != UNDECIDED
+            assert decided == (found.p(expected, 0.5) < 0.05)
+
+
+def test_an_effect_beyond_what_is_decidable_is_decided_four_times_in_five() -> None:
+    rng, hits = np.random.default_rng(0), []
+    beyond = claims.Estimate(0.0, 1 / np.sqrt(8), 7).decidable  # of eight seeds with deviation 1
+    for _ in range(2000):
+        low, high = claims.Estimate.of(0.5 + beyond + rng.normal(size=(8, 1))).interval
+        hits.append(claims.verdict(low, high, "above", 0.5) == REPRODUCED)
+    assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
+
+
+def test_holms_correction_is_the_textbooks() -> None:
+    found = claims.holm(pd.Series([0.01, np.nan, 0.04, 0.03, 0.005]))
+    assert found.tolist() == pytest.approx([0.03, np.nan, 0.06, 0.06, 0.02], nan_ok=True)
+
+
+def test_a_run_is_set_beside_what_the_recorded_seeds_lead_to_expect() -> None:
+    recorded = judged(plant("P1", [3.0, 3.1, 2.9, 3.0]))
+    for shift, says in ((0.05, "yes"), (1.0, "no"), (-1.0, "no")):
+        row, *others = claims.again(judged(plant("P1", [3.0 + shift])), recorded).query("claim == 'P1'").itertuples()
+        assert not others
+        assert (row.recorded, row.agrees) == ("✓† (4)", says)
+        half = stats.t.ppf(0.975, 3) * np.std([3.0, 3.1, 2.9, 3.0], ddof=1) * np.sqrt(1.25)
+        assert (row._7, row.to) == pytest.approx((3.0 - half, 3.0 + half))
 
 
 # Numbers and slips of runs -----------------------------------------------------------------------------------------
@@ -739,24 +774,26 @@ def test_the_columns_are_those_that_are_promised() -> None:
     table = judged(plant("P1", [3, 3, 3]))
     assert {*table.columns} == {
         "claim", "study", "encoder", "architecture", "other", "property", "compared", "effect", "low", "high", "unit",
-        "margin", "expected", "seeds", "per_seed", "doubt", "verdict",
+        "margin", "expected", "seeds", "p", "holm", "decidable", "per_seed", "doubt", "verdict",
     }  # fmt: skip
     assert table["seeds"].dtype == int
     assert table["claim"].unique().tolist() == [*EXPECTED]
-    assert not table.drop(columns=["effect", "low", "high"]).isna().any(axis=None)
+    assert not table.drop(columns=["effect", "low", "high", "p", "holm", "decidable"]).isna().any(axis=None)
 
 
 def test_the_overview_counts_the_verdicts_per_claim_and_encoder() -> None:
     rows = [
-        ("P1", "E", "above", REPRODUCED), ("P1", "E", "above", REPRODUCED), ("P1", "F|G", "above", NOT_REPRODUCED),
-        ("P5", "E", "at most", REPRODUCED), ("P5", "E", "at most", UNDECIDED), ("P5", "E", "at most", REPRODUCED),
-        ("P5", "E", "", NOT_TESTABLE), ("P5", "F|G", "above", NOT_TESTABLE), ("A1", "", "", NOT_TESTABLE),
+        ("P1", "E", "above", 0.06, REPRODUCED), ("P1", "E", "above", 0.06, REPRODUCED),
+        ("P1", "F|G", "above", 0.04, NOT_REPRODUCED), ("P5", "E", "at most", 0.01, REPRODUCED),
+        ("P5", "E", "at most", 0.01, UNDECIDED), ("P5", "E", "at most", 0.2, REPRODUCED),
+        ("P5", "E", "", np.nan, NOT_TESTABLE), ("P5", "F|G", "above", np.nan, NOT_TESTABLE),
+        ("A1", "", "", np.nan, NOT_TESTABLE),
     ]  # fmt: skip
-    found = claims.overview(pd.DataFrame(rows, columns=["claim", "encoder", "expected", "verdict"]))
+    found = claims.overview(pd.DataFrame(rows, columns=["claim", "encoder", "expected", "holm", "verdict"]))
     assert found.columns.tolist() == ["claim", "E", "F|G"]
     assert found["claim"].tolist() == [*EXPECTED]
     cells = found.set_index("claim")
-    assert cells.loc["P1"].tolist() == ["✓", "✗"]
-    assert cells.loc["P5"].tolist() == ["✓ 2, ? 1", "–"]
+    assert cells.loc["P1"].tolist() == ["✓", "✗†"]
+    assert cells.loc["P5"].tolist() == ["✓† 1, ✓ 1, ? 1", "–"]
     assert {*cells.drop(["P1", "P5"]).to_numpy().ravel()} == {"–"}
-    assert claims.to_markdown(found[["claim", "F|G"]].head(1)) == "| claim | F\\|G |\n| --- | --- |\n| P1 | ✗ |"
+    assert claims.to_markdown(found[["claim", "F|G"]].head(1)) == "| claim | F\\|G |\n| --- | --- |\n| P1 | ✗† |"

@@ -47,9 +47,10 @@ class Standardiser:
                 block = torch.from_numpy(X[layer, start : start + BLOCK].astype(np.float32)).sub_(shift)
                 total += block.sum(0)
                 square += block.square_().sum(0)
-            variance = square / words - (total / words) ** 2
+            variance = (square / words - (total / words) ** 2).numpy()
             mean[layer, 0] = (shift + total / words).float()
-            deviation[layer, 0] = torch.where(variance > 1e-12, variance, torch.inf).sqrt().float()
+            # NumPy's root: that of torch is of a library whose last digit depends on the processor
+            deviation[layer, 0] = torch.from_numpy(np.sqrt(np.where(variance > 1e-12, variance, np.inf)))
         return cls(mean, deviation)
 
 
@@ -260,7 +261,7 @@ def penalise(gradient: torch.Tensor, probe: Probe, l1: float, l2: float, squared
         norms = torch.linalg.vector_norm(probe.weight, dim=2, keepdim=True).square_()  # of each label, squared
         for own in norms.split(probe.sizes, 1):
             own.copy_(own.sum(1, keepdim=True))
-        gradient.addcmul_(probe.weight, norms.sqrt_().clamp_min_(1e-12).reciprocal_(), value=l2)
+        gradient.addcmul_(probe.weight, norms.clamp_min_(1e-24).rsqrt_(), value=l2)
 
 
 @dataclass(frozen=True)

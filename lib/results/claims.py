@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lib.results import spread
 from lib.results.evidence import WHOLE
 from lib.results.evidence import Evidence as Evidence
 from lib.results.evidence import evidence as evidence
@@ -106,7 +107,7 @@ def losses(evidence: Evidence, margin: float = 1.0) -> pd.DataFrame:
                 "smallest": loss.min(0), "begins": onset(loss, margin),
             }  # fmt: skip
             for measure, effect in measures.items():
-                low, high = interval(effect)
+                low, high = Estimate.of(effect).interval
                 cell = {"study": study, "property": name, "task": task, "measure": measure, "seeds": len(effect)}
                 rows.append(cell | {"value": effect[:, 0].mean(), "low": low, "high": high})
     return pd.DataFrame(rows)
@@ -257,23 +258,52 @@ CLAIMS: dict[str, Callable[[Evidence, Claim], Iterator[Comparison]]] = {
 # The rule ---------------------------------------------------------------------------------------------------------
 
 
-def interval(effect: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the mean over seeds: Student's t over the seeds, with the variance over texts added; NaN
-    with fewer than two seeds.
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, its standard ``error`` and the degrees of ``freedom`` of that: Student's t over the seeds, with
+    the variance over texts (and words) added; NaN if seeds are asked for and there is one only.
 
     The degrees of freedom are those of the seeds times the whole variance's ratio to theirs. (Satterthwaite's formula
     squares the ratio; with three seeds its intervals contain the truth in 92.5 % of simulations, these in 94 to 97 %.)
-
-    ``effect`` : [seeds, 1 + resamples], the number of each seed first.
     """
-    seeds, mean = len(effect), effect[:, 0].mean()
-    if seeds < 2:
-        return np.nan, np.nan
-    of_seeds = effect[:, 0].var(ddof=1) / seeds
-    every = of_seeds + (effect.mean(0)[1:].var() if effect.shape[1] > 1 else 0.0)
-    freedom = (seeds - 1) * every / of_seeds if of_seeds else np.inf
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(every)
-    return float(mean - half), float(mean + half)
+
+    mean: float
+    error: float
+    freedom: float
+
+    @classmethod
+    def of(cls, effect: np.ndarray, tuned: bool = True) -> "Estimate":
+        """``effect`` : [seeds, 1 + resamples], the number of each seed first. ``tuned`` : whether seeds have a part in
+        it; else it has one row, and texts alone count."""
+        seeds, mean = len(effect), float(effect[:, 0].mean()) if len(effect) else np.nan
+        if seeds < 1 + tuned or (not tuned and effect.shape[1] < 3):
+            return cls(mean, np.nan, np.nan)
+        of_seeds = effect[:, 0].var(ddof=1) / seeds if tuned else 0.0
+        every = of_seeds + (effect.mean(0)[1:].var(ddof=1) if effect.shape[1] > 2 else 0.0)
+        return cls(mean, float(np.sqrt(every)), float((seeds - 1) * every / of_seeds) if of_seeds else np.inf)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
+        half = stats.t.ppf(0.975, self.freedom) * self.error
+        return self.mean - half, self.mean + half
+
+    def p(self, expected: str, margin: float) -> float:
+        """The two-sided p of the mean lying at the nearest bound of what is expected."""
+        bound = {"above": margin, "at most": margin, "below": -margin}.get(expected, np.copysign(margin, self.mean))
+        return float(2 * stats.t.sf(abs(self.mean - bound) / self.error, self.freedom)) if self.error else np.nan
+
+    @property
+    def decidable(self) -> float:
+        """How far from its bound an effect must lie to be decided, with as many seeds, four times in five."""
+        return float(self.error * (stats.t.ppf(0.975, self.freedom) + stats.t.ppf(0.8, self.freedom)))
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """p-values corrected for their number by Holm's method; those that are missing stay so."""
+    known = p.dropna().sort_values()
+    steps = (known * np.arange(len(known), 0, -1)).clip(upper=1.0).cummax()
+    return steps.reindex(p.index)
 
 
 def verdict(low: float, high: float, expected: str, margin: float) -> str:
@@ -297,7 +327,8 @@ def verdict(low: float, high: float, expected: str, margin: float) -> str:
 TEXTS = ["claim", "study", "encoder", "architecture", "other", "property", "compared", "unit", "expected", "per_seed",
          "doubt", "verdict"]  # fmt: skip
 
-COLUMNS = [*TEXTS[:7], "effect", "low", "high", "unit", "margin", "expected", "seeds", *TEXTS[9:]]
+COLUMNS = [*TEXTS[:7], "effect", "low", "high", "unit", "margin", "expected", "seeds", "p", "holm", "decidable",
+           *TEXTS[9:]]  # fmt: skip
 
 
 def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
@@ -307,14 +338,17 @@ def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
     -------
     One row per claim, encoder, property and comparison. ``effect`` : mean over ``seeds`` (how many; ``per_seed``: each
     of them, as text), ``low``, ``high`` : its 95 % interval (of printed numbers the effect itself), all in ``unit``.
-    ``expected`` : as in ``paper/claims.yaml``; empty if the number is only shown. ``verdict`` : *not testable here* if
-    it is only shown, or if no seed learnt every task. A claim without any comparison has one row that says so.
+    ``p`` : two-sided, that the mean lies at the nearest bound of what is expected; ``holm`` : the same, corrected for
+    all comparisons that have one. ``decidable`` : how far beyond its bound an effect must lie to be decided four times
+    in five. ``expected`` : as in ``paper/claims.yaml``; empty if the number is only shown. ``verdict`` : *not testable
+    here* if it is only shown, or if no seed learnt every task. A claim without any comparison has one row that says so.
     """
     rows = []
     for claim in (claim.scaled(factor) for claim in table().values()):
         found = [_row(evidence, claim, comparison) for comparison in CLAIMS[claim.id](evidence, claim)]
         rows += found or [{"claim": claim.id, "verdict": NOT_TESTABLE, "unit": claim.unit, "margin": claim.margin}]
     judged = pd.DataFrame(rows, columns=COLUMNS)
+    judged["holm"] = holm(judged["p"].astype(float))
     return judged.fillna(dict.fromkeys(TEXTS, "") | {"seeds": 0}).astype({"seeds": int})
 
 
@@ -322,13 +356,8 @@ def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
     effect, architecture = comparison.effect, evidence.architectures[comparison.study]
     expected = claim.expected.get(architecture, "") if comparison.judged else ""
     tuned = any(condition != "pretrained" for _, condition in comparison.runs)
-    mean = effect[:, 0].mean() if len(effect) else np.nan
-    if evidence.printed or not len(effect):
-        low = high = mean
-    elif tuned:
-        low, high = interval(effect)
-    else:  # no seed of fine-tuning has a part in it
-        low, high = np.quantile(effect[0][1:], [0.025, 0.975]) if effect.shape[1] > 1 else (np.nan, np.nan)
+    found = Estimate.of(effect, tuned)
+    low, high = (found.mean, found.mean) if evidence.printed else found.interval
     enough = len(effect) >= MIN_SEEDS or evidence.printed or not tuned
     decides = expected and enough and not comparison.doubt
     outcome = verdict(low, high, expected, claim.margin) if decides else UNDECIDED
@@ -340,13 +369,15 @@ def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
         "other": comparison.other,
         "property": comparison.property,
         "compared": comparison.label,
-        "effect": mean,
+        "effect": found.mean,
         "low": low,
         "high": high,
         "unit": claim.unit,
         "margin": claim.margin,
         "expected": expected,
         "seeds": len(effect),
+        "p": found.p(expected, claim.margin) if decides and not evidence.printed else np.nan,
+        "decidable": found.decidable if decides and not evidence.printed else np.nan,
         "per_seed": " ".join(f"{value:+.3f}" for value in effect[:, 0]),
         "doubt": comparison.doubt,
         "verdict": outcome if expected and len(effect) else NOT_TESTABLE,
@@ -354,9 +385,10 @@ def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
 
 
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim, one column per encoder: how many of its comparisons have which verdict."""
+    """One row per claim, one column per encoder: how many of its comparisons have which verdict. A dagger marks those that
+    remain when p is corrected for the number of all comparisons."""
     rows = judged[judged["expected"] != ""]
-    cells = rows.groupby(["claim", "encoder"], sort=False)["verdict"].apply(counted)
+    cells = signs(rows).groupby([rows["claim"], rows["encoder"]], sort=False).apply(counted)
     wide = cells.unstack(fill_value="–", sort=False).reindex(columns=judged["encoder"].unique(), fill_value="–")
     wide = wide.drop(columns="", errors="ignore")
     return wide.reindex(list(table()), fill_value="–").rename_axis(columns=None).reset_index()
@@ -365,11 +397,42 @@ def overview(judged: pd.DataFrame) -> pd.DataFrame:
 SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?", NOT_TESTABLE: "–"}
 
 
-def counted(verdicts: pd.Series) -> str:
-    """How many of the verdicts there are of each sign; the sign alone if all are the same."""
-    counts = verdicts.map(SIGNS).value_counts()
-    found = [(sign, counts[sign]) for sign in SIGNS.values() if sign in counts]
+def signs(judged: pd.DataFrame) -> pd.Series:
+    """The sign of each verdict, with a dagger where it remains when p is corrected for the number of comparisons."""
+    firm = (judged["holm"] < 0.05) & (judged["verdict"] != UNDECIDED)
+    return judged["verdict"].map(SIGNS) + np.where(firm, "†", "")
+
+
+def counted(signs: pd.Series) -> str:
+    """How many there are of each sign; the sign alone if all are the same."""
+    counts = signs.value_counts()
+    found = sorted(((sign, count) for sign, count in counts.items()), key=lambda one: "✓✗?–".index(one[0][0]))
     return found[0][0] if len(found) == 1 else ", ".join(f"{sign} {count}" for sign, count in found)
+
+
+AGAIN = ["claim", "study", "other", "property", "compared"]
+
+
+def again(judged: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of a run beside what the recorded seeds lead to expect of it. Both tables : as ``judge`` gives them.
+
+    Returns
+    -------
+    One row per comparison that both have and that a claim expects something of: ``recorded`` (the sign of its verdict,
+    and of how many seeds), ``effect`` (of this run), ``from``, ``to`` (where 95 % of runs with as many seeds lie),
+    ``agrees`` (yes, no). Where nothing was fine-tuned, only rounding may differ: by half a point.
+    """
+    rows = recorded[(recorded["expected"] != "") & (recorded["seeds"] > 0)]
+    values = rows[AGAIN].assign(value=rows["per_seed"].str.split()).explode("value").astype({"value": float})
+    rows = rows.assign(recorded=signs(rows) + " (" + rows["seeds"].astype(str) + ")")
+    found = judged[judged["seeds"] > 0].merge(rows[[*AGAIN, "recorded"]], on=AGAIN)
+    found = found.merge(spread.of_cells(values, "claim", AGAIN[1:]).rename(columns={"seeds": "of"}), on=AGAIN)
+    half = spread.reach(found.drop(columns="seeds").rename(columns={"of": "seeds"}), found["seeds"], 0.95).fillna(0.5)
+    return pd.DataFrame({
+        **found[["claim", "encoder", "property", "compared", "recorded"]],
+        "effect": found["effect"], "from": found["mean"] - half, "to": found["mean"] + half,
+        "agrees": np.where((found["effect"] - found["mean"]).abs() <= half, "yes", "no"),
+    })  # fmt: skip
 
 
 def to_markdown(rows: pd.DataFrame) -> str:

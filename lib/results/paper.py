@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.results.claims import FORGET, KEEP, Evidence, counted, judge, table
+from lib.results.claims import FORGET, KEEP, Evidence, counted, judge, signs, table
 from lib.results.summary import pick
 from lib.study import loading, params
 from lib.study.variants import Variant
@@ -156,12 +156,12 @@ def beside(judged: pd.DataFrame) -> pd.DataFrame:
         where = {"claim": row.claim, "architecture": row.architecture, "property": row.property}
         alike = pick(shown, **where, expected=row.expected).dropna(subset="effect")
         alike = alike[alike["compared"] == row.compared] if row.compared in set(alike["compared"]) else alike
-        signs = {*np.sign(alike["effect"].round(9))}
+        directions = {*np.sign(alike["effect"].round(9))}
         # a zero has no direction, and "at most" and "within" have none either
-        one_way = len(signs) == 1 and signs != {0.0} and row.seeds and row.expected not in ("at most", "within")
+        one_way = len(directions) == 1 and directions != {0.0} and row.seeds and row.expected not in ("at most", "within")
         one_way = one_way and round(row.effect, 9) != 0
-        same = {True: "yes", False: "no"}[np.sign(row.effect) in signs] if one_way else ""
-        outcome = counted(alike["verdict"]) if row.expected and len(alike) else ""
+        same = {True: "yes", False: "no"}[np.sign(row.effect) in directions] if one_way else ""
+        outcome = counted(signs(alike)) if row.expected and len(alike) else ""
         rows.append([alike["effect"].min(), alike["effect"].max(), outcome, same])
     return judged.join(pd.DataFrame(rows, judged.index, ["paper low", "paper high", "paper", "same direction"]))
 

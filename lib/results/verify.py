@@ -7,23 +7,25 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lib import corpora, disk, encoders, results
-from lib.results import claims
+from lib import corpora, disk, encoders, results, surroundings
+from lib.results import claims, digits, spread
 from lib.study import inputs, loading, params, runs
 from lib.study.runs import Run
 
 REASONS = {
     "exact": "counted, not trained: splits, label sets and checkpoints are pinned",
     "tight": "no fine-tuning: seed, weights and order of words are fixed; only the processor's rounding differs",
-    "loose": "after fine-tuning: four standard deviations over the recorded seeds, pooled over encoders and tasks",
-    "claim": "a verdict may become or cease to be undecided with other seeds; it must not turn into its opposite",
+    "spread": "after fine-tuning: where other seeds lie, judged by the recorded ones (Student's t)",
 }
 
 TIGHT = 0.005
 """Tolerance of the tight comparisons, as a fraction of the test words."""
 
+LEVEL = 0.999
+"""How often an honest run holds all comparisons that depend on the seed, taken together."""
+
 MEASURES = ["task score", "best accuracy", "top layer accuracy", "drop, top third", "mean layer of top neurons"]
-"""Columns of ``results.summary`` that are compared loosely, for the first gold property."""
+"""Columns of ``results.summary`` that are compared by their spread, for the first gold property."""
 
 
 def exact(wanted: list[Run]) -> dict[str, Any]:
@@ -57,34 +59,18 @@ def tight(accuracy: pd.DataFrame) -> dict[str, float]:
     return {f"{r.study}: {r.variant}: {r.property}: layer {r.layer}": r.accuracy for r in chosen.itertuples()}
 
 
-def loose(summary: pd.DataFrame) -> pd.DataFrame:
-    """Means and standard deviations over seeds of the headline numbers of the fine-tuned runs.
-
-    ``summary`` : as ``results.summary`` gives it.
-
-    Returns
-    -------
-    One row per study, condition and measure: ``name``, ``value`` (mean over seeds), ``sigma`` (pooled over the rows of
-    the measure; none with one seed).
-    """
+def by_seed(summary: pd.DataFrame) -> pd.DataFrame:
+    """The headline numbers of the fine-tuned runs, one row each: ``measure``, ``name``, ``own`` (the study and task),
+    ``value``. ``summary`` : as ``results.summary`` gives it."""
     gold = results.pick(summary, source="gold")
     tuned = gold[(gold["task"] != "") & gold["property"].isin(gold["property"].head(1))]
-    keys = ["study", "condition", "measure"]
-    values = tuned.melt(keys[:2], MEASURES, "measure").dropna().groupby(keys, sort=False)["value"]
-    table = values.agg(value="mean", variance="var").reset_index()
-    sigma = table.groupby("measure")["variance"].transform("mean") ** 0.5
-    return table.assign(sigma=sigma, name=table["study"] + ": " + table["condition"] + ": " + table["measure"])
-
-
-def verdicts(judged: pd.DataFrame) -> dict[str, str]:
-    """The verdict of every comparison that could be made. ``judged`` : as ``claims.judge`` gives it."""
-    columns = ["claim", "encoder", "compared", "property", "verdict"]
-    testable = judged.loc[judged["verdict"] != claims.NOT_TESTABLE, columns]
-    return {": ".join(names): verdict for *names, verdict in testable.itertuples(index=False)}
+    rows = tuned.melt(["study", "condition"], MEASURES, "measure").dropna()
+    names = rows["study"] + ": " + rows["condition"] + ": " + rows["measure"]
+    return rows.assign(name=names).drop(columns=["study", "condition"])
 
 
 def expectations(
-    wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame, judged: pd.DataFrame
+    wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame
 ) -> dict[str, Any]:
     """What a later run is compared with, as it is written into ``expected/<suite>.yaml``.
 
@@ -99,46 +85,43 @@ def expectations(
         raise params.ParameterError("three seeds of every task are needed: reproduce and record with SEEDS='1 2 3'")
     own = {(run.study.name, task) for run in wanted for task in run.study.tasks}
     default = [r for r in wanted if not r.variant.task or (r.study.name, r.variant.condition) in own]
+    tuned = pd.MultiIndex.from_frame(summary[["study", "condition"]]).isin([*own])
+    table = spread.of_cells(by_seed(summary[tuned]), "measure", ["name"])
+    numbers = ["mean", "deviation", "freedom", "seeds"]
     return {
         "exact": {"reason": REASONS["exact"], "values": exact(default)},
         "tight": {"reason": REASONS["tight"], "tolerance": TIGHT,
                   "values": {k: round(v, 4) for k, v in tight(accuracy).items()}},
-        "loose": {"reason": REASONS["loose"],
-                  "values": {row.name: {"value": round(row.value, 4), "tolerance": round(4 * row.sigma, 4)}
-                             for row in loose(summary).itertuples() if (row.study, row.condition) in own}},
-        "claim": {"reason": REASONS["claim"], "values": verdicts(judged)},
+        "spread": {"reason": REASONS["spread"], "level": LEVEL,
+                   "values": {row["name"]: {n: round(float(row[n]), 6) for n in numbers} for _, row in table.iterrows()}},
     }  # fmt: skip
 
 
 def compare(
-    expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame, judged: pd.DataFrame
+    expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame
 ) -> pd.DataFrame:
     """Every recorded number beside the one found: columns kind, name, expected, got, tolerance, verdict, reason.
 
-    The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side) or ``MISSING`` (not made). A claim that the
-    run could not ask, for want of a variant, is not compared.
+    The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side) or ``MISSING`` (not made). The tolerance of
+    a number that depends on the seed is its prediction interval for as many seeds as were run, at a level that all of
+    them together hold as often as ``level`` says.
     """
-    computed = {
-        "exact": exact(wanted),
-        "tight": tight(accuracy),
-        "loose": loose(summary).set_index("name")["value"].to_dict(),
-        "claim": verdicts(judged),
-    }
+    found = by_seed(summary).groupby("name")["value"].agg(["mean", "size"])
+    computed = {"exact": exact(wanted), "tight": tight(accuracy), "spread": found["mean"].to_dict()}
     rows = []
     for kind, section in expected.items():
-        for name, value in section["values"].items():
-            got, tolerance = computed[kind].get(name), section.get("tolerance")
-            if kind == "loose":
-                value, tolerance = value["value"], value["tolerance"]
-            if kind == "claim":
-                good = {value, got} != {claims.REPRODUCED, claims.NOT_REPRODUCED}
-            elif kind == "exact" or got is None:
-                good = value == got
-            else:
-                good = abs(got - value) <= tolerance
-            if got is not None or kind != "claim":
-                verdict = "MISSING" if got is None else "OK" if good else "MISS"
-                rows.append((kind, name, value, got, tolerance, verdict, section["reason"]))
+        values, tolerances = section["values"], dict.fromkeys(section["values"], section.get("tolerance"))
+        if kind == "spread":
+            table = pd.DataFrame.from_dict(values, "index")
+            seeds = found["size"].reindex(table.index).fillna(1)
+            level = 1 - (1 - section["level"]) / max(len(table), 1)
+            values, tolerances = table["mean"].to_dict(), spread.reach(table, seeds, level).to_dict()
+        for name, value in values.items():
+            got, tolerance = computed[kind].get(name), tolerances[name]
+            exactly = kind == "exact" or got is None
+            good = value == got if exactly else abs(got - value) <= tolerance
+            verdict = "MISSING" if got is None else "OK" if good else "MISS"
+            rows.append((kind, name, value, got, tolerance, verdict, section["reason"]))
     return pd.DataFrame(rows, columns=["kind", "name", "expected", "got", "tolerance", "verdict", "reason"])
 
 
@@ -169,11 +152,12 @@ def write_claims(suite: str, judged: pd.DataFrame) -> None:
 
 
 def check(wanted: list[Run], suite: str) -> bool:
-    """For Make: compare the results with ``expected/<suite>.yaml`` and print the table.
+    """For Make: compare the results with ``expected/<suite>.yaml``, and with the digests of the processor's maker, and
+    print both.
 
     Returns
     -------
-    Whether everything recorded was found again.
+    Whether everything recorded was found again; under ``ISA=compatible``, whether every digit was, too.
     """
     expected = read(params.ROOT / "expected" / f"{suite}.yaml")
     results.complete(wanted)
@@ -186,7 +170,9 @@ def check(wanted: list[Run], suite: str) -> bool:
     print(f"{len(table) - len(bad)} of {len(table)} comparisons hold" + (":" if len(bad) else ""))
     for row in bad.itertuples():
         print(f"  {row.verdict}  {row.name}: expected {row.expected}, got {row.got}, tolerance {row.tolerance}")
-    return bad.empty
+    says, equal = digits.compare(wanted)
+    print(says)
+    return bad.empty and (equal or surroundings.isa() != "compatible")
 
 
 def record(wanted: list[Run], suite: str) -> None:
@@ -208,8 +194,8 @@ def record(wanted: list[Run], suite: str) -> None:
     print(f"recorded in {runs.recorded(suite).relative_to(params.ROOT)}/ and {path.relative_to(params.ROOT)}")
 
 
-def _tables(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Accuracies, summary and judged claims of these runs."""
+def _tables(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracies and summary of these runs."""
     counts = results.layers(wanted)
     summary = results.summary(wanted, counts, results.neuron_tests(wanted), results.neuron_layers(wanted))
-    return results.accuracies(counts), summary, claims.judge(claims.evidence(wanted))
+    return results.accuracies(counts), summary

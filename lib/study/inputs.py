@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib import disk
+from lib import disk, surroundings
 from lib.study import loading, params
 from lib.study.params import Study
 
@@ -86,6 +86,11 @@ def examples_of(study: Study, task: str) -> list[Any]:
         return [pins()["movie-snippets"]]
     files = sorted(p for p in (params.ROOT / data.glue / task).rglob("*") if p.is_file())
     return [[p.name, disk.file_digest(p)] for p in files] or [data.glue, data.glue_revision]
+
+
+def arithmetic(study: Study) -> list[Any]:
+    """What the last digits of a result depend on, beside the processor's maker: ``ISA``, and the threads."""
+    return [surroundings.isa(), study.threads]
 
 
 CORPUS_CODE = tuple(f"corpora/{module}" for module in ("corpus", *params.FORMATS))

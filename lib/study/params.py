@@ -181,11 +181,13 @@ class OwnTask(Section):
 
 
 class TaskData(Section):
-    """The data of the tasks. ``glue`` : hub id or local folder. ``*_examples`` : at most this many; default: all."""
+    """The data of the tasks. ``glue`` : hub id or local folder. ``*_examples`` : at most this many; default: all.
+    ``sample`` : the number of the random sample of training examples."""
 
     glue: str = "nyu-mll/glue"
     glue_revision: str | None = None
     own: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], OwnTask] = {}
+    sample: Annotated[int, Field(ge=0, lt=2**16)] = 0
     train_examples: Count | None = None
     dev_examples: Count | None = None
     test_examples: Count | None = None

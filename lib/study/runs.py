@@ -165,10 +165,20 @@ def provenance() -> dict[str, Any]:
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores", "processor": _processor(),
         "system": platform.system(),
-        "instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(), "isa": surroundings.isa(),
+        "threads": torch.get_num_threads(),
         "python": platform.python_version(), **{name: version(name) for name in PACKAGES},
         "commit": _commit(), **surroundings.remaining(),
     }  # fmt: skip
+
+
+def maker() -> str:
+    """The maker of the processor as Linux names it (AuthenticAMD, GenuineIntel); unknown elsewhere."""
+    try:
+        found = re.search(r"(?m)^vendor_id\s*: (.*)$", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else "unknown"
 
 
 def _processor() -> str:
