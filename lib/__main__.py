@@ -77,8 +77,11 @@ def main(given: dict[str, Any]) -> bool:
     names = inspect.signature(function).parameters
     if "wanted" in names:
         from lib import grid  # here: PyTorch takes seconds to import, and a step starts without it
+        from lib.study import runs
 
         given["overrides"] = {name: given[name] for name in ("device", "properties", "threads") if given[name]}
+        if given["verb"] == "record" or given.get("record") is True:
+            given["overrides"] |= runs.RECORDED
         given["wanted"] = grid.selected(**{n: given[n] for n in ("suite", "studies", "tasks", "seeds", "overrides")})
         grid.check(given["wanted"])
     return function(**{name: given[name] for name in names if name in given}) is not False

@@ -175,10 +175,16 @@ def print_plan(wanted: list[Run], suite: str) -> None:
 def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:
     """For Make: fetch what the steps need (unless ``dry``), then print the steps as rules, and nothing else.
 
-    Raises ParameterError for other properties than a study's own, if they are to be recorded.
+    Raises ParameterError for other properties than a study's own, another number of threads or another ``ISA``, if they
+    are to be recorded.
     """
-    if record and "properties" in overrides:
-        raise ParameterError("make record takes no PROPERTIES: what is recorded are the studies' own")
+    own = {
+        "PROPERTIES": "properties" in overrides,
+        "THREADS": "threads" in overrides,
+        "ISA": surroundings.isa() != "avx2",
+    }
+    for name in (name for name, given in own.items() if given and record):
+        raise ParameterError(f"make record takes no {name}: what is recorded are the studies' own, under ISA=avx2")
     if not dry:
         with contextlib.redirect_stdout(sys.stderr):
             fetch([run for run in wanted if not (record and results.is_recorded(run))])

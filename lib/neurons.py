@@ -179,6 +179,13 @@ def ensure_layers(run: Run) -> pd.DataFrame:
     return pd.read_parquet(_ensure(run) / "layers.parquet")
 
 
+def ensure_halves(run: Run) -> pd.DataFrame:
+    """As ``ensure_layers``, of rankings that are learnt from half of the training texts: ``sample``, numbered from 0,
+    each odd one from the texts that the one before it lacks. Without rows unless ``ranking.half_samples`` asks for
+    them."""
+    return pd.read_parquet(_ensure(run) / "halves.parquet")
+
+
 def ensure_sets(run: Run) -> pd.DataFrame:
     """Counts of correct predictions of probes retrained on all, on the top and on the bottom neurons.
 
@@ -189,23 +196,21 @@ def ensure_sets(run: Run) -> pd.DataFrame:
 
 
 def _ensure(run: Run) -> Path:
-    """The folder of the step's result: ``tests``, ``layers`` and ``sets.parquet``, and ``rankings.npz``."""
+    """The folder of the step's result: ``tests``, ``layers``, ``halves`` and ``sets.parquet``, and ``rankings.npz``."""
     return runs.ensure(run, "neurons", lambda folder: _rank_and_test(run, folder))
 
 
 def _rank_and_test(run: Run, folder: Path) -> None:
-    """Rank and test the neurons on all corpora of the run, one after another, and write the four files."""
+    """Rank and test the neurons on all corpora of the run, one after another, and write the five files."""
     tested = [_rank_and_test_on(run, corpus) for corpus in run.study.corpora_in_use]
     pd.concat([tests for tests, *_ in tested]).to_parquet(folder / "tests.parquet", index=False)
-    pd.concat([sets for _, sets, _ in tested]).to_parquet(folder / "sets.parquet", index=False)
-    ranks = [ranked for *_, ranks in tested for ranked in ranks]
-    layers = [
-        {"property": r.property, "ranking": r.ranking, "end": end, "layer": layer, "neurons": int(neurons)}
-        for r in ranks
-        for end in ENDS
-        for layer, neurons in enumerate(r.from_(end).per_layer(run.study.ranking.top_of(r.property)))
-    ]
-    pd.DataFrame(layers).to_parquet(folder / "layers.parquet", index=False)
+    pd.concat([sets for _, sets, *_ in tested]).to_parquet(folder / "sets.parquet", index=False)
+    ranks = [ranked for _, _, ranks, _ in tested for ranked in ranks]
+    halves = [(sample, ranked) for *_, halves in tested for sample, ranked in halves]
+    _per_layer(run, [(0, ranked) for ranked in ranks]).drop(columns="sample").to_parquet(
+        folder / "layers.parquet", index=False
+    )
+    _per_layer(run, halves).to_parquet(folder / "halves.parquet", index=False)
     arrays = {f"{r.property}.{r.ranking}.order": r.order for r in ranks}
     arrays |= {f"{r.property}.weight": r.weight for r in ranks} | {f"{r.property}.labels": r.labels for r in ranks}
     np.savez_compressed(folder / "rankings.npz", allow_pickle=False, shape=ranks[0].shape, **arrays)
@@ -220,8 +225,10 @@ class _AllNeurons:
     penalty: tuple[float, float]
 
 
-def _rank_and_test_on(run: Run, corpus: str) -> tuple[pd.DataFrame, pd.DataFrame, list[Ranked]]:
-    """The tests, the counts of the sets, and the rankings of the properties of one corpus."""
+def _rank_and_test_on(
+    run: Run, corpus: str
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Ranked], list[tuple[int, Ranked]]]:
+    """The tests, the counts of the sets, the rankings, and those of half-samples, of the properties of one corpus."""
     study, stores = run.study, activations.ensure(run, corpus)
     words = {split: store.words for split, store in stores.items()}
     learnt = _all_neuron_probes(run, stores, words, study.corpora_in_use[corpus][1])
@@ -233,7 +240,7 @@ def _rank_and_test_on(run: Run, corpus: str) -> tuple[pd.DataFrame, pd.DataFrame
     ]
     sizes = sorted({ranks[0].count(fraction) for fraction in study.ranking.sizes})
     retrained = _retrain(run, stores["train"], ranks, learnt, sizes)
-    tests, sets = [], []
+    halves, tests, sets = _on_halves(run, stores["train"], words["train"], learnt), [], []
     for split, ranked in product(("dev", "test"), ranks):
         X, texts, name = stores[split].vectors, probes.text_ids(words[split]), ranked.property
         shuffled = np.random.default_rng(study.seed).permutation(ranked.order)
@@ -253,7 +260,38 @@ def _rank_and_test_on(run: Run, corpus: str) -> tuple[pd.DataFrame, pd.DataFrame
             if which != "top" or n == ranked.count(study.ranking.top_of(name)):
                 right = guess == learnt[name, target].labels.ids[split]
                 sets.append(probes.counts_by_text(texts, right, cell | {"neurons": which, "target": target}))
-    return pd.concat(tests), pd.concat(sets), ranks
+    return pd.concat(tests), pd.concat(sets), ranks, halves
+
+
+def _per_layer(run: Run, ranks: list[tuple[int, Ranked]]) -> pd.DataFrame:
+    """How many of the top and of the bottom neurons lie in each layer. ``ranks`` : with the number of their sample."""
+    rows = [
+        [r.property, r.ranking, sample, end, layer, int(neurons)]
+        for sample, r in ranks
+        for end in ENDS
+        for layer, neurons in enumerate(r.from_(end).per_layer(run.study.ranking.top_of(r.property)))
+    ]
+    return pd.DataFrame(rows, columns=["property", "ranking", "sample", "end", "layer", "neurons"])
+
+
+def _on_halves(
+    run: Run, store: Activations, words: pd.DataFrame, learnt: dict[tuple[str, str], _AllNeurons]
+) -> list[tuple[int, Ranked]]:
+    """Rankings that are learnt from half of the texts, with the numbers of their samples."""
+    study, found = run.study, []
+    real = [own for (_, target), own in learnt.items() if target == "real"]
+    specs = [ProbeSpec([own.labels.target], "all", *own.penalty) for own in real]
+    codes = probes.text_ids(words).codes
+    for sample in range(study.ranking.half_samples):
+        shuffled = np.random.default_rng([study.seed, sample // 2]).permutation(codes.max() + 1)
+        half = np.array_split(shuffled, 2)[sample % 2]
+        chosen, device = np.flatnonzero(np.isin(codes, half)), encoders.device(study)
+        title = f"half-sample {sample + 1} of {study.ranking.half_samples}"
+        fitted = probes.fit_specs(store.vectors, specs, study.probe, study.seed, device, title, chosen)
+        for own, probe in zip(real, fitted, strict=True):
+            weight = probe.weight[0].cpu().numpy()
+            found += [(sample, ranked) for ranked in rank(own.labels, weight, store.vectors, study.ranking)]
+    return found
 
 
 def _all_neuron_probes(

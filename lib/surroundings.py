@@ -42,6 +42,7 @@ def arithmetic(isa: str) -> dict[str, str]:
         raise ValueError(f"ISA={isa}: write one of {', '.join(ISAS)}")
     return dict(pair.split("=", 1) for pair in _listed(f"SET_{isa}_{platform.machine()}"))
 
+
 SHOWN = (
     "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_THREADING_LAYER", "KMP_DUPLICATE_LIB_OK",
     "LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG",
@@ -61,8 +62,8 @@ def isa(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def settle(environ: MutableMapping[str, str] = os.environ) -> str:
-    """Clean this process, and set how it computes. Returns that ``ISA``: native if torch has been imported already, with
-    other variables."""
+    """Clean this process, and set how it computes. Returns that ``ISA``: native if torch has been imported already,
+    with other variables."""
     wanted = arithmetic(isa(environ))
     if "torch" in sys.modules and {name: environ.get(name) for name in wanted} != wanted:
         environ["ISA"], wanted = "native", arithmetic("native")
@@ -72,8 +73,8 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> str:
 
 
 def clean(environ: MutableMapping[str, str] = os.environ, patterns: list[str] = REMOVED) -> list[str]:
-    """Remove the variables that match ``patterns``, but for ``KEPT``, ``SET``, and those of ``ISA`` that are as it says.
-    Returns the names of those removed.
+    """Remove the variables that match ``patterns``, but for ``KEPT``, ``SET``, and those of ``ISA`` that are as it
+    says. Returns the names of those removed.
 
     It cannot undo what a library has read already: clean before you import the library.
     """

@@ -85,7 +85,8 @@ def task(study: params.Study, name: str) -> Task:
 
 
 def load(study: params.Study, variant: variants.Variant) -> datasets.DatasetDict:
-    """The examples that a variant is fine-tuned and tested on, sampled by the study's seed (one sample for all seeds; ``task_data.sample`` draws another for training).
+    """The examples that a variant is fine-tuned and tested on, sampled by the study's seed: one sample for all seeds of
+    fine-tuning. ``task_data.sample`` draws another for training.
 
     Raises
     ------

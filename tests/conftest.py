@@ -32,6 +32,7 @@ from transformers import (  # noqa: E402
     XLNetConfig,
 )
 
+import lib  # noqa: E402, F401 - before torch, as in the lessons: it says how torch computes
 from lib import disk, sources, surroundings  # noqa: E402
 from lib.encoders.activations import Activations  # noqa: E402
 from lib.encoders.alignment import Alignment  # noqa: E402

@@ -12,6 +12,7 @@ import pytest
 
 from lib import disk, doctor, surroundings
 from lib.study import loading, params, runs
+from lib.study.steps import STEPS
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +35,10 @@ HARMLESS = {
     "PIP_INDEX_URL": "http://mirror", "PIP_FIND_LINKS": "/wheels", "PYTORCH_CUDA_ALLOC_CONF": "x",
     "TORCH_HOME": "/torch", "RANKING": "none",
 }  # fmt: skip
+
+
+COMPUTING = surroundings.arithmetic("avx2")
+"""What a step sets, so that processors of one maker compute alike; nothing on other machines than x86-64."""
 
 
 # The list --------------------------------------------------------------------------------------------------------
@@ -93,8 +98,8 @@ def test_a_step_begins_in_a_clean_environment_and_says_what_was_removed(tmp_path
     )[:2]
     assert said == f"not used here, although set: {' '.join(sorted(HOSTILE | AT_START))}"
     found = json.loads(seen)
-    assert not {*HOSTILE, *AT_START} & {*found}
-    assert found | surroundings.SET == found
+    assert not {*HOSTILE, *AT_START} & ({*found} - {*COMPUTING})
+    assert found | surroundings.SET | COMPUTING == found
     assert (found["PYTHONPATH"], found["IPYTHONDIR"], found["PYTHONUTF8"]) == (str(ROOT), "/a b", "1")
 
 
@@ -105,8 +110,38 @@ def test_in_a_plain_shell_a_step_has_nothing_to_say() -> None:
 def test_importing_the_library_cleans_too_but_for_what_a_kernel_and_tests_set() -> None:
     hostile = {k: v for k, v in HOSTILE.items() if not k.startswith("PYTHON")}
     found = json.loads(python("-c", f"import lib; {SHOW}", **hostile, **AT_START))
-    assert not {*hostile} & {*found}
-    assert found | AT_START == found
+    assert not {*hostile} & ({*found} - {*COMPUTING})
+    assert found | AT_START | COMPUTING == found
+
+
+def test_importing_the_library_after_torch_is_too_late_to_choose_how_is_computed() -> None:
+    show = "from lib import surroundings as s; import os; print(s.isa(), os.environ.get('MKL_CBWR'))"
+    late = "avx2 None" if not COMPUTING else "native None"
+    assert python("-c", f"import torch; {show}").split("\n")[0] == late
+    assert python("-c", f"import torch; {show}", **COMPUTING).split("\n")[0] == f"avx2 {COMPUTING.get('MKL_CBWR')}"
+
+
+def test_how_is_computed_is_a_selector_of_make_and_of_a_step_and_nothing_else_decides_it() -> None:
+    for words, isa in (([], "avx2"), (["ISA=native"], "native"), (["EXACT=1"], "compatible")):
+        found = json.loads(make(ROOT, "-s", "-f", "-", "show", PYTHON, *words, given=EXPORTED, MKL_CBWR="SSE2").stdout)
+        wanted = surroundings.arithmetic(isa)
+        assert found["ISA"] == isa
+        assert {name: found.get(name) for name in COMPUTING} == {name: wanted.get(name) for name in COMPUTING}
+        step = json.loads(python("-I", "lib/surroundings.py", f"ISA={isa}", "-c", SHOW, ISA="other").split("\n")[-2])
+        assert step | wanted | {"ISA": isa} == step
+    assert "write one of avx2 compatible native" in make(ROOT, "help", "ISA=avx512").stderr
+    with pytest.raises(ValueError, match="write one of avx2, compatible, native"):
+        surroundings.arithmetic("avx512")
+
+
+def test_a_result_of_another_arithmetic_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs.load("bert-mini", "sentiment-s1")
+    keys = {run.key(step) for step in STEPS}
+    monkeypatch.setenv("ISA", "native")
+    keys |= {run.key(step) for step in STEPS}
+    monkeypatch.delenv("ISA")
+    keys |= {runs.load("bert-mini", "sentiment-s1", "full", {"threads": 2}).key(step) for step in STEPS}
+    assert len(keys) == 3 * len(STEPS)
 
 
 def make(folder: Path, *words: str, given: str | None = None, **variables: str) -> subprocess.CompletedProcess:
@@ -123,8 +158,8 @@ def test_make_removes_what_a_step_removes() -> None:
     done = make(ROOT, "-s", "-f", "-", "show", PYTHON, given=EXPORTED, **HOSTILE, **AT_START, **HARMLESS)
     found = json.loads(done.stdout)
     own = {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "IPYTHONDIR": f"{ROOT}/runs/.ipython"}
-    assert not {*HOSTILE, *AT_START} & {*found}
-    assert found | HARMLESS | surroundings.SET | own == found
+    assert not {*HOSTILE, *AT_START} & ({*found} - {*COMPUTING})
+    assert found | HARMLESS | surroundings.SET | COMPUTING | own == found
 
 
 def test_make_says_what_it_does_not_use_and_what_it_takes_from_the_shell() -> None:

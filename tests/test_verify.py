@@ -12,7 +12,7 @@ import yaml
 from conftest import with_variants
 
 from lib import disk, grid, results
-from lib.results import claims, digits, paper, spread, verify
+from lib.results import claims, paper, spread, verify
 from lib.study import inputs, params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
@@ -47,7 +47,10 @@ def summary(seeds=SEEDS, shift: dict[str, float] | None = None) -> pd.DataFrame:
 
 def judged(verdict: str = "reproduced") -> pd.DataFrame:
     return pd.DataFrame(
-        [("P1", "S", "sst2 − rte", "pos", "above", 0.01, verdict), ("P3", "S", "", "", "", np.nan, "not testable here")],
+        [
+            ("P1", "S", "sst2 − rte", "pos", "above", 0.01, verdict),
+            ("P3", "S", "", "", "", np.nan, "not testable here"),
+        ],
         columns=["claim", "encoder", "compared", "property", "expected", "holm", "verdict"],
     )
 

@@ -73,7 +73,9 @@ def print_summary(wanted: list[Run], suite: str) -> None:
     print(f"\nin per cent (but for layers); silver properties are in {os.path.relpath(folder)}/summary.csv")
     print(headline(results.from_csv(folder / "summary.csv")))
     judged = results.from_csv(folder / "claims.csv")
-    print("\nthe claims (paper/claims.yaml): ✓ reproduced, ✗ not, ? undecided, – not asked or not testable here, † also")
+    print(
+        "\nthe claims (paper/claims.yaml): ✓ reproduced, ✗ not, ? undecided, – not asked or not testable here, † also"
+    )
     print("when corrected for the number of comparisons; verdicts need three seeds (each comparison is in claims.csv)")
     print(claims.overview(judged).merge(paper.agreement(judged)).to_string(index=False))
     if len(recorded := results.recorded_table(suite, "claims")):

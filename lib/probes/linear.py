@@ -160,6 +160,7 @@ def fit_specs(
     seed: int,
     device: torch.device | str = "cpu",
     title: str = "probes",
+    chosen: np.ndarray | None = None,
 ) -> list[Probe]:
     """Train one probe per spec, all in one pass over the words: every batch is read once, for all of them.
 
@@ -171,6 +172,7 @@ def fit_specs(
     ----------
     X : [layers, words, width], the training words, in memory or mapped: it is read batch by batch, and held in float32.
     title : of the progress bar.
+    chosen : the numbers of the words to learn from, ascending; default: all. Neurons are standardised over all.
 
     Raises
     ------
@@ -189,8 +191,9 @@ def fit_specs(
     buffer = torch.empty(settings.batch_size, layers, width, device=device)
     probes = [initial_probe(buffer[:0].transpose(0, 1), spec, standardiser) for spec in specs]
     update = _adam([w for probe in probes for w in (probe.weight, probe.bias)], settings.learning_rate)
-    order = batches(words, settings.batch_size, settings.order, settings.epochs, seed)
-    steps = -(-words // settings.batch_size) * settings.epochs
+    used = words if chosen is None else len(chosen)
+    order = batches(used, settings.batch_size, settings.order, settings.epochs, seed)
+    steps = -(-used // settings.batch_size) * settings.epochs
     torch.empty(1 << 22)  # glibc from now on keeps 16 MB that are freed, instead of giving them back at every step
     losses: list[np.ndarray] = []
     for step, rows in enumerate(tqdm(order, total=steps, desc=title, unit="step", leave=False)):
@@ -198,6 +201,7 @@ def fit_specs(
             losses.append(_loss(X, probes, stacked.split(sets)))
             if len(losses) > 5 and (losses[-1] > losses[-6] * (1 - settings.tolerance)).all():
                 break
+        rows = rows if chosen is None else chosen[rows]
         block = read_block(X, rows, standardiser, device, buffer)
         labels, gradients = stacked[:, rows].to(device).split(sets), []
         for probe, ids, (l1, l2) in zip(probes, labels, penalties, strict=True):

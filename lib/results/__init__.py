@@ -29,6 +29,7 @@ from lib.results.tables import (
     is_recorded,
     layers,
     load,
+    neuron_halves,
     neuron_layers,
     neuron_sets,
     neuron_tests,

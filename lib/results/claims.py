@@ -260,8 +260,8 @@ CLAIMS: dict[str, Callable[[Evidence, Claim], Iterator[Comparison]]] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, its standard ``error`` and the degrees of ``freedom`` of that: Student's t over the seeds, with
-    the variance over texts (and words) added; NaN if seeds are asked for and there is one only.
+    """A mean over seeds, its standard ``error`` and the degrees of ``freedom`` of that: Student's t over the seeds,
+    with the variance over texts (and words) added; NaN if seeds are asked for and there is one only.
 
     The degrees of freedom are those of the seeds times the whole variance's ratio to theirs. (Satterthwaite's formula
     squares the ratio; with three seeds its intervals contain the truth in 92.5 % of simulations, these in 94 to 97 %.)
@@ -385,8 +385,8 @@ def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
 
 
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim, one column per encoder: how many of its comparisons have which verdict. A dagger marks those that
-    remain when p is corrected for the number of all comparisons."""
+    """One row per claim, one column per encoder: how many of its comparisons have which verdict. A dagger marks those
+    that remain when p is corrected for the number of all comparisons."""
     rows = judged[judged["expected"] != ""]
     cells = signs(rows).groupby([rows["claim"], rows["encoder"]], sort=False).apply(counted)
     wide = cells.unstack(fill_value="–", sort=False).reindex(columns=judged["encoder"].unique(), fill_value="–")

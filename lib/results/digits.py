@@ -79,7 +79,10 @@ def compare(wanted: list[Run]) -> tuple[str, bool]:
 
 
 def keep(wanted: list[Run]) -> None:
-    """For Make: keep the digests of these runs, beside those of others. Raises ParameterError where none are promised."""
+    """For Make: keep the digests of these runs, beside those of others.
+
+    Raises ParameterError where none are promised.
+    """
     file, whose = _place(wanted)
     if not file:
         raise params.ParameterError("digits are promised, and kept, for ISA=avx2 or EXACT=1 on one thread of an x86-64")

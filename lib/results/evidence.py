@@ -131,6 +131,7 @@ def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
         results.layers(wanted),
         results.neuron_sets(wanted),
         {end: results.neuron_layers(wanted, end) for end in neurons.ENDS},
+        results.neuron_halves(wanted),
         results.neuron_tests(wanted),
         ranking,
     )
@@ -143,10 +144,12 @@ def evidence_of(
     counts: pd.DataFrame,
     sets: pd.DataFrame,
     neuron_layers: dict[str, pd.DataFrame],
+    halves: pd.DataFrame,
     tests: pd.DataFrame,
     ranking: str = "lca",
 ) -> Evidence:
-    """``evidence`` of tables as ``results`` gives them; ``neuron_layers`` : of the top and of the bottom neurons."""
+    """``evidence`` of tables as ``results`` gives them; ``neuron_layers`` : of the top and of the bottom neurons,
+    ``halves`` : of both, of half-samples of the words; they stand where other measures have resamples of the texts."""
     gold, run = {"source": "gold", "target": "real"}, ["study", "condition", "seed", "property"]
     counts, sets = pick(counts, **gold, word_group="all", split="test"), pick(sets, **gold, ranking=ranking)
     texts = counts.groupby(["property", "study"])["text"].agg(frozenset)
@@ -166,6 +169,9 @@ def evidence_of(
     for end, table_of_end in neuron_layers.items():
         for key, rows in pick(table_of_end, source="gold", ranking=ranking).groupby(run):
             values[f"{end} per layer", *key] = rows.sort_values("layer")[["neurons"]].to_numpy(float)
+    for (end, *key), rows in pick(halves, source="gold", ranking=ranking).groupby(["end", *run]):
+        drawn = rows.pivot(index="layer", columns="sample", values="neurons").to_numpy(float)
+        values[f"{end} per layer", *key] = np.hstack([values[f"{end} per layer", *key], drawn])
     for key, rows in pick(tests, source="gold", ranking=ranking, split="test").groupby(run):
         values["ranked", *key] = np.array([[results.margin(rows)]])
     for row in scores.itertuples():

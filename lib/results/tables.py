@@ -24,7 +24,7 @@ def load(
     reduction, missing ones are computed.
     """
     loaded = [
-        replace(runs.load(study, variant, preset, overrides), recorded=recorded)
+        replace(runs.load(study, variant, preset, runs.RECORDED if recorded else overrides), recorded=recorded)
         for study, variants in variants_of.items()
         for variant in variants
     ]
@@ -90,6 +90,12 @@ def neuron_layers(wanted: Iterable[Run], end: str = "top") -> pd.DataFrame:
     """Where the ``top`` or ``bottom`` neurons of several runs lie (``neurons.ensure_layers``), with the columns that
     ``layers`` adds."""
     return pd.concat([_named(pick(neurons.ensure_layers(run), end=end).drop(columns="end"), run) for run in wanted])
+
+
+def neuron_halves(wanted: Iterable[Run]) -> pd.DataFrame:
+    """Where the neurons lie that rankings learnt from half-samples choose (``neurons.ensure_halves``), with the columns
+    that ``layers`` adds."""
+    return pd.concat([_named(neurons.ensure_halves(run), run) for run in wanted])
 
 
 def neuron_sets(wanted: Iterable[Run]) -> pd.DataFrame:

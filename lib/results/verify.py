@@ -69,9 +69,7 @@ def by_seed(summary: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(name=names).drop(columns=["study", "condition"])
 
 
-def expectations(
-    wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame
-) -> dict[str, Any]:
+def expectations(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Any]:
     """What a later run is compared with, as it is written into ``expected/<suite>.yaml``.
 
     Only what the default run makes too is recorded: the studies' own tasks.
@@ -87,19 +85,17 @@ def expectations(
     default = [r for r in wanted if not r.variant.task or (r.study.name, r.variant.condition) in own]
     tuned = pd.MultiIndex.from_frame(summary[["study", "condition"]]).isin([*own])
     table = spread.of_cells(by_seed(summary[tuned]), "measure", ["name"])
-    numbers = ["mean", "deviation", "freedom", "seeds"]
+    numbers = table.set_index("name")[["mean", "deviation", "freedom", "seeds"]].astype(float).round(6)
     return {
         "exact": {"reason": REASONS["exact"], "values": exact(default)},
         "tight": {"reason": REASONS["tight"], "tolerance": TIGHT,
                   "values": {k: round(v, 4) for k, v in tight(accuracy).items()}},
         "spread": {"reason": REASONS["spread"], "level": LEVEL,
-                   "values": {row["name"]: {n: round(float(row[n]), 6) for n in numbers} for _, row in table.iterrows()}},
+                   "values": numbers.to_dict("index")},
     }  # fmt: skip
 
 
-def compare(
-    expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame
-) -> pd.DataFrame:
+def compare(expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Every recorded number beside the one found: columns kind, name, expected, got, tolerance, verdict, reason.
 
     The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side) or ``MISSING`` (not made). The tolerance of

@@ -150,7 +150,8 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
     ----------
     study : name of a file in ``params/`` without ``.yaml``.
     preset : ``full``, or a named reduction from ``presets`` of ``base.yaml`` (``lesson``).
-    overrides : nested dictionary laid over both files; a key may be dotted (``{"probe.epochs": 5}``).
+    overrides : nested dictionary laid over both files; a key may be dotted (``{"probe.epochs": 5}``). ``recorded``:
+        whether what ``base.yaml`` says of recorded runs holds, where the study's file says nothing else.
 
     Raises
     ------
@@ -163,11 +164,10 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
         raise ParameterError(f"there is no study '{study}'{nearest(study, known)}\nStudies: {', '.join(known)}")
     if preset not in presets:
         raise ParameterError(f"there is no preset '{preset}'{nearest(preset, presets)}\nSizes: {', '.join(presets)}")
-    named, own, over = (
-        base.pop("probes", {}),
-        read_yaml(params.ROOT / "params" / f"{study}.yaml"),
-        dict(overrides or {}),
-    )
+    named, of_recorded, over = base.pop("probes", {}), base.pop("recorded", {}), dict(overrides or {})
+    own = read_yaml(params.ROOT / "params" / f"{study}.yaml")
+    if over.pop("recorded", False):
+        base = merge(base, of_recorded)
     if isinstance(over.get("probe"), str):
         own["probe"] = over.pop("probe")
     if isinstance(own.get("probe"), str):

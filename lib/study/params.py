@@ -237,7 +237,8 @@ class RankingSettings(Section):
     penalties. ``min_label_words`` : labels with fewer training words are left out of the ordering. ``sizes`` :
     fractions of all neurons that a probe is retrained on, ascending; the last is 1. ``top`` : the fraction of all
     neurons that counts as the top and, from the end, as the bottom; ``tops`` : property → its own. ``deltas`` :
-    relative loss of accuracy allowed to the minimal set."""
+    relative loss of accuracy allowed to the minimal set. ``half_samples`` : how many rankings are learnt from half of
+    the training texts, to tell how much the neurons depend on the words."""
 
     l1: list[Penalty]
     mass_steps: Count = 1000
@@ -246,6 +247,7 @@ class RankingSettings(Section):
     top: Part
     tops: dict[str, Part] = {}
     deltas: list[Fraction] = Field(min_length=1)
+    half_samples: Annotated[int, Field(ge=0)] = 0
 
     def top_of(self, name: str) -> float:
         """The fraction of all neurons that is the top of a property."""

@@ -25,6 +25,9 @@ from lib.study.params import ParameterError, Study
 from lib.study.steps import STEPS
 from lib.study.variants import Variant
 
+RECORDED = {"recorded": True}
+"""The override by which a study has the parameters of recorded runs (``recorded`` in ``base.yaml``)."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -143,7 +146,7 @@ def writing(run: Run, step: str, folder: Path) -> Iterator[tuple[Path, dict[str,
 def record(run: Run, step: str) -> None:
     """Copy the small tables of a step's result into ``results/``, with its manifest. Raises StaleResult."""
     facts, target = manifest(run, step), replace(run, recorded=True).result(step)
-    if facts["key"] != load(run.study.name, run.variant.name).key(step):
+    if facts["key"] != load(run.study.name, run.variant.name, overrides=RECORDED).key(step):
         raise ParameterError(f"{target}: only results of the study's own parameters are recorded, without overrides")
     with disk.lock(target), disk.atomic_write(target) as part:
         part.mkdir()

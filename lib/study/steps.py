@@ -78,6 +78,6 @@ STEPS = {
              tables=("counts.parquet",), beside=("random",)),
         Step("neurons", "04_rank_neurons", ("probes/labels", "probes/linear", "neurons"),
              ("extract",), lambda run: [run.study.probe, run.study.ranking, run.study.seed],
-             tables=("tests.parquet", "layers.parquet", "sets.parquet")),
+             tables=("tests.parquet", "layers.parquet", "halves.parquet", "sets.parquet")),
     )
 }  # fmt: skip
