@@ -60,6 +60,28 @@ def test_a_training_is_followed_through_its_checkpoints() -> None:
     assert (usual.get_xdata().tolist(), usual.get_ydata().tolist()) == ([9, 90, 99], pytest.approx([1, 3, 2]))
 
 
+def test_a_task_is_shown_at_its_learning_rates_and_lengths() -> None:
+    loss = {"sst2": 1, "sst2-half": 0.5, "sst2-lr1e-3": 6, "sst2-lr1e-3-half": 3, "sst2-lr1e-3-at9": 9, "rte": 7}
+    rows = [
+        ("b", f"{c}-s{s}", layer, 0.01 * (x + s) * (layer > 3))
+        for c, x in loss.items() for s in (1, 2, 3) for layer in range(6)
+    ]  # fmt: skip
+    drop = with_variants(pd.DataFrame(rows, columns=["study", "variant", "layer", "drop"]))
+    known = [("b", f"{c}-s{s}", 0.5 + 0.1 * s, 0.5, True, 50 if "half" in c else 99) for c in loss for s in (1, 2, 3)]
+    table = with_variants(pd.DataFrame(known, columns=["study", "variant", "score", "majority", "learnt", "updates"]))
+    points = results.by_rate(table, drop.assign(property="pos", word_group="all"), "pos", {"b": 2e-4})
+    assert points.groupby(["rate", "updates"])["loss"].median().to_dict() == pytest.approx(
+        {("1e-3", 50): 5, ("1e-3", 99): 8, ("2e-4", 50): 2.5, ("2e-4", 99): 3}
+    )
+    assert set(points["task"]) == {"sst2"}, "the other was trained at one rate only"
+    score, lost = effects.rates(points, TITLES).axes
+    (line,) = (line for line in lost.lines if line.get_label() == "sst2, 99 updates")
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([2e-4, 1e-3], pytest.approx([3, 8]))
+    (line,) = (line for line in score.lines if line.get_label() == "sst2, 50 updates")
+    assert line.get_ydata().tolist() == pytest.approx([70, 70])
+    assert [tick.get_text() for tick in lost.get_xticklabels()] == ["2e-4", "1e-3"]
+
+
 def test_probes_of_one_encoder_are_compared_and_no_others(make_study) -> None:
     ways = {"plain": {}, "raw": {"probe__standardise": False}, "long": {"probe__tolerance": 0.01}}
     runs = [results.tables.Run(make_study(**way).model_copy(update={"name": name}), None) for name, way in ways.items()]

@@ -29,8 +29,11 @@ from lib.figures.style import (
 )
 from lib.results import claims
 from lib.results.summary import pick
+from lib.study.variants import written
 
-SEEDS = "Bars and lines: mean of the seeds; dots: single seeds."
+DOTS = "Dots: single seeds."
+
+SEEDS = f"Bars and lines: mean of the seeds. {DOTS}"
 
 VERDICTS = {
     claims.REPRODUCED: "#bfe3c0",
@@ -152,30 +155,47 @@ def updates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
 
     ``points`` : as ``results.along_training`` gives it.
     """
+    points = points.assign(label=points["task"] + ", learning rate " + points["rate"])
+    figure = _scores_and_losses(points, titles, "updates", str)
+    return finish(figure, "Score and grammar, update by update", f"Lines: medians. {DOTS}")
+
+
+def rates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """Score of the task and loss of grammar by learning rate: one column of panels per encoder, a line per task and
+    number of updates.
+
+    ``points`` : as ``results.by_rate`` gives it.
+    """
+    label = points["task"] + ", " + points["updates"].astype(str) + " updates"
+    figure = _scores_and_losses(points.assign(label=label, rate=points["rate"].astype(float)), titles, "rate", written)
+    return finish(figure, "Score and grammar, by learning rate", f"Lines: medians. {DOTS}")
+
+
+def _scores_and_losses(
+    points: pd.DataFrame, titles: dict[str, str], across: str, tick: Callable[[float], str]
+) -> Figure:
+    """Score above loss, a line per ``label``; ``across`` : the column along the x axis, ``tick`` : how it is written."""
     titles = _those_in(points["study"], titles)
     figure, axes = panels(
         titles.values(), ["score of the task", "loss over the\ntop third, points"], _width(titles), sharex="col"
     )
     for study, (top, bottom) in zip(titles, axes.T, strict=True):
         rows = pick(points, study=study)
-        for number, ((task, rate), of_rate) in enumerate(rows.groupby(["task", "rate"])):
-            look = {"color": COLOURS[number], "marker": "os^D"[number % 4], "label": f"{task}, learning rate {rate}"}
+        for number, (label, own) in enumerate(rows.groupby("label", sort=False)):
+            look = {"color": COLOURS[number], "marker": "os^D"[number % 4], "label": label}
             for ax, value, share in ((top, "score", 100), (bottom, "loss", 1)):
-                means = of_rate.groupby("updates")[value].mean() * share
-                ax.plot(means.index, means, **look)
-                ax.scatter(of_rate["updates"], of_rate[value] * share, s=10, color=COLOURS[number], alpha=0.5, lw=0)
+                medians = own.groupby(across)[value].median() * share
+                ax.plot(medians.index, medians, **look)
+                ax.scatter(own[across], own[value] * share, s=10, color=COLOURS[number], alpha=0.5, lw=0)
         top.axhline(100 * rows["majority"].mean(), color=BASELINE, ls="--", lw=1.2, label="best constant answer")
         bottom.axhline(0, color=PRETRAINED, lw=1)
-        bottom.set(xscale="log", xlabel="updates")
+        bottom.set(xscale="log", xlabel={"rate": "learning rate"}.get(across, across))
         bottom.xaxis.set_minor_locator(NullLocator())
-        bottom.set_xticks(sorted(set(rows["updates"])), sorted(set(rows["updates"])), rotation=60, size=9)
+        places = sorted(set(rows[across]))
+        bottom.set_xticks(places, map(tick, places), rotation=60, size=9)
         top.yaxis.set_major_locator(MaxNLocator(integer=True))
         percent_axis(top)
-    return finish(
-        figure,
-        "Score and grammar, update by update",
-        SEEDS,
-    )
+    return figure
 
 
 def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:

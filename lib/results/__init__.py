@@ -23,6 +23,7 @@ from lib.results.summary import (
 from lib.results.tables import (
     along_training,
     by_probe,
+    by_rate,
     complete,
     figures_folder,
     from_csv,

@@ -135,14 +135,32 @@ def along_training(scores: pd.DataFrame, drop: pd.DataFrame, name: str, usual: d
     One row per study, ``rate`` (as text), seed and number of ``updates``, of trainings that have
     checkpoints: ``score``, ``majority`` (fractions), ``loss`` over the top third of the layers (points).
     """
-    rows = pick(drop, property=name, word_group="all", amount="").sort_values("layer")
+    points = _scores_and_losses(pick(scores, amount=""), drop, name, usual)
+    probed = points.groupby(TRAINING)["checkpoint"].transform("max") > 0
+    return points[probed].drop(columns="checkpoint").sort_values([*TRAINING, "updates"])
+
+
+def by_rate(scores: pd.DataFrame, drop: pd.DataFrame, name: str, usual: dict[str, float]) -> pd.DataFrame:
+    """Score of the task and loss of grammar at several learning rates and lengths of training.
+
+    The parameters, and the columns of the rows, are those of ``along_training``: one row per study, task, ``rate``,
+    seed and number of ``updates``, of tasks that an encoder was trained on at several rates, to the end.
+    """
+    points = _scores_and_losses(pick(scores, checkpoint=-1), drop, name, usual)
+    several = points.groupby(["study", "task"])["rate"].transform("nunique") > 1
+    return points[several].drop(columns="checkpoint").sort_values([*TRAINING, "updates"])
+
+
+TRAINING = ["study", "task", "rate", "seed"]
+
+
+def _scores_and_losses(scores: pd.DataFrame, drop: pd.DataFrame, name: str, usual: dict[str, float]) -> pd.DataFrame:
+    """The trainings of encoders with all layers, with their loss over the top third."""
+    rows = pick(drop, property=name, word_group="all").sort_values("layer")
     loss = rows.groupby(["study", "variant"])["drop"].agg(top_third).mul(100.0).rename("loss").reset_index()
-    training = ["study", "task", "rate", "seed"]
-    points = pick(scores, amount="", dropped="").merge(loss, on=["study", "variant"])
-    probed = points.groupby(training)["checkpoint"].transform("max") > 0
+    points = pick(scores, dropped="").merge(loss, on=["study", "variant"])
     points["rate"] = points["rate"].where(points["rate"] != "", points["study"].map(usual).map(written))
-    columns = [*training, "updates", "score", "majority", "learnt", "loss"]
-    return points.loc[probed, columns].sort_values([*training, "updates"])
+    return points[[*TRAINING, "checkpoint", "updates", "score", "majority", "learnt", "loss"]]
 
 
 def by_probe(wanted: Iterable[Run], drop: pd.DataFrame, name: str) -> pd.DataFrame:
