@@ -3,6 +3,7 @@
 import atexit
 import io
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,9 @@ _CACHE = tempfile.mkdtemp(prefix="tests-datasets-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": _CACHE, "TOKENIZERS_PARALLELISM": "false"}
 
+import lib  # noqa: E402, F401 - before torch, as in the lessons: it says how torch computes
+
+# isort: split
 import numpy as np  # noqa: E402 - the environment comes first
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
@@ -32,7 +36,6 @@ from transformers import (  # noqa: E402
     XLNetConfig,
 )
 
-import lib  # noqa: E402, F401 - before torch, as in the lessons: it says how torch computes
 from lib import disk, sources, surroundings  # noqa: E402
 from lib.encoders.activations import Activations  # noqa: E402
 from lib.encoders.alignment import Alignment  # noqa: E402
@@ -307,8 +310,51 @@ SENTENCE = [("the", "DET"), ("{n}", "NOUN"), ("{v}", "VERB"), ("a", "DET"), ("sm
 def environment() -> dict[str, str]:
     """The environment of a shell, without what pytest, Make and the libraries that a test has imported put into it."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST"))}
-    surroundings.clean(clean, [*surroundings.REMOVED, *surroundings.REMOVED_AT_START])
+    surroundings.clean(clean, [*surroundings.REMOVED, *surroundings.REMOVED_AT_START, "ISA"])
     return clean | {"HF_HUB_OFFLINE": "1"}
+
+
+EMULATOR = shutil.which("qemu-x86_64")
+
+PROCESSORS = {"AuthenticAMD": "EPYC-Rome", "GenuineIntel": "Haswell-noTSX"}
+"""Maker → an emulated processor of it; neither has AVX-512."""
+
+
+@pytest.fixture(scope="session")
+def sibling() -> str:
+    """An emulated processor of the same maker as the one at hand."""
+    return _processor(alike=True)
+
+
+@pytest.fixture(scope="session")
+def stranger() -> str:
+    """An emulated processor of another maker than the one at hand."""
+    return _processor(alike=False)
+
+
+def _processor(alike: bool) -> str:
+    if not EMULATOR:
+        pytest.skip("no qemu-x86_64 here, which stands in for other processors (Debian: apt install qemu-user)")
+    if platform.machine() != "x86_64" or runs.maker() not in PROCESSORS:
+        pytest.skip(f"equal digits are promised for AMD's and Intel's processors; this is {runs.maker()}")
+    return next(name for maker, name in PROCESSORS.items() if (maker == runs.maker()) == alike)
+
+
+def native(isa: str, *command: str, **variables: str) -> str:
+    """What a Python program prints under an ``ISA``. Raises CalledProcessError."""
+    return _output([sys.executable, *command], isa, variables)
+
+
+def emulated(processor: str, isa: str, *command: str, **variables: str) -> str:
+    """The same on an emulated processor, fifty to a hundred times as slow."""
+    assert EMULATOR
+    return _output([EMULATOR, "-cpu", processor, sys.executable, *command], isa, variables)
+
+
+def _output(command: list[str], isa: str, variables: dict[str, str]) -> str:
+    settled = surroundings.SET | surroundings.arithmetic(isa) | {"ISA": isa, "PYTHONPATH": str(ROOT)}
+    environ = environment() | settled | {"DATA": str(sources.home())} | variables
+    return subprocess.check_output(command, cwd=ROOT, env=environ, text=True)
 
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess:

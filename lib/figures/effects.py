@@ -174,7 +174,7 @@ def rates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
 def _scores_and_losses(
     points: pd.DataFrame, titles: dict[str, str], across: str, tick: Callable[[float], str]
 ) -> Figure:
-    """Score above loss, a line per ``label``; ``across`` : the column along the x axis, ``tick`` : how it is written."""
+    """Score above loss, a line per ``label``. ``across`` : the column on the x axis. ``tick`` : how it is written."""
     titles = _those_in(points["study"], titles)
     figure, axes = panels(
         titles.values(), ["score of the task", "loss over the\ntop third, points"], _width(titles), sharex="col"
