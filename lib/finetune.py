@@ -133,7 +133,7 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     bar = _Bar()
     bar.last = variant.checkpoint or steps
     trainer = _Trainer(
-        model=model, args=_arguments(_settings(study, variant), checkpoints, steps, seed, device),
+        model=model, args=_arguments(study.training(variant), checkpoints, steps, seed, device),
         train_dataset=encoded["train"], eval_dataset=encoded["dev"].select(by_length["dev"]),
         data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(task), callbacks=[bar],
     )  # fmt: skip
@@ -173,11 +173,6 @@ def _untrained(study: params.Study, variant: Variant, task: tasks.Task) -> PreTr
     """The released encoder under a new head, without the layers that the variant lacks."""
     model = encoders.classifier(study, task.labels)
     return encoders.without_layers(model, *variant.dropped) if variant.dropped else model
-
-
-def _settings(study: params.Study, variant: Variant) -> params.FinetuneSettings:
-    """The study's settings, with the learning rate of the variant if it has one."""
-    return study.finetune.model_copy(update={"learning_rate": float(variant.rate)} if variant.rate else {})
 
 
 def _predictions(output: PredictionOutput, numbers: np.ndarray) -> pd.DataFrame:

@@ -315,6 +315,10 @@ class Study(Section):
                 )
         return self
 
+    def training(self, variant: Variant) -> FinetuneSettings:
+        """The settings of a variant's training: the study's, with the learning rate of the variant if it has one."""
+        return self.finetune.model_copy(update={"learning_rate": float(variant.rate)} if variant.rate else {})
+
     def corpus_of(self, name: str) -> Corpus:
         """The corpus of a property."""
         corpus = self.corpora.get(name, self.corpus)

@@ -52,7 +52,7 @@ class Step:
 
 def _training(run: Run) -> list[Any]:
     study, data = run.study, run.study.task_data
-    settings = [inputs.checkpoint_digest(study), study.finetune, study.encoder.max_subwords, study.seed]
+    settings = [inputs.checkpoint_digest(study), study.training(run.variant), study.encoder.max_subwords, study.seed]
     amounts = data.model_dump(exclude={"own", "glue", "glue_revision"})
     return [run.variant.name, run.variant.share, *settings, amounts, *inputs.examples_of(study, run.variant.task or "")]
 
