@@ -29,6 +29,7 @@ LAUNCH ?=
 SIZE ?= full
 SETTINGS ?= {}
 BENCH ?=
+LAB ?=
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 # What comes from the shell --------------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ export PYTHON LAUNCH
 export PYTHONPATH := $(CURDIR)
 export IPYTHONDIR := $(CURDIR)/runs/.ipython
 
-.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify record report pretrain test test-quick test-faults bench lint notebooks lab clean clean-runs clean-all env
+.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify digits record report pretrain test test-quick test-faults test-exact bench lint notebooks lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -138,7 +139,10 @@ reproduce: begin ## the whole study: fine-tune, extract, probe, rank, draw; resu
 verify: begin ## compare the results of make reproduce with what is recorded in expected/; fails on a miss
 	@$(ASK) verify
 
-record: begin ## the same, each run kept in results/ as it finishes (skipped if it is there); then expected/ and figures/
+digits: begin ## after make reproduce: keep its digits as those that make verify expects of this maker's processors
+	@$(ASK) digits
+
+record: begin ## what make reproduce runs, each run kept in results/ as it finishes (skipped if it is there); then expected/ and figures/
 	+$(call engine,--record)
 	@$(ASK) record && $(ASK) figures
 
@@ -155,7 +159,7 @@ pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (so
 # nbval reads what a cell prints when the cell is done, from a queue of a thousand messages: bars must not fill it
 test: export TQDM_MININTERVAL := 5
 test: data lint runs/.ipython ## everything that must hold: lint, unit tests, the notebooks under nbval
-	@"$(PYTHON)" -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults tests/test_reproduce.py notebooks tests
+	@"$(PYTHON)" -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults --ignore tests/exact tests/test_reproduce.py notebooks tests
 
 test-faults: data ## the slow tests of what is killed, full, damaged or made twice (some ten minutes)
 	@"$(PYTHON)" -m pytest tests/faults
@@ -164,8 +168,11 @@ bench: data ## the same job on NeuroX and on this package, beside the arithmetic
 	$(tell_surroundings)
 	@"$(PYTHON)" bench/bench.py $(BENCH)
 
+test-exact: data ## the same digits on other processors, emulated by QEMU: of this maker, and of another (an hour)
+	@"$(PYTHON)" -m pytest -n 2 --dist loadfile -v tests/exact
+
 test-quick: data lint ## the unit tests alone (under two minutes)
-	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults tests
+	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults --ignore tests/exact tests
 
 lint: env
 	@"$(PYTHON)" -m ruff check lib tests bench notebooks
@@ -174,8 +181,8 @@ lint: env
 notebooks: data runs/.ipython ## execute the lessons in place, as they are committed (after a change of their text or code)
 	@"$(PYTHON)" notebooks/execute.py
 
-lab: data runs/.ipython ## open the notebooks in JupyterLab
-	@"$(PYTHON)" -m jupyter lab notebooks
+lab: data runs/.ipython ## open the notebooks in JupyterLab; its own options: LAB="--no-browser --port 9999"
+	@"$(PYTHON)" -m jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 runs/.ipython:
 	@mkdir -p $@

@@ -117,7 +117,7 @@ def test_make_executes_the_rules_in_their_order(tmp_path: Path) -> None:
     (tmp_path / "rules").write_text(grid.rules(wanted, "minilm", {"device": "cpu"}, False))
     (tmp_path / "python").write_text(
         "#!/usr/bin/env bash\n"
-        'if [ "$5" = run ]; then target=runs/$6/$7/$8; else target=runs/figures/$6/05_figures; fi\n'
+        'if [ "$6" = run ]; then target=runs/$7/$8/$9; else target=runs/figures/$7/05_figures; fi\n'
         'mkdir -p "$(dirname "$target")"; echo "$target" >> order; touch "$target.ipynb"\n'
     )
     (tmp_path / "python").chmod(0o755)

@@ -201,6 +201,7 @@ def test_a_model_of_other_parameters_is_no_result(make_study) -> None:
 def test_scores_are_those_of_the_parameters_asked_for(make_study, source) -> None:
     source("movie-snippets")
     sizes = {"task_data__train_examples": 32, "task_data__dev_examples": 16, "task_data__test_examples": 16}
+    sizes |= {"finetune__batch_size": 16}
     longer, shorter = (Run(make_study(finetune__epochs=n, **sizes), Variant.parse("shuffled-s1")) for n in (2.0, 1.0))
     for run, updates in ((longer, 4), (shorter, 2)):  # the same folder
         with pytest.raises(disk.StaleResult, match="is missing: run notebook 01_finetune"):

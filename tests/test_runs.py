@@ -126,7 +126,8 @@ def keys(make_study, tmp_path: Path):
         ({"corpus__test_words": 17}, "extract layers neurons"), ({"corpus__gold": []}, "extract layers neurons"),
         ({"encoder__max_subwords": 32}, "finetune extract layers neurons"),
         ({"seed": 7}, "finetune extract layers neurons"), ({"kind": "plain"}, "finetune extract layers neurons"),
-        ({"device": "cuda:1"}, ""), ({"threads": 2}, ""), ({"title": "other"}, ""),
+        ({"task_data__sample": 1}, "finetune extract layers neurons"),
+        ({"threads": 2}, "finetune extract layers neurons"), ({"device": "cuda:1"}, ""), ({"title": "other"}, ""),
         ({"task_data__glue": "elsewhere"}, ""),
     ],
 )  # fmt: skip
@@ -396,7 +397,7 @@ def test_a_result_that_cannot_be_computed_keeps_the_old_one() -> None:
 
 
 def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Path, monkeypatch) -> None:
-    run = runs.load("minilm", "pretrained")
+    run = runs.load("minilm", "pretrained", overrides=runs.RECORDED)
     monkeypatch.setattr(runs, "recorded", lambda suite: tmp_path / suite)
     kept = replace(run, recorded=True)
     with pytest.raises(disk.StaleResult, match="is missing"):
@@ -410,7 +411,7 @@ def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Pat
         for name in (*STEPS["neurons"].tables, "rankings.npz"):
             (part / name).write_text(name)
     runs.record(run, "neurons")
-    kept_files = ["layers.parquet", disk.MANIFEST, "sets.parquet", "tests.parquet"]
+    kept_files = ["halves.parquet", "layers.parquet", disk.MANIFEST, "sets.parquet", "tests.parquet"]
     assert sorted(p.name for p in kept.result("neurons").iterdir()) == kept_files
     assert runs.manifest(kept, "neurons")["provenance"] == runs.manifest(run, "neurons")["provenance"]
     assert runs.ensure(kept, "neurons", lambda folder: pytest.fail("computed")) == kept.result("neurons")

@@ -182,7 +182,7 @@ def recording(counted: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The finished runs of a study, in a repository of their own in which nothing is recorded."""
     found = accuracy(), summary()
     runs_of = [
-        runs.load("minilm", v)
+        runs.load("minilm", v, overrides=runs.RECORDED)
         for v in ("random", "pretrained", "sentiment-s10", "sentiment-s2", "acceptability-s1", "rte-s1")
     ]
     for run in runs_of:

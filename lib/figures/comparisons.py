@@ -112,7 +112,7 @@ def encoders_side_by_side(
         if len(beside):
             depth = levels.loc[levels["study"] == study, "layer"].max()
             _printed_panels(column[0], column[-1], (printed or {}).get(study, ""), name, depth)
-    caption = caption or _caption(changes, texts=True)
+    caption = caption or _caption(changes, texts=True) + (_SQUEEZED if beside else "")
     return finish(figure, f"Accuracy of linear probes: {property_name(accuracy, name)}", caption)
 
 
@@ -217,7 +217,7 @@ def top_neurons(
     percent_axis(axes[0, 0])
     axes[0, 0].set_ylim(0, None)
     axes[1, 0].set(yticks=[], ylim=(len(order) - 0.3, -0.7))
-    caption = caption or _caption(shares, texts=False)
+    caption = caption or _caption(shares, texts=False) + (_SQUEEZED + _PER_LAYER if printed else "")
     return finish(figure, f"Where the top neurons lie: {property_name(neuron_layers, name)}", caption)
 
 
@@ -311,6 +311,11 @@ def _shaded(means: pd.DataFrame) -> pd.DataFrame:
     several = means["seeds"] > 1
     low = means.get("low", means["min"]).mask(several, means["min"])
     return means.assign(low=low, high=means.get("high", means["max"]).mask(several, means["max"]))
+
+
+_SQUEEZED = " Grey: the paper's encoder, its 12 layers drawn over the depth of ours."
+
+_PER_LAYER = " Its shares are per layer of ours."
 
 
 def _caption(means: pd.DataFrame, texts: bool) -> str:

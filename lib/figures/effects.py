@@ -49,7 +49,7 @@ def neuron_sets(
     titles: dict[str, str],
     name: str,
     printed: dict[str, pd.DataFrame] | None = None,
-    caption: str = SEEDS,
+    caption: str = f"Lines: mean of the seeds. {DOTS}",
 ) -> Figure:
     """Accuracy of probes retrained on the top and on the bottom neurons, before and after each fine-tuning.
 

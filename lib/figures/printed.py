@@ -1,5 +1,6 @@
 """The paper's own numbers, drawn and judged: ``figures/as_printed/``."""
 
+import numpy as np
 import pandas as pd
 
 from lib import disk, figures, results
@@ -52,7 +53,8 @@ def page(judged: pd.DataFrame) -> str:
     """What the paper's own numbers say of its claims, as Markdown. ``judged`` : of ``paper.evidence``."""
     said = claims.table()
     listed = [f"- **{name}** ({claim.section}). {claim.says} Compared: {claim.compared.rstrip('.')}; margin "
-              f"{claim.margin:g} {claim.unit}, {claim.because}. Not to be read as {claim.limits.rstrip('.')}."
+              f"{claim.margin:g} {claim.unit}, {claim.because}.{_onset(claim)} "
+              f"Not to be read as {claim.limits.rstrip('.')}."
               for name, claim in said.items() if name.startswith("P")]  # fmt: skip
     shares = {"half": 0.5, "double": 2.0}
     failing = {"the margins themselves": judged} | {
@@ -65,8 +67,8 @@ def page(judged: pd.DataFrame) -> str:
         "our own runs; here effect and margin decide alone, because the paper prints no spread. Written by "
         f"`make figures SCALE={SUITE}`.",
         claims.to_markdown(claims.overview(judged)),
-        "✓ holds · ✗ does not · – not asked of this encoder. Where there are both, the numbers count comparisons "
-        "(property and task).",
+        "✓ holds · ✗ does not · – not asked of this encoder (A1 and A2 are ours, and asked of our runs only). Where "
+        "there are both, the numbers count comparisons (property and task).",
         "![claims](claims.png)",
         "## Where a claim does not hold",
         *(f"**At {which}:**\n\n{_failing(table)}" for which, table in failing.items()),
@@ -76,6 +78,11 @@ def page(judged: pd.DataFrame) -> str:
         "\n".join(f"- **{letter}.** {text}" for letter, text in paper.slips().items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _onset(claim: claims.Claim) -> str:
+    """When a loss counts as begun, if the claim asks that."""
+    return "" if np.isnan(claim.onset) else f" (`onset`: {claim.onset:g} point.)"
 
 
 def _failing(judged: pd.DataFrame) -> str:

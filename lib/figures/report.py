@@ -39,6 +39,7 @@ def write(notebook: str | Path, page: str | Path) -> None:
     if not any(kind.startswith("image/") for kind in kinds):
         raise ValueError(f"{notebook}: no figure is in it; unset MPLBACKEND, if it is set, and execute it again")
     html, _ = exporter.from_notebook_node(book)
+    html = re.sub(r'<a href="(?!https?:|#|mailto:)[^"]*"[^>]*>(.*?)</a>', r"\1", html, flags=re.S)  # of files beside it
     html = re.sub(r"<script[^>]*>.*?</script>", "", html, flags=re.S).replace("</head>", CSS + "</head>", 1)
     if loaded := re.search(r"""(?:src=|<link[^>]*href=|@import|url\()\s*["']?(https?:)?//[^"')\s]+""", html):
         raise ValueError(f"{page}: the page would load {loaded.group()}")
