@@ -59,6 +59,10 @@ def tables(planted: Planted, study: str = "s", failed: Iterable[str] = (), name:
         end: [(v, k, n) for v, neurons in planted.get(f"{end} per layer", {}).items() for k, n in enumerate(neurons)]
         for end in ("top", "bottom")
     }
+    halves = [
+        (v, "top", sample, k, n) for v, samples in planted.get("halves", {}).items()
+        for sample, neurons in enumerate(samples) for k, n in enumerate(neurons)
+    ]  # fmt: skip
     tests = [
         (v, test, n, 0.5 + (test == "keep-top") * x)
         for v, x in planted.get("ranked", {}).items() for test in ("keep-top", "keep-random") for n in (10, 100)
@@ -83,6 +87,7 @@ def tables(planted: Planted, study: str = "s", failed: Iterable[str] = (), name:
         "neuron_layers": {
             end: named(pd.DataFrame(rows, columns=["variant", "layer", "neurons"])) for end, rows in where.items()
         },
+        "halves": named(pd.DataFrame(halves, columns=["variant", "end", "sample", "layer", "neurons"])),
         "tests": named(pd.DataFrame(tests, columns=["variant", "test", "neurons", "accuracy"])),
     }
 
@@ -537,8 +542,8 @@ def planted_runs(monkeypatch: pytest.MonkeyPatch, make_study: Callable) -> Calla
 
     def make(kinds: dict[str, str]) -> list[Run]:
         every = together(tables(plant("P3", [0 if k == "bert" else 3] * 3), name) for name, k in kinds.items())
-        for name in ("counts", "scores", "sets", "tests"):
-            asked = {"counts": "layers", "scores": "task_scores", "sets": "neuron_sets", "tests": "neuron_tests"}[name]
+        for name in ("counts", "scores", "sets", "tests", "halves"):
+            asked = {"counts": "layers", "scores": "task_scores"}.get(name, f"neuron_{name}")
             monkeypatch.setattr(results, asked, lambda wanted, name=name: every[name])
         monkeypatch.setattr(results, "neuron_layers", lambda wanted, end: every["neuron_layers"][end])
         studies = [make_study(kind).model_copy(update={"name": name}) for name, kind in kinds.items()]
@@ -692,6 +697,19 @@ def test_an_effect_beyond_what_is_decidable_is_decided_four_times_in_five() -> N
         low, high = claims.Estimate.of(0.5 + beyond + rng.normal(size=(8, 1))).interval
         hits.append(claims.verdict(low, high, "above", 0.5) == REPRODUCED)
     assert np.mean(hits) == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_words_that_a_ranking_was_learnt_from_widen_the_interval_of_the_neurons() -> None:
+    where = {"pretrained": [0, 0, 0, 40, 60]} | {f"sst2-s{s}": [0, 0, s, 60 - s, 40] for s in (1, 2, 3)}
+    plain = only(judged({"top per layer": where}), claim="P6", compared="sst2")
+    for shift, wider in ((0, False), (20, True)):
+        halves = {
+            v: [[*n[:3], n[3] - shift * x, n[4] + shift * x] if v != "pretrained" else n for x in (-1, 1, -1, 1)]
+            for v, n in where.items()
+        }
+        found = only(judged({"top per layer": where, "halves": halves}), claim="P6", compared="sst2")
+        assert found["effect"] == plain["effect"]
+        assert (found["high"] - found["low"] > plain["high"] - plain["low"] + 1) == wider
 
 
 def test_holms_correction_is_the_textbooks() -> None:

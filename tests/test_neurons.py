@@ -212,6 +212,35 @@ def test_the_top_and_the_bottom_neurons_are_counted_per_layer(planted_run) -> No
     }  # fmt: skip
 
 
+def test_rankings_of_half_the_texts_are_counted_beside_and_none_is_learnt_unless_asked_for(planted_run) -> None:
+    assert neurons.ensure_halves(planted_run()).empty
+    run = planted_run(ranking__half_samples=4)
+    found, whole = neurons.ensure_halves(run), neurons.ensure_layers(run)
+    assert whole.equals(neurons.ensure_layers(planted_run())), "of all words, as without them"
+    top = pick(found, end="top").pivot(index="sample", columns="layer", values="neurons")
+    assert top.to_numpy().tolist() == [[1, 1, 1]] * 4, "the planted neurons come first in every half"
+    assert found.groupby(["sample", "end"])["neurons"].sum().unique().tolist() == [3]
+    bottom = pick(found, end="bottom").groupby("sample")["neurons"].agg(tuple)
+    assert bottom.nunique() > 1, "noise is ordered otherwise by other words"
+
+
+def test_half_samples_come_in_pairs_that_share_no_text(planted_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, fit_specs = [], probes.fit_specs
+
+    def watched(X, specs, settings, seed, device, title, chosen=None):
+        seen.append(chosen)
+        return fit_specs(X, specs, settings, seed, device, title, chosen)
+
+    monkeypatch.setattr(probes, "fit_specs", watched)
+    run = planted_run(ranking__half_samples=4)
+    texts = activations.ensure(run)["train"].words["text"].to_numpy()
+    neurons.ensure_halves(run)
+    halves = [{*texts[chosen]} for chosen in seen if chosen is not None]
+    assert [len(half) for half in halves] == [5, 4, 5, 4]
+    assert not halves[0] & halves[1] and not halves[2] & halves[3] and halves[0] != halves[2]
+    assert all((np.diff(chosen) > 0).all() for chosen in seen if chosen is not None)
+
+
 def shares(sets: pd.DataFrame, *by: str) -> dict:
     sums = pick(sets, split="test").groupby([*by])[["correct", "total"]].sum()
     assert (sums["total"] == 400).all(), "every word counts"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lib.study import loading, params
+from lib.study import loading, params, runs
 from lib.study.params import ParameterError
 
 
@@ -553,6 +553,13 @@ def test_a_study_cannot_be_changed_after_loading() -> None:
     study = loading.load("minilm")
     with pytest.raises(ValueError, match="frozen"):
         study.probe.epochs = 99
+
+
+def test_recorded_runs_have_what_base_says_of_them_unless_a_study_says_otherwise() -> None:
+    plain, recorded = (loading.load("bert-mini", "full", over) for over in ({}, runs.RECORDED))
+    assert (plain.ranking.half_samples, recorded.ranking.half_samples) == (0, 8)
+    assert recorded == plain.model_copy(update={"ranking": recorded.ranking})
+    assert loading.load("bert-mini-sweep", "full", runs.RECORDED).ranking.half_samples == 0
 
 
 def test_the_table_shows_every_resolved_parameter() -> None:

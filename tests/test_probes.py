@@ -131,6 +131,16 @@ def test_the_objective_at_convergence_is_that_of_a_reference_solver(l1: float, l
         assert start > best + 5e-3, "there was something to minimise"
 
 
+def test_a_probe_that_was_to_converge_and_has_not_says_so() -> None:
+    X, ids = problem(words=200, noise=3.0)
+    short, long = (setting(epochs=n, batch_size=200, learning_rate=3e-3, tolerance=0.01) for n in (10, 3000))
+    with pytest.warns(UserWarning, match=r"probes: not converged after 10 epochs, .* raise probe.epochs"):
+        probes.fit_specs(X, [ProbeSpec([(ids, 4)])], short, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probes.fit_specs(X, [ProbeSpec([(ids, 4)])], long, seed=0)
+
+
 def test_without_penalty_the_optimum_is_that_of_scikit_learn() -> None:
     X, ids = problem(words=200, noise=3.0)
     settled = setting(epochs=1500, batch_size=200, learning_rate=3e-3, order="corpus")
@@ -238,6 +248,20 @@ def test_a_probe_of_one_layers_neurons_equals_that_layers_probe() -> None:
     layers, chosen = probes.fit_specs(X, specs, setting(), seed=0)
     torch.testing.assert_close(chosen.weight[0], layers.weight[1], rtol=1e-4, atol=1e-6)
     assert np.array_equal(chosen.predict(X)[0][0], layers.predict(X)[0][1])
+
+
+def test_a_probe_of_some_words_is_learnt_from_these_alone() -> None:
+    X, ids = problem()
+    some = np.flatnonzero(np.arange(300) % 3 > 0)
+    spoilt, wrong = X.copy(), ids.copy()
+    spoilt[:, np.arange(300) % 3 == 0], wrong[np.arange(300) % 3 == 0] = 9.0, 0
+    settled = setting(standardise=False)
+    first, second = (
+        probes.fit_specs(v, [ProbeSpec([(i, 4)])], settled, 0, chosen=some)[0] for v, i in ((X, ids), (spoilt, wrong))
+    )
+    assert torch.equal(first.weight, second.weight)
+    (alone,) = probes.fit_specs(X[:, some], [ProbeSpec([(ids[some], 4)])], settled, 0)
+    assert torch.equal(first.weight, alone.weight)
 
 
 def test_labels_that_do_not_match_the_words_are_refused() -> None:

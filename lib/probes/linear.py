@@ -6,6 +6,7 @@ two batched products, forward and gradient, in closed form, without autograd. La
 views of one buffer. This was the fastest layout that we timed.
 """
 
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -209,6 +210,13 @@ def fit_specs(
             penalise(weight, probe, l1, l2, settings.squared)
             gradients += [weight, bias]
         update(gradients)
+    else:
+        if settings.tolerance:
+            warnings.warn(
+                f"{title}: not converged after {settings.epochs} epochs, where the loss still falls by more than "
+                f"{settings.tolerance:g} of itself in five of them; raise probe.epochs",
+                stacklevel=2,
+            )
     return probes
 
 
