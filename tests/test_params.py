@@ -558,6 +558,7 @@ def test_a_study_cannot_be_changed_after_loading() -> None:
 def test_recorded_runs_have_what_base_says_of_them_unless_a_study_says_otherwise() -> None:
     plain, recorded = (loading.load("bert-mini", "full", over) for over in ({}, runs.RECORDED))
     assert (plain.ranking.half_samples, recorded.ranking.half_samples) == (0, 8)
+    assert {*plain.ranking.sizes} < {*recorded.ranking.sizes}
     assert recorded == plain.model_copy(update={"ranking": recorded.ranking})
     assert loading.load("bert-mini-sweep", "full", runs.RECORDED).ranking.half_samples == 0
 

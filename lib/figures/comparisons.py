@@ -112,7 +112,7 @@ def encoders_side_by_side(
         if len(beside):
             depth = levels.loc[levels["study"] == study, "layer"].max()
             _printed_panels(column[0], column[-1], (printed or {}).get(study, ""), name, depth)
-    caption = caption or _caption(changes, texts=True) + (_SQUEEZED if beside else "")
+    caption = caption or _caption(changes, texts=True) + (_SQUEEZED if printed else "")
     return finish(figure, f"Accuracy of linear probes: {property_name(accuracy, name)}", caption)
 
 
