@@ -53,7 +53,7 @@ ISAS := avx2 compatible native
 ifneq ($(words $(filter $(ISAS),$(ISA))),1)
 $(error ISA=$(ISA): write one of $(ISAS))
 endif
-SET += $(SET_$(ISA)_$(shell uname -m)) ISA=$(ISA)
+SET += ISA=$(ISA) $(if $(shell [ ! -r /proc/cpuinfo ] || grep -w avx2 /proc/cpuinfo),$(SET_$(ISA)_$(shell uname -m)))
 UNUSED := $(sort $(filter-out $(KEPT) $(foreach s,$(SET),$(firstword $(subst =, ,$s))),\
   $(filter $(REMOVED) $(REMOVED_AT_START),$(.VARIABLES))))
 unexport $(UNUSED)
@@ -77,7 +77,7 @@ help: ## this list
 	  PROPERTIES 'word-level properties to probe; default: those of each study [$(PROPERTIES)]' \
 	  SEEDS 'fine-tuning seeds, e.g. SEEDS="1 2 3" [$(SEEDS)]' \
 	  DEVICE 'auto, cpu, cuda, cuda:1, mps; default: that of each study [$(DEVICE)]' \
-	  ISA 'how is computed: avx2 (the same digits on all processors of a maker), native [$(ISA)]' \
+	  ISA 'how numbers are computed: avx2 (the same digits on all processors of a maker), native [$(ISA)]' \
 	  EXACT 'EXACT=1: the same digits on all x86-64 with AVX2, at twice the time [$(EXACT)]' \
 	  THREADS 'per run; default: that of each study [$(THREADS)]' \
 	  KEEP 'KEEP=1 keeps the activation stores after probing [$(KEEP)]' \

@@ -47,7 +47,7 @@ REMOVED_AT_START += MPLBACKEND RUNS DATA
 SET += OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 PYTHONNOUSERSITE=1 PIP_USER=0
 SET += JUPYTER_PLATFORM_DIRS=1 JUPYTER_PREFER_ENV_PATH=1 MATPLOTLIBRC=/dev/null
 
-# How it is computed, by ISA and by machine (uname -m). avx2: no processor of a maker computes otherwise than the others.
+# How numbers are computed, by ISA and by machine (uname -m), if the processor has AVX2. avx2: no processor of a maker computes otherwise than the others.
 # compatible: no x86-64 processor with AVX2 does, at twice the time. native: whatever is fastest here.
 SET_avx2_x86_64 += MKL_CBWR=AVX2,STRICT ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell
 SET_compatible_x86_64 += MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell

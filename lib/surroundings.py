@@ -34,13 +34,17 @@ ISAS = ("avx2", "compatible", "native")
 
 
 def arithmetic(isa: str) -> dict[str, str]:
-    """The variables that make this machine compute as ``isa`` says; none on a processor that is not an x86-64.
+    """The variables that make this machine compute as ``isa`` says; none on a processor that is no x86-64 with AVX2.
 
     Raises ValueError for another name.
     """
     if isa not in ISAS:
         raise ValueError(f"ISA={isa}: write one of {', '.join(ISAS)}")
-    return dict(pair.split("=", 1) for pair in _listed(f"SET_{isa}_{platform.machine()}"))
+    try:
+        able = re.search(r"\bavx2\b", Path("/proc/cpuinfo").read_text())
+    except OSError:  # macOS
+        able = True
+    return dict(pair.split("=", 1) for pair in _listed(f"SET_{isa}_{platform.machine()}") if able)
 
 
 SHOWN = (
