@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lib import results
+from lib.figures import report
 from lib.results import claims, paper
 from lib.results.claims import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED, UNDECIDED, Evidence
 from lib.results.summary import pick
@@ -725,6 +726,26 @@ def test_a_run_is_set_beside_what_the_recorded_seeds_lead_to_expect() -> None:
         assert (row.recorded, row.agrees) == ("✓† (4)", says)
         half = stats.t.ppf(0.975, 3) * np.std([3.0, 3.1, 2.9, 3.0], ddof=1) * np.sqrt(1.25)
         assert (row._7, row.to) == pytest.approx((3.0 - half, 3.0 + half))
+
+
+def test_what_make_reproduce_prints_at_its_end_has_this_run_beside_the_recorded_verdicts(monkeypatch, capsys) -> None:
+    this, recorded = (paper.beside(judged(plant("P1", values))) for values in ([3.0], [3.0, 3.1, 2.9, 3.0]))
+    for name, value in {
+        "complete": None,
+        "times": pd.DataFrame(),
+        "from_csv": this,
+        "recorded_table": recorded,
+    }.items():
+        monkeypatch.setattr(results, name, lambda *_, value=value: value)
+    monkeypatch.setattr(report, "headline", lambda table: "the headline")
+    report.print_summary([], "mini")
+    told = capsys.readouterr().out
+    assert "the headline" in told and "one number in twenty does not agree by chance" in told
+    row = next(line for line in told.splitlines() if line.split()[:1] == ["P1"] and "✓† (4)" in line)
+    assert row.endswith("yes")
+    monkeypatch.setattr(results, "recorded_table", lambda *_: pd.DataFrame())
+    report.print_summary([], "mini")
+    assert "by chance" not in capsys.readouterr().out, "nothing is recorded"
 
 
 # Numbers and slips of runs -----------------------------------------------------------------------------------------

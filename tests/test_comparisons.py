@@ -433,6 +433,19 @@ def test_a_report_without_a_picture_is_refused(tmp_path: Path, kind: str) -> Non
     assert (tmp_path / "n.html").exists()
 
 
+def test_a_report_has_no_links_to_files_beside_the_notebook(tmp_path: Path) -> None:
+    text = nbformat.v4.new_markdown_cell(
+        "# Top\n[a file](../figures/README.md), [here](#Top), [a page](https://x.org/y)"
+    )
+    picture = nbformat.v4.new_output("display_data", {"image/png": "aGVsbG8="})
+    book = nbformat.v4.new_notebook(cells=[text, nbformat.v4.new_code_cell("1", outputs=[picture])])
+    nbformat.write(book, tmp_path / "n.ipynb")
+    report.write(tmp_path / "n.ipynb", tmp_path / "n.html")
+    page = (tmp_path / "n.html").read_text(encoding="utf-8")
+    assert "a file" in page and "README.md" not in page
+    assert 'href="#Top"' in page and 'href="https://x.org/y"' in page
+
+
 # the lessons' figures ------------------------------------------------------------------------------------------------
 
 

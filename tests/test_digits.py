@@ -1,6 +1,7 @@
 """The same digits: what is kept for a maker's processors, what verify says of it, and a short case under emulation."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,8 @@ from conftest import emulated, examples, native
 
 from lib import disk, finetune, neurons, probes
 from lib.results import digits
-from lib.study import params, runs
+from lib.study import inputs, params, runs
+from lib.study.steps import STEPS
 
 # Emulated processors -----------------------------------------------------------------------------------------------
 
@@ -21,6 +23,13 @@ def test_processors_compute_the_same_digits_where_they_are_promised_and_only_the
     assert exact == json.loads(emulated(stranger, "compatible", command))
     there = json.loads(emulated(stranger, "avx2", command))
     assert there["products"] != here["products"] and there["norms"] == here["norms"]
+
+
+def test_nothing_that_is_trained_or_ranked_takes_a_root_that_depends_on_the_processor() -> None:
+    modules = {module for step in STEPS.values() for module in step.code}
+    root = re.compile(r"(?<!np)\.(sqrt_?|pow_?)\(|\*\* *(0?\.5)|np\.(exp|log)\(")
+    assert not {name for name in modules if root.search((inputs.LIB / f"{name}.py").read_text(encoding="utf-8"))}
+    assert root.search("x.sqrt()") and root.search("x ** 0.5") and not root.search("np.sqrt(x)")
 
 
 # What is kept --------------------------------------------------------------------------------------------------------
