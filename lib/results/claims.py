@@ -410,6 +410,13 @@ def counted(signs: pd.Series) -> str:
     return found[0][0] if len(found) == 1 else ", ".join(f"{sign} {count}" for sign, count in found)
 
 
+def told(judged: pd.DataFrame) -> str:
+    """How many comparisons have a p, are decided, and are so when p is corrected for their number."""
+    decided = judged["verdict"].isin([REPRODUCED, NOT_REPRODUCED])
+    firm = decided & (judged["holm"] < 0.05)
+    return f"comparisons: {judged['p'].notna().sum()} - decided: {decided.sum()} - corrected (Holm): {firm.sum()}"
+
+
 AGAIN = ["claim", "study", "other", "property", "compared"]
 
 
