@@ -16,7 +16,7 @@ SMALL = {
     "device": "cpu",
     "properties": ["pos"],
     "corpus": {"train_words": 400, "dev_words": 100, "test_words": 200},
-    "task_data": {"train_examples": 32, "dev_examples": 16, "test_examples": 16},
+    "task_data": {"train_examples": 16, "dev_examples": 16, "test_examples": 16},
     "finetune": {"epochs": 1.0, "evaluations": 1},
     "probe": {"epochs": 3},
     "ranking": {"min_label_words": 5, "sizes": [0.05, 1.0]},
