@@ -253,7 +253,9 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
     for spine in ax.spines.values():
         spine.set_visible(False)
     figure.suptitle(title)
-    figure.supxlabel("✓ as the claim says   ✗ not so   ? undecided   – not asked, or not testable here", size="medium")
+    signs = "✓ as the claim says   ✗ not so   ? undecided   – not asked, or not testable here"
+    firm = "\n† also when corrected for the number of comparisons" if cells.stack().str.contains("†").any() else ""
+    figure.supxlabel(signs + firm, size="medium")
     return figure
 
 
