@@ -44,7 +44,7 @@ def summary(seed: int, counts: pd.DataFrame | None = None, neurons: pd.DataFrame
 def expected(*left_out: int) -> dict:
     """What the recorded seeds lead to expect, without those left out."""
     values = pd.concat([verify.by_seed(summary(seed)) for seed in seeds() if seed not in left_out])
-    table = spread.of_cells(values, "measure", ["name"]).set_index("name")
+    table = spread.of_cells(values, verify.POOLS, ["name"]).set_index("name")
     numbers = table[["mean", "deviation", "freedom", "seeds"]].to_dict("index")
     return {"spread": {"reason": verify.REASONS["spread"], "level": verify.LEVEL, "values": numbers}}
 
@@ -84,26 +84,29 @@ def test_pretrained_weights_in_place_of_fine_tuned_ones_are_a_miss() -> None:
     before = {"study": "bert-mini", "variant": "pretrained"}
     _, counts, _, neurons = recorded()
     found = summary(SEED, *(replaced(table, pick(table, **before)) for table in (counts, neurons)))
-    assert misses(found, SEED)
+    assert misses(found)
 
 
-def test_layers_that_are_off_by_one_are_a_miss() -> None:
-    _, counts, _, neurons = recorded()
-    shifted = []
-    for table in (counts, neurons):
-        rows = pick(table, **TUNED)
-        layers = rows["layer"].max() + 1
-        shifted.append(replaced(table, rows.assign(layer=(rows["layer"] + 1).where(rows["layer"] >= 0, -1) % layers)))
-    assert misses(summary(SEED, *shifted), SEED)
+def test_layers_that_are_off_by_one_are_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    _, counts, _, _ = recorded()
+    untuned = counts[counts["task"] == ""]
+    layers = untuned["layer"].max() + 1
+    shifted = untuned.assign(layer=(untuned["layer"] + 1).where(untuned["layer"] >= 0, -1) % layers)
+    values, found = (verify.tight(results.accuracies(pick(t, split="test"))) for t in (untuned, shifted))
+    assert {name for name in values if abs(values[name] - found[name]) > verify.TIGHT} >= {
+        f"{study}: pretrained: pos: layer 0" for study in untuned["study"].unique()
+    }
 
 
 def test_the_store_of_another_encoder_is_a_miss() -> None:
     _, counts, _, neurons = recorded()
-    other = TUNED | {"study": "roberta-mini"}
+    other = TUNED | {"study": "xlnet-mini"}
     found = summary(SEED, *(replaced(table, pick(table, **other)) for table in (counts, neurons)))
-    assert misses(found, SEED)
+    assert misses(found)
 
 
+@pytest.mark.skipif(not runs.recorded("sweep").exists(), reason="no other learning rate is recorded yet")
 def test_a_training_at_four_times_the_learning_rate_is_a_miss() -> None:
     hot = [run for run in results.recorded_runs("sweep") if run.study.name == "bert-mini-sweep"]
     name = f"sentiment-lr4e-4-s{SEED}"
@@ -112,4 +115,4 @@ def test_a_training_at_four_times_the_learning_rate_is_a_miss() -> None:
     _, counts, _, neurons = recorded()
     mine = (results.layers(chosen).drop(columns=columns), results.neuron_layers(chosen).drop(columns=columns))
     found = summary(SEED, *(replaced(table, rows) for table, rows in zip((counts, neurons), mine, strict=True)))
-    assert misses(found, SEED)
+    assert misses(found)

@@ -104,22 +104,24 @@ def test_a_perturbed_fine_tuned_number_misses_and_only_it(expected: dict) -> Non
 
 
 def planted(deviation: float, seeds: int, seed: int = 0) -> pd.DataFrame:
-    """Numbers of two tasks, as ``verify.by_seed`` gives them."""
+    """Numbers of two encoders after two tasks, as ``verify.by_seed`` gives them."""
     rng = np.random.default_rng(seed)
-    cells = [(measure, f"{task}: {measure}") for measure in verify.MEASURES for task in TASKS]
+    cells = [(m, f"{task}: {m}", f"{e}: {task}: {m}") for m in verify.MEASURES for task in TASKS for e in "st"]
     rows = [[*cell, rng.normal(1, deviation)] for cell in cells for _ in range(seeds)]
-    return pd.DataFrame(rows, columns=["measure", "name", "value"])
+    return pd.DataFrame(rows, columns=["measure", "of task", "name", "value"])
 
 
-def test_a_deviation_is_pooled_over_the_cells_of_a_measure_where_they_are_alike() -> None:
+def test_a_deviation_is_pooled_over_the_largest_pool_whose_cells_are_alike() -> None:
     values = planted(0.1, 8)
-    table = spread.of_cells(values, "measure", ["name"])
-    assert {*table["freedom"]} == {14}
+    table = spread.of_cells(values, verify.POOLS, ["name"])
+    assert {*table["freedom"]} == {28}
     own = values.groupby(["measure", "name"])["value"].var().groupby("measure").mean() ** 0.5
     assert table.groupby("measure")["deviation"].first().to_dict() == pytest.approx(own.to_dict())
-    values["value"] *= np.where(values["name"].str.startswith("sentiment"), 100, 1)
-    assert {*spread.of_cells(values, "measure", ["name"])["freedom"]} == {7}
-    alone = spread.of_cells(planted(0.1, 1), "measure", ["name"])
+    for place, freedom in (("sentiment", 14), ("s: sentiment", 7)):
+        other = values.assign(value=values["value"] * np.where(values["name"].str.contains(place), 100, 1))
+        found = spread.of_cells(other, verify.POOLS, ["name"])
+        assert {*found.loc[found["name"].str.contains(place), "freedom"]} == {freedom}
+    alone = spread.of_cells(planted(0.1, 1), verify.POOLS, ["name"])
     assert alone["deviation"].isna().all() and {*alone["freedom"]} == {0}
 
 
@@ -127,7 +129,7 @@ def test_other_seeds_lie_within_reach_as_often_as_is_said() -> None:
     for count in (1, 3):
         inside = []
         for number in range(300):
-            table = spread.of_cells(planted(0.1, 8, 2 * number), "measure", ["name"])
+            table = spread.of_cells(planted(0.1, 8, 2 * number), verify.POOLS, ["name"])
             other = planted(0.1, count, 2 * number + 1).groupby("name")["value"].mean()[table["name"]].to_numpy()
             inside += [*(np.abs(table["mean"] - other) <= spread.reach(table, count, 0.9))]
         assert np.mean(inside) == pytest.approx(0.9, abs=0.02)
@@ -143,7 +145,7 @@ def test_each_recorded_seed_would_have_held_beside_the_others(counted: dict) -> 
 
 
 def spread_of(table: pd.DataFrame) -> dict:
-    values = spread.of_cells(verify.by_seed(table), "measure", ["name"]).set_index("name")
+    values = spread.of_cells(verify.by_seed(table), verify.POOLS, ["name"]).set_index("name")
     numbers = values[["mean", "deviation", "freedom", "seeds"]].to_dict("index")
     return {"reason": verify.REASONS["spread"], "level": verify.LEVEL, "values": numbers}
 

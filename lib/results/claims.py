@@ -433,7 +433,7 @@ def again(judged: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
     values = rows[AGAIN].assign(value=rows["per_seed"].str.split()).explode("value").astype({"value": float})
     rows = rows.assign(recorded=signs(rows) + " (" + rows["seeds"].astype(str) + ")")
     found = judged[judged["seeds"] > 0].merge(rows[[*AGAIN, "recorded"]], on=AGAIN)
-    found = found.merge(spread.of_cells(values, "claim", AGAIN[1:]).rename(columns={"seeds": "of"}), on=AGAIN)
+    found = found.merge(spread.of_cells(values, ["claim"], AGAIN[1:]).rename(columns={"seeds": "of"}), on=AGAIN)
     half = spread.reach(found.drop(columns="seeds").rename(columns={"of": "seeds"}), found["seeds"], 0.95).fillna(0.5)
     return pd.DataFrame({
         **found[["claim", "encoder", "property", "compared", "recorded"]],

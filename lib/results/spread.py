@@ -1,35 +1,38 @@
 """Spread: how far seeds differ, and where one more seed is to be expected."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 
-def of_cells(values: pd.DataFrame, measure: str, cell: list[str]) -> pd.DataFrame:
+def of_cells(values: pd.DataFrame, pools: Sequence[str], cell: list[str]) -> pd.DataFrame:
     """Mean and standard deviation over seeds in every cell.
-
-    The deviation of a measure is pooled over its cells where these are alike (Bartlett's test at 1 %).
 
     Parameters
     ----------
-    values : one row per seed, with the columns ``measure``, ``cell`` and ``value``.
+    values : one row per seed, with a column ``value`` and those named.
+    pools : columns that tell pools of cells apart, the largest pools first, such as measures, then measures of a task.
+        A deviation is that of the largest pool whose cells are alike (Bartlett's test at 1 %), else the cell's own.
 
     Returns
     -------
-    One row per measure and cell: ``mean``, ``seeds`` (how many), ``deviation`` (NaN with one seed), and its degrees of
-    ``freedom``.
+    One row per cell: ``mean``, ``seeds`` (how many), ``deviation`` (NaN with one seed), and its degrees of ``freedom``.
     """
-    seeds = values.groupby([measure, *cell], sort=False)["value"]
-    table = seeds.agg(mean="mean", seeds="size", deviation="std").reset_index()
+    every = [*dict.fromkeys([*pools, *cell])]
+    table = values.groupby(every, sort=False)["value"].agg(mean="mean", seeds="size", deviation="std").reset_index()
     table["freedom"] = table["seeds"] - 1
-    for name, rows in table.groupby(measure):
-        samples = [own.to_numpy() for _, own in values[values[measure] == name].groupby(cell)["value"] if len(own) > 1]
-        with np.errstate(all="ignore"):  # seeds that are all equal
-            unlike = len(samples) > 1 and stats.bartlett(*samples).pvalue < 0.01
-        freedom = sum(map(len, samples)) - len(samples)
-        if freedom and not unlike:
-            pooled = np.sqrt(sum((len(own) - 1) * own.var(ddof=1) for own in samples) / freedom)
-            table.loc[rows.index, ["deviation", "freedom"]] = pooled, freedom
+    for column in reversed(pools):  # the last word is the largest pool's
+        for name, rows in table.groupby(column):
+            inside = values[values[column] == name]
+            samples = [own.to_numpy() for _, own in inside.groupby(every)["value"] if len(own) > 1]
+            with np.errstate(all="ignore"):  # seeds that are all equal
+                unlike = len(samples) > 1 and stats.bartlett(*samples).pvalue < 0.01
+            freedom = sum(map(len, samples)) - len(samples)
+            if freedom and not unlike:
+                pooled = np.sqrt(sum((len(own) - 1) * own.var(ddof=1) for own in samples) / freedom)
+                table.loc[rows.index, ["deviation", "freedom"]] = pooled, freedom
     return table
 
 

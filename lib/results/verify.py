@@ -28,6 +28,10 @@ MEASURES = ["task score", "best accuracy", "top layer accuracy", "drop, top thir
 """Columns of ``results.summary`` that are compared by their spread, for the first gold property."""
 
 
+POOLS = ["measure", "of task"]
+"""Columns of ``by_seed``: deviations are pooled over the encoders and tasks of a measure, or else over the encoders."""
+
+
 def exact(wanted: list[Run]) -> dict[str, Any]:
     """Counts and digests: what must be the same on every machine."""
     found: dict[str, Any] = {}
@@ -60,13 +64,15 @@ def tight(accuracy: pd.DataFrame) -> dict[str, float]:
 
 
 def by_seed(summary: pd.DataFrame) -> pd.DataFrame:
-    """The headline numbers of the fine-tuned runs, one row each: ``measure``, ``name``, ``own`` (the study and task),
-    ``value``. ``summary`` : as ``results.summary`` gives it."""
+    """The headline numbers of the fine-tuned runs, one row each: ``measure``, ``of task``, ``name``, ``value``.
+    ``summary`` : as ``results.summary`` gives it."""
     gold = results.pick(summary, source="gold")
     tuned = gold[(gold["task"] != "") & gold["property"].isin(gold["property"].head(1))]
     rows = tuned.melt(["study", "condition"], MEASURES, "measure").dropna()
-    names = rows["study"] + ": " + rows["condition"] + ": " + rows["measure"]
-    return rows.assign(name=names).drop(columns=["study", "condition"])
+    of_task = rows["condition"] + ": " + rows["measure"]
+    return rows.assign(**{"of task": of_task, "name": rows["study"] + ": " + of_task}).drop(
+        columns=["study", "condition"]
+    )
 
 
 def expectations(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def expectations(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFram
     own = {(run.study.name, task) for run in wanted for task in run.study.tasks}
     default = [r for r in wanted if not r.variant.task or (r.study.name, r.variant.condition) in own]
     tuned = pd.MultiIndex.from_frame(summary[["study", "condition"]]).isin([*own])
-    table = spread.of_cells(by_seed(summary[tuned]), "measure", ["name"])
+    table = spread.of_cells(by_seed(summary[tuned]), POOLS, ["name"])
     numbers = table.set_index("name")[["mean", "deviation", "freedom", "seeds"]].astype(float).round(6)
     return {
         "exact": {"reason": REASONS["exact"], "values": exact(default)},
