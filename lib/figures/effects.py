@@ -254,8 +254,9 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
         spine.set_visible(False)
     figure.suptitle(title)
     signs = "✓ as the claim says   ✗ not so   ? undecided   – not asked, or not testable here"
-    firm = "\n† also when corrected for the number of comparisons" if cells.stack().str.contains("†").any() else ""
-    figure.supxlabel(signs + firm, size="medium")
+    firm = any("†" in text for text in cells.to_numpy().ravel())
+    note = "\n† also when corrected for the number of comparisons" if firm else ""
+    figure.supxlabel(signs + note, size="medium")
     return figure
 
 
