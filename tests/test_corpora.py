@@ -395,7 +395,7 @@ def test_a_changed_corpus_file_is_read_anew(make_study, tmp_path: Path) -> None:
 
 
 def test_only_listed_properties_are_gold(make_study) -> None:
-    brown = loading.load("minilm")
+    brown = loading.load("bert-mini-silver")
     assert [corpora.label_name(brown, p) for p in brown.properties] == ["pos", "chunk (silver)", "supersense (silver)"]
     assert corpora.label_name(make_study(), "tag") == "tag"
 
