@@ -53,7 +53,7 @@ ISAS := avx2 compatible native
 ifneq ($(words $(filter $(ISAS),$(ISA))),1)
 $(error ISA=$(ISA): write one of $(ISAS))
 endif
-SET += ISA=$(ISA) $(if $(shell [ ! -r /proc/cpuinfo ] || grep -w avx2 /proc/cpuinfo),$(SET_$(ISA)_$(shell uname -m)))
+SET += ISA=$(ISA) $(if $(shell [ -r /proc/cpuinfo ] && ! grep -qw avx2 /proc/cpuinfo && echo old),,$(SET_$(ISA)_$(shell uname -m)))
 UNUSED := $(sort $(filter-out $(KEPT) $(foreach s,$(SET),$(firstword $(subst =, ,$s))),\
   $(filter $(REMOVED) $(REMOVED_AT_START),$(.VARIABLES))))
 unexport $(UNUSED)
@@ -169,7 +169,7 @@ bench: data ## the same job on NeuroX and on this package, beside the arithmetic
 	@"$(PYTHON)" bench/bench.py $(BENCH)
 
 test-exact: data ## the same digits on other processors, emulated by QEMU: of this maker, and of another (an hour)
-	@"$(PYTHON)" -m pytest -n 2 --dist loadfile -v tests/exact
+	@"$(PYTHON)" -m pytest -v tests/exact
 
 test-quick: data lint ## the unit tests alone (under two minutes)
 	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults --ignore tests/exact tests

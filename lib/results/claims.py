@@ -412,8 +412,7 @@ def counted(signs: pd.Series) -> str:
 
 def told(judged: pd.DataFrame) -> str:
     """How many comparisons have a p, are decided, and are so when p is corrected for their number."""
-    decided = judged["verdict"].isin([REPRODUCED, NOT_REPRODUCED])
-    firm = decided & (judged["holm"] < 0.05)
+    decided, firm = judged["verdict"].isin([REPRODUCED, NOT_REPRODUCED]), signs(judged).str.endswith("†")
     return f"comparisons: {judged['p'].notna().sum()} - decided: {decided.sum()} - corrected (Holm): {firm.sum()}"
 
 
@@ -432,9 +431,10 @@ def again(judged: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
     rows = recorded[(recorded["expected"] != "") & (recorded["seeds"] > 0)]
     values = rows[AGAIN].assign(value=rows["per_seed"].str.split()).explode("value").astype({"value": float})
     rows = rows.assign(recorded=signs(rows) + " (" + rows["seeds"].astype(str) + ")")
-    found = judged[judged["seeds"] > 0].merge(rows[[*AGAIN, "recorded"]], on=AGAIN)
-    found = found.merge(spread.of_cells(values, ["claim"], AGAIN[1:]).rename(columns={"seeds": "of"}), on=AGAIN)
-    half = spread.reach(found.drop(columns="seeds").rename(columns={"of": "seeds"}), found["seeds"], 0.95).fillna(0.5)
+    run = judged.loc[judged["seeds"] > 0, [*AGAIN, "encoder", "effect", "seeds"]].rename(columns={"seeds": "own"})
+    found = run.merge(rows[[*AGAIN, "recorded"]], on=AGAIN)
+    found = found.merge(spread.of_cells(values, ["claim"], AGAIN[1:]), on=AGAIN)
+    half = spread.reach(found, found["own"], 0.95).fillna(0.5)
     return pd.DataFrame({
         **found[["claim", "encoder", "property", "compared", "recorded"]],
         "effect": found["effect"], "from": found["mean"] - half, "to": found["mean"] + half,

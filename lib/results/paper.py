@@ -158,10 +158,8 @@ def beside(judged: pd.DataFrame) -> pd.DataFrame:
         alike = alike[alike["compared"] == row.compared] if row.compared in set(alike["compared"]) else alike
         directions = {*np.sign(alike["effect"].round(9))}
         # a zero has no direction, and "at most" and "within" have none either
-        one_way = (
-            len(directions) == 1 and directions != {0.0} and row.seeds and row.expected not in ("at most", "within")
-        )
-        one_way = one_way and round(row.effect, 9) != 0
+        one_way = len(directions - {0.0}) == len(directions) == 1 and row.expected not in ("at most", "within")
+        one_way = one_way and row.seeds and round(row.effect, 9) != 0
         same = {True: "yes", False: "no"}[np.sign(row.effect) in directions] if one_way else ""
         outcome = counted(signs(alike)) if row.expected and len(alike) else ""
         rows.append([alike["effect"].min(), alike["effect"].max(), outcome, same])
