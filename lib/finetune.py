@@ -133,7 +133,7 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     bar = _Bar()
     bar.last = variant.checkpoint or steps
     trainer = _Trainer(
-        model=model, args=_arguments(study.training(variant), checkpoints, steps, seed, device),
+        model=model, args=_arguments(study.training(variant), checkpoints, steps, seed, device, study.precision),
         train_dataset=encoded["train"], eval_dataset=encoded["dev"].select(by_length["dev"]),
         data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(task), callbacks=[bar],
     )  # fmt: skip
@@ -191,7 +191,7 @@ def _encoded(data: datasets.DatasetDict, tok: PreTrainedTokenizerBase, longest: 
 
 
 def _arguments(
-    settings: params.FinetuneSettings, checkpoints: Path, steps: int, seed: int, device: torch.device
+    settings: params.FinetuneSettings, checkpoints: Path, steps: int, seed: int, device: torch.device, precision: str
 ) -> TrainingArguments:
     every = math.ceil(steps / settings.evaluations)
     arguments = TrainingArguments(
@@ -199,6 +199,7 @@ def _arguments(
         warmup_steps=round(settings.warmup * steps), weight_decay=settings.weight_decay,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=64, lr_scheduler_type="linear", max_grad_norm=1.0, seed=seed,
+        bf16=precision == "bfloat16",
         optim="adamw_torch_fused",  # the other takes roots whose last digit depends on the processor
         eval_strategy="steps", eval_steps=every, logging_strategy="steps", logging_steps=every,
         save_strategy="steps", save_steps=every, save_total_limit=2, report_to="none", disable_tqdm=True,

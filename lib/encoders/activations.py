@@ -101,6 +101,7 @@ def extract(
     batch_subwords: int | None = None,
     pooling: str = "last",
     title: str = "extraction",
+    precision: str = "float32",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Word vectors of all layers, batch by batch, longest windows first.
 
@@ -112,6 +113,7 @@ def extract(
     alignments : one per sentence (``encoders.align``).
     batch_subwords : sub-words per forward pass, padding included; default as in ``params.Encoder``.
     pooling : ``last``, ``first`` or ``average`` sub-word of the word.
+    precision : of the forward pass, float32 or bfloat16.
 
     Yields
     ------
@@ -127,7 +129,8 @@ def extract(
         total += len(represented)
     windows.sort(key=lambda pair: -len(pair[1].ids))
     bar = tqdm(desc=title, total=sum(len(w.ids) for _, w in windows), unit="sub-word", unit_scale=True, leave=False)
-    with torch.inference_mode(), bar:
+    passes = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.inference_mode(), passes, bar:
         start = number = 0
         padded = not reads_padding(model, [w for _, w in windows], pad_id)
         while start < len(windows):
@@ -195,7 +198,7 @@ def _fill(run: runs.Run, missing: list[Path]) -> None:
             disk.preallocate(part / "activations.npy")
             for rows, vectors in extract(
                 model, alignments, tok.pad_token_id or 0, study.encoder.batch_subwords, study.encoder.pooling,
-                f"extract {folder.name}",
+                f"extract {folder.name}", study.precision,
             ):  # fmt: skip
                 _check_finite(vectors, f"{study.name}, {run.variant.name}, {folder.name}")
                 array[:, rows] = vectors

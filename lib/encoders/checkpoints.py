@@ -11,7 +11,7 @@ import torch
 import transformers  # its models, which take two seconds to import, come with the first that is loaded
 from tokenizers import Encoding, normalizers, pre_tokenizers
 
-from lib import sources
+from lib import sources, surroundings
 from lib.study import params
 
 transformers.logging.set_verbosity_error()
@@ -36,7 +36,20 @@ def device(study: params.Study) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise EncoderError(f"device '{name}' is asked for, but PyTorch sees no CUDA device; use device: auto")
+    _refuse({
+        f"precision: {study.precision} gains nothing here: this {name.upper()} does not multiply it. Use float32":
+            study.precision == "bfloat16" and not multiplies_bfloat16(name),
+    })  # fmt: skip
     return torch.device(name)
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether the hardware multiplies bfloat16, and may (``ISA=avx2`` has the CPU do without)."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    cpu = Path("/proc/cpuinfo")  # of Linux
+    able = torch.backends.mkldnn.is_available() and cpu.exists() and "avx512_bf16" in cpu.read_text("utf-8")
+    return device == "cpu" and able and surroundings.isa() == "native"
 
 
 def locate(study: params.Study) -> str:

@@ -266,6 +266,7 @@ class Study(Section):
     ``suite`` : the studies that are drawn together; a file calls it ``scale``. ``corpus`` : of all properties that have
     none of their own. ``corpora`` : property → its own corpus, laid over ``corpus`` (``loading.merge``). ``tasks`` :
     what is fine-tuned on, with what is not as usual (``sst2-1k``, ``variants.CONDITION``); seeds are the Makefile's.
+    ``precision`` : of the passes through the encoder, in fine-tuning and extraction; weights and probes are float32.
     """
 
     name: str
@@ -285,6 +286,7 @@ class Study(Section):
     ranking: RankingSettings
     seed: int = Field(ge=0, lt=2**32)
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    precision: Literal["float32", "bfloat16"] = "float32"
     threads: Count
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.study import inputs
-from lib.study.params import SPLITS
+from lib.study.params import SPLITS, Study
 
 if TYPE_CHECKING:
     from lib.study.runs import Run
@@ -54,14 +54,20 @@ def _training(run: Run) -> list[Any]:
     study, data = run.study, run.study.task_data
     settings = [inputs.checkpoint_digest(study), study.training(run.variant), study.encoder.max_subwords, study.seed]
     amounts = data.model_dump(exclude={"own", "glue", "glue_revision"})
-    return [run.variant.name, run.variant.share, *settings, amounts, *inputs.examples_of(study, run.variant.task or "")]
+    examples = inputs.examples_of(study, run.variant.task or "")
+    return [run.variant.name, run.variant.share, *settings, amounts, *examples, *_precision(study)]
 
 
 def _extraction(run: Run) -> list[Any]:
     study = run.study
     source = [] if run.variant.task else [inputs.checkpoint_digest(study), run.variant.name, study.seed]
     corpora = [inputs.corpus_digest(study, name) for name in study.corpora_in_use]
-    return [source, corpora, study.encoder.pooling, study.encoder.max_subwords, study.properties]
+    return [source, corpora, study.encoder.pooling, study.encoder.max_subwords, study.properties, *_precision(study)]
+
+
+def _precision(study: Study) -> list[str]:
+    """Nothing for float32, in which all was computed before there was another."""
+    return [] if study.precision == "float32" else [study.precision]
 
 
 STEPS = {
