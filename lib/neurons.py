@@ -17,7 +17,7 @@ from lib import encoders, probes
 from lib.encoders import activations
 from lib.encoders.activations import Activations
 from lib.probes.labels import Labels
-from lib.probes.linear import Probe, ProbeSpec
+from lib.probes.linear import Probe, ProbeSpec, Vectors
 from lib.study import runs
 from lib.study.params import RankingSettings
 from lib.study.runs import Run
@@ -231,7 +231,8 @@ def _rank_and_test_on(
     """The tests, the counts of the sets, the rankings, and those of half-samples, of the properties of one corpus."""
     study, stores = run.study, activations.ensure(run, corpus)
     words = {split: store.words for split, store in stores.items()}
-    learnt = _all_neuron_probes(run, stores, words, study.corpora_in_use[corpus][1])
+    vectors = {split: probes.held(store.vectors, encoders.device(study)) for split, store in stores.items()}
+    learnt = _all_neuron_probes(run, vectors, words, study.corpora_in_use[corpus][1])
     ranks = [
         ranked
         for (_, target), own in learnt.items()
@@ -239,10 +240,10 @@ def _rank_and_test_on(
         for ranked in rank(own.labels, own.probe.weight[0].cpu().numpy(), stores["train"].vectors, study.ranking)
     ]
     sizes = sorted({ranks[0].count(fraction) for fraction in study.ranking.sizes})
-    retrained = _retrain(run, stores["train"], ranks, learnt, sizes)
-    halves, tests, sets = _on_halves(run, stores["train"], words["train"], learnt), [], []
+    retrained = _retrain(run, vectors["train"], ranks, learnt, sizes)
+    halves, tests, sets = _on_halves(run, stores["train"], vectors["train"], learnt), [], []
     for split, ranked in product(("dev", "test"), ranks):
-        X, texts, name = stores[split].vectors, probes.text_ids(words[split]), ranked.property
+        X, texts, name = vectors[split], probes.text_ids(words[split]), ranked.property
         shuffled = np.random.default_rng(study.seed).permutation(ranked.order)
         orders = {"keep-top": ranked.order, "keep-random": shuffled, "keep-bottom": ranked.order[::-1]}
         real, cell = learnt[name, "real"], {"property": name, "ranking": ranked.ranking, "split": split}
@@ -275,19 +276,19 @@ def _per_layer(run: Run, ranks: list[tuple[int, Ranked]]) -> pd.DataFrame:
 
 
 def _on_halves(
-    run: Run, store: Activations, words: pd.DataFrame, learnt: dict[tuple[str, str], _AllNeurons]
+    run: Run, store: Activations, vectors: Vectors, learnt: dict[tuple[str, str], _AllNeurons]
 ) -> list[tuple[int, Ranked]]:
-    """Rankings that are learnt from half of the texts, with the numbers of their samples."""
+    """Rankings that are learnt from half of the texts, with the numbers of their samples. ``vectors`` : the store's."""
     study, found = run.study, []
     real = [own for (_, target), own in learnt.items() if target == "real"]
     specs = [ProbeSpec([own.labels.target], "all", *own.penalty) for own in real]
-    codes = probes.text_ids(words).codes
+    codes = probes.text_ids(store.words).codes
     for sample in range(study.ranking.half_samples):
         shuffled = np.random.default_rng([study.seed, sample // 2]).permutation(codes.max() + 1)
         half = np.array_split(shuffled, 2)[sample % 2]
         chosen, device = np.flatnonzero(np.isin(codes, half)), encoders.device(study)
         title = f"half-sample {sample + 1} of {study.ranking.half_samples}"
-        fitted = probes.fit_specs(store.vectors, specs, study.probe, study.seed, device, title, chosen)
+        fitted = probes.fit_specs(vectors, specs, study.probe, study.seed, device, title, chosen)
         for own, probe in zip(real, fitted, strict=True):
             weight = probe.weight[0].cpu().numpy()
             found += [(sample, ranked) for ranked in rank(own.labels, weight, store.vectors, study.ranking)]
@@ -295,7 +296,7 @@ def _on_halves(
 
 
 def _all_neuron_probes(
-    run: Run, stores: dict[str, Activations], words: dict[str, pd.DataFrame], properties: list[str]
+    run: Run, vectors: dict[str, Vectors], words: dict[str, pd.DataFrame], properties: list[str]
 ) -> dict[tuple[str, str], _AllNeurons]:
     """Property and target (real; control too where nothing was fine-tuned) → the probe on all neurons. Of several
     penalties, the best by LCA's search score on the dev split."""
@@ -306,10 +307,10 @@ def _all_neuron_probes(
         specs = [ProbeSpec([s.target for s in sets], "all", value, value) for value in tried]
     else:
         specs, sets = probes.by_penalty(run, sets, "all")
-    X, device = stores["train"].vectors, encoders.device(study)
-    fitted = probes.fit_specs(X, specs, study.probe, study.seed, device, "all-neuron probe")
+    device = encoders.device(study)
+    fitted = probes.fit_specs(vectors["train"], specs, study.probe, study.seed, device, "all-neuron probe")
     if len(grid) > 1:
-        best = _best(tried, fitted, real, stores["dev"].vectors, study.ranking)
+        best = _best(tried, fitted, real, vectors["dev"], study.ranking)
         specs, fitted = [specs[best]], [fitted[best]]
     own = [(probe, (spec.l1, spec.l2)) for spec, every in zip(specs, fitted, strict=True) for probe in every.split()]
     return {
@@ -319,7 +320,7 @@ def _all_neuron_probes(
 
 
 def _best(
-    tried: list[float], fitted: list[Probe], real: list[Labels], dev: np.ndarray, settings: RankingSettings
+    tried: list[float], fitted: list[Probe], real: list[Labels], dev: Vectors, settings: RankingSettings
 ) -> int:
     """Which of the penalties ``tried``, the first of them 0, has the best search score on the real labels."""
     accuracy, scores = [_mean_accuracy(probe, real, dev) for probe in fitted], {}
@@ -338,14 +339,14 @@ def _only(probe: Probe, neurons: np.ndarray) -> Probe:
     return replace(probe, weight=probe.weight[:, :, scope], scope=scope)
 
 
-def _mean_accuracy(probe: Probe, real: list[Labels], X: np.ndarray) -> float:
+def _mean_accuracy(probe: Probe, real: list[Labels], X: Vectors) -> float:
     predicted = probe.predict(X)[: len(real)]  # control tasks come after them
     return float(np.mean([(p[0] == s.ids["dev"]).mean() for p, s in zip(predicted, real, strict=True)]))
 
 
 def _retrain(
     run: Run,
-    store: Activations,
+    vectors: Vectors,
     ranks: list[Ranked],
     learnt: dict[tuple[str, str], _AllNeurons],
     sizes: list[int],
@@ -365,11 +366,11 @@ def _retrain(
                 key = (ranked.property, ranked.ranking, target, end, n)
                 specs[key] = ProbeSpec([own.labels.target], scope, *own.penalty)
     settings, seed, device = run.study.probe, run.study.seed, encoders.device(run.study)
-    fitted = probes.fit_specs(store.vectors, [*specs.values()], settings, seed, device, "retrained on some neurons")
+    fitted = probes.fit_specs(vectors, [*specs.values()], settings, seed, device, "retrained on some neurons")
     return dict(zip(specs, fitted, strict=True))
 
 
-def ablate(probe: Probe, X: np.ndarray, orders: dict[str, np.ndarray], sizes: Sequence[int]) -> dict[str, np.ndarray]:
+def ablate(probe: Probe, X: Vectors, orders: dict[str, np.ndarray], sizes: Sequence[int]) -> dict[str, np.ndarray]:
     """Predictions of an all-neuron probe with all but the first n neurons of an order zeroed, without retraining.
 
     ``orders`` : name → [neurons] numbers. ``sizes`` : the n, ascending. Returns name → [sizes, words] label numbers.

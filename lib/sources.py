@@ -55,9 +55,8 @@ class Source:
             {name: str(getattr(self, name)).format(part=number) for name in ("package", "archive", "inner")}
             for number in range(1, len(self.parts) + 1)
         )
-        return [replace(self, parts=(), sha256=sha256, **own) for own, sha256 in zip(named, self.parts, strict=True)] or [
-            self
-        ]
+        found = zip(named, self.parts, strict=True)
+        return [replace(self, parts=(), sha256=sha256, **own) for own, sha256 in found] or [self]
 
     @property
     def key(self) -> str:
@@ -65,7 +64,9 @@ class Source:
         return self.sha256 or inputs.digest(self.parts)
 
 
-SOURCES = {name: Source(**{"sha256": ""} | pin | {"parts": tuple(pin.get("parts", ()))}) for name, pin in inputs.pins().items()}
+SOURCES = {
+    name: Source(**{"sha256": ""} | pin | {"parts": tuple(pin.get("parts", ()))}) for name, pin in inputs.pins().items()
+}
 
 
 def home() -> Path:

@@ -9,7 +9,7 @@ import pandas as pd
 from lib import encoders
 from lib.encoders import activations
 from lib.probes.labels import Labels, baselines, control, label_set, text_ids, word_groups
-from lib.probes.linear import ProbeSpec, Scope, fit_specs
+from lib.probes.linear import ProbeSpec, Scope, fit_specs, held
 from lib.study import runs
 from lib.study.runs import Run
 
@@ -34,11 +34,12 @@ def _counts_of_corpus(run: Run, corpus: str) -> list[pd.DataFrame]:
     real = {name: label_set(words, name) for name in study.corpora_in_use[corpus][1]}
     sets = [*real.values(), *(control(words, labels, study.seed) for labels in real.values())]
     specs, sets = by_penalty(run, sets)
-    fitted = fit_specs(stores["train"].vectors, specs, study.probe, study.seed, encoders.device(study), "layer probes")
+    device = encoders.device(study)
+    fitted = fit_specs(stores["train"].vectors, specs, study.probe, study.seed, device, "layer probes")
     tables = []
     for split in ("dev", "test"):
-        texts = text_ids(words[split])
-        predicted = [layers for probe in fitted for layers in probe.predict(stores[split].vectors)]
+        texts, X = text_ids(words[split]), held(stores[split].vectors, device)
+        predicted = [layers for probe in fitted for layers in probe.predict(X)]
         for labels, by_layer in zip(sets, predicted, strict=True):
             guesses = [("control" if labels.control else "real", *cell) for cell in enumerate(by_layer)]
             if not labels.control:

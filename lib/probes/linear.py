@@ -28,6 +28,28 @@ Scope = Literal["each layer", "all"] | torch.Tensor
 """What a probe reads: each layer by itself (one group per layer), all neurons, or the neurons of these numbers (one
 group). A neuron's number is ``layer · width + unit``."""
 
+Vectors = np.ndarray | torch.Tensor
+"""[layers, words, width]: an array, in memory or mapped, or a tensor that a GPU holds (``held``)."""
+
+
+def held(X: Vectors, device: torch.device | str) -> Vectors:
+    """The vectors in the memory of a GPU, if they take at most a quarter of what is free there; else as they are."""
+    device = torch.device(device)
+    if isinstance(X, torch.Tensor) or device.type != "cuda" or X.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+        return X
+    return torch.from_numpy(np.require(X, requirements="W")).to(device)
+
+
+def _part(X: Vectors, rows: slice | np.ndarray, layers: slice | int = slice(None)) -> torch.Tensor:
+    """Some words of some layers, where they are."""
+    if isinstance(X, torch.Tensor):
+        return X[layers, _index_on(rows, X.device)]
+    return torch.from_numpy(np.require(X[layers, rows], requirements="W"))
+
+
+def _index_on(rows: slice | np.ndarray, device: torch.device) -> slice | torch.Tensor:
+    return rows if isinstance(rows, slice) else torch.from_numpy(rows).to(device)
+
 
 @dataclass(frozen=True)
 class Standardiser:
@@ -37,26 +59,27 @@ class Standardiser:
     deviation: torch.Tensor
 
     @classmethod
-    def of(cls, X: np.ndarray) -> "Standardiser":
+    def of(cls, X: Vectors) -> "Standardiser":
         """From [layers, words, width], one layer and one block at a time. A neuron that never varies becomes 0."""
         layers, words, width = X.shape
+        device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
         mean, deviation = torch.zeros(layers, 1, width), torch.ones(layers, 1, width)
         for layer in range(layers):
-            total, square = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
-            shift = torch.from_numpy(X[layer, :BLOCK].astype(np.float32)).mean(0)
+            total, square = (torch.zeros(width, dtype=torch.float64, device=device) for _ in range(2))
+            shift = _part(X, slice(BLOCK), layer).float().mean(0)
             for start in range(0, words, BLOCK):
-                block = torch.from_numpy(X[layer, start : start + BLOCK].astype(np.float32)).sub_(shift)
+                block = _part(X, slice(start, start + BLOCK), layer).float() - shift
                 total += block.sum(0)
                 square += block.square_().sum(0)
-            variance = (square / words - (total / words) ** 2).numpy()
+            variance = (square / words - (total / words) ** 2).cpu().numpy()
             mean[layer, 0] = (shift + total / words).float()
             # NumPy's root: that of torch is of a library whose last digit depends on the processor
             deviation[layer, 0] = torch.from_numpy(np.sqrt(np.where(variance > 1e-12, variance, np.inf)))
-        return cls(mean, deviation)
+        return cls(mean.to(device), deviation.to(device))
 
 
 def read_block(
-    X: np.ndarray,
+    X: Vectors,
     rows: slice | np.ndarray,
     standardiser: Standardiser | None,
     device: torch.device,
@@ -68,7 +91,7 @@ def read_block(
     The memory is laid out [n, layers, width], so that all neurons of a word lie side by side (``select``). ``into`` :
     [at least n, layers, width], a buffer to fill; without it, a new one.
     """
-    block = torch.from_numpy(np.require(X[:, rows], requirements="W")).to(device)
+    block = _part(X, rows).to(device)
     layers, words, width = block.shape
     out = (torch.empty(words, layers, width, device=device) if into is None else into[:words]).transpose(0, 1)
     out.copy_(block)
@@ -78,7 +101,7 @@ def read_block(
 
 
 def blocks(
-    X: np.ndarray, standardiser: Standardiser | None, device: torch.device, size: int = 2048
+    X: Vectors, standardiser: Standardiser | None, device: torch.device, size: int = 2048
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """All words in order, some at a time: their numbers and ``read_block``; a block overwrites the last."""
     layers, words, width = X.shape
@@ -135,7 +158,7 @@ class Probe:
         own = zip(self.weight.split(self.sizes, 1), self.bias.split(self.sizes, 1), self.sizes, strict=True)
         return [replace(self, weight=weight, bias=bias, sizes=[size]) for weight, bias, size in own]
 
-    def predict(self, X: np.ndarray) -> list[np.ndarray]:
+    def predict(self, X: Vectors) -> list[np.ndarray]:
         """Per label set, the predicted label numbers for ``X`` [layers, words, width]: [groups, words]."""
         # Before all blocks: kept between them, the parts would leave holes in the heap, which grows with the corpus.
         out = [np.empty((len(self.bias), X.shape[1]), np.int32) for _ in self.sizes]
@@ -155,7 +178,7 @@ def select(block: torch.Tensor, scope: Scope) -> torch.Tensor:
 
 
 def fit_specs(
-    X: np.ndarray,
+    X: Vectors,
     specs: Sequence[ProbeSpec],
     settings: ProbeSettings,
     seed: int,
@@ -172,6 +195,7 @@ def fit_specs(
     Parameters
     ----------
     X : [layers, words, width], the training words, in memory or mapped: it is read batch by batch, and held in float32.
+        A GPU holds all of it (``held``).
     title : of the progress bar.
     chosen : the numbers of the words to learn from, ascending; default: all. Neurons are standardised over all.
 
@@ -180,11 +204,12 @@ def fit_specs(
     ValueError : a label set has another number of words, or a word without a label.
     """
     device, (layers, words, width) = torch.device(device), X.shape
+    X = held(X, device)
     targets = [torch.from_numpy(ids).long() for spec in specs for ids, _ in spec.targets]
     for ids in targets:
         if (ids < 0).any() or len(ids) != words:
             raise ValueError(f"{int((ids >= 0).sum())} labels do not match the {words} words")
-    stacked, sets = torch.stack(targets), [len(spec.targets) for spec in specs]
+    stacked, sets = torch.stack(targets).to(device), [len(spec.targets) for spec in specs]
     penalties = [
         (settings.l1 if spec.l1 is None else spec.l1, settings.l2 if spec.l2 is None else spec.l2) for spec in specs
     ]
@@ -204,7 +229,7 @@ def fit_specs(
                 break
         rows = rows if chosen is None else chosen[rows]
         block = read_block(X, rows, standardiser, device, buffer)
-        labels, gradients = stacked[:, rows].to(device).split(sets), []
+        labels, gradients = stacked[:, _index_on(rows, device)].split(sets), []
         for probe, ids, (l1, l2) in zip(probes, labels, penalties, strict=True):
             weight, bias = gradient(probe, select(block, probe.scope), ids)
             penalise(weight, probe, l1, l2, settings.squared)
@@ -220,13 +245,13 @@ def fit_specs(
     return probes
 
 
-def _loss(X: np.ndarray, probes: list[Probe], labels: Sequence[torch.Tensor]) -> np.ndarray:
+def _loss(X: Vectors, probes: list[Probe], labels: Sequence[torch.Tensor]) -> np.ndarray:
     """Cross-entropy of each probe, layer and label set on the first training words, in nats."""
     _, block = next(blocks(X, probes[0].standardiser, probes[0].weight.device))
     found = []
     for probe, own in zip(probes, labels, strict=True):
         scores = probe.scores(select(block, probe.scope)).split(probe.sizes, 1)
-        for part, ids in zip(scores, own[:, : block.shape[1]].to(block.device), strict=True):
+        for part, ids in zip(scores, own[:, : block.shape[1]], strict=True):
             found.append(cross_entropy(part, ids.expand(len(part), -1), reduction="none").mean(1).cpu().numpy())
     return np.concatenate(found)
 
