@@ -130,6 +130,15 @@ def test_printed_means_are_judged_by_effect_and_margin_alone(judged: pd.DataFram
     assert overview.loc["P8"].tolist() == ["–", "✓", "✓ 2, ✗ 1"]
 
 
+def test_the_overview_has_the_papers_encoder_of_an_architecture_beside_ours() -> None:
+    rows = [("P3", "A", "xlnet", "above", 0.01, "reproduced"), ("P3", "B", "mpnet", "above", 0.5, "undecided")]
+    columns = ["claim", "encoder", "architecture", "expected", "holm", "verdict"]
+    found = paper.overview(pd.DataFrame(rows, columns=columns)).set_index("claim")
+    assert found.columns.tolist() == ["A", "the paper's XLNet", "B"]
+    assert found.loc["P3: the loss is far larger"].tolist() == ["✓†", "✓", "?"]
+    assert found.loc["P8: dropping the bottom layers costs more"].tolist() == ["–", "✓ 2, ✗ 1", "–"]
+
+
 def effects(judged: pd.DataFrame, claim: str, **where: str) -> list[float]:
     """By encoder."""
     rows = pick(judged, claim=claim, **where)

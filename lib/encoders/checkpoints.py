@@ -36,20 +36,16 @@ def device(study: params.Study) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise EncoderError(f"device '{name}' is asked for, but PyTorch sees no CUDA device; use device: auto")
-    _refuse({
-        f"precision: {study.precision} gains nothing here: this {name.upper()} does not multiply it. Use float32":
-            study.precision == "bfloat16" and not multiplies_bfloat16(name),
-    })  # fmt: skip
     return torch.device(name)
 
 
-def multiplies_bfloat16(device: str) -> bool:
+def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16, and may (``ISA=avx2`` has the CPU do without)."""
-    if device.startswith("cuda"):
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     cpu = Path("/proc/cpuinfo")  # of Linux
     able = torch.backends.mkldnn.is_available() and cpu.exists() and "avx512_bf16" in cpu.read_text("utf-8")
-    return device == "cpu" and able and surroundings.isa() == "native"
+    return device.type == "cpu" and able and surroundings.isa() == "native"
 
 
 def locate(study: params.Study) -> str:
@@ -381,7 +377,12 @@ def check(study: params.Study) -> None:
     ------
     EncoderError : what does not fit, and what to do.
     """
-    checkpoint, tok, model = locate(study), tokenizer(study), pretrained(study)
+    checkpoint, tok, model, on = locate(study), tokenizer(study), pretrained(study), device(study)
+    _refuse({
+        f"precision: bfloat16 gains nothing on this {on.type.upper()}, which does not multiply it. Use float32, or on a "
+        "processor that has AVX512-BF16 ISA=native":
+            study.precision == "bfloat16" and not multiplies_bfloat16(on),
+    })  # fmt: skip
     try:
         rows = len(model.get_input_embeddings().weight)
     except NotImplementedError as error:

@@ -35,6 +35,7 @@ class Claim:
 
     id: str
     section: str
+    short: str
     says: str
     compared: str
     unit: str

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lib.results import claims
 from lib.results.claims import FORGET, KEEP, Evidence, counted, judge, signs, table
 from lib.results.summary import pick
 from lib.study import loading, params
@@ -164,6 +165,18 @@ def beside(judged: pd.DataFrame) -> pd.DataFrame:
         outcome = counted(signs(alike)) if row.expected and len(alike) else ""
         rows.append([alike["effect"].min(), alike["effect"].max(), outcome, same])
     return judged.join(pd.DataFrame(rows, judged.index, ["paper low", "paper high", "paper", "same direction"]))
+
+
+def overview(judged: pd.DataFrame) -> pd.DataFrame:
+    """``claims.overview`` with the claims in a few words, and beside each encoder the paper's of its architecture."""
+    ours, theirs, words = claims.overview(judged), claims.overview(judge(evidence())), table()
+    columns: dict[str, pd.Series] = {"claim": ours["claim"].map(lambda name: f"{name}: {words[name].short}")}
+    encoders = judged.loc[judged["encoder"] != "", ["encoder", "architecture"]].drop_duplicates()
+    for title, architecture in encoders.itertuples(index=False):
+        columns[title] = ours[title]
+        if model := model_of(architecture):
+            columns[f"the paper's {model}"] = theirs[evidence().titles[model]]
+    return pd.DataFrame(columns)
 
 
 def agreement(judged: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from lib import corpora, disk, encoders, results, surroundings
-from lib.results import claims, digits, spread
+from lib.results import claims, digits, paper, spread
 from lib.study import inputs, loading, params, runs
 from lib.study.runs import Run
 
@@ -138,9 +138,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def with_claims(page: str, suite: str, judged: pd.DataFrame) -> str:
-    """A Markdown page with the overview of a suite's claims between the marks ``<!-- claims: SUITE -->`` and
-    ``<!-- end -->``, if it has them."""
-    table = claims.to_markdown(claims.overview(judged))
+    """A Markdown page with the overview of a suite's claims, beside the paper's, between the marks
+    ``<!-- claims: SUITE -->`` and ``<!-- end -->``, if it has them."""
+    table = claims.to_markdown(paper.overview(judged))
     marks = re.compile(rf"(<!-- claims: {suite} -->\n).*?(<!-- end -->)", re.S)
     return marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page)
 
