@@ -30,7 +30,9 @@ SIZE ?= full
 SETTINGS ?= {}
 BENCH ?=
 LAB ?=
-JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+# One process at a time computes on a GPU: many of them wait for each other.
+ON_GPU = $(if $(filter cpu,$(DEVICE)),,$(shell nvidia-smi -L > /dev/null 2>&1 && echo 2))
+JOBS ?= $(or $(ON_GPU),$(shell getconf _NPROCESSORS_ONLN))
 
 # What comes from the shell --------------------------------------------------------------------------------------
 VENV := .venv
