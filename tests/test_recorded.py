@@ -24,7 +24,8 @@ def recorded() -> tuple[list, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The runs of the studies' own tasks, and their tables."""
     every = results.recorded_runs(SUITE)
     own = [run for run in every if not run.variant.task or run.variant.condition in run.study.tasks]
-    return own, results.layers(own), results.neuron_tests(own), results.neuron_layers(own)
+    ranked = results.ranked(own)
+    return own, results.layers(own), results.neuron_tests(ranked), results.neuron_layers(ranked)
 
 
 @lru_cache

@@ -309,3 +309,10 @@ def test_the_counts_of_a_run_give_the_accuracies_of_its_predictions(make_study) 
     )
     mine = found.set_index(["property", "target", "word_group", "layer"])["accuracy"]
     pd.testing.assert_series_equal(mine.sort_index(), sums["correct"] / sums["total"], check_names=False)
+
+
+def test_the_neurons_of_random_weights_are_not_ranked(make_study) -> None:
+    pretrained, random = (Run(make_study(), Variant(v)) for v in ("pretrained", "random"))
+    assert results.ranked([pretrained, random]) == [pretrained]
+    steps = [(run.variant.name, step) for run, step in results.tabled_steps([pretrained, random])]
+    assert steps == [("pretrained", "layers"), ("pretrained", "neurons"), ("random", "layers")]

@@ -379,8 +379,8 @@ def check(study: params.Study) -> None:
     """
     checkpoint, tok, model, on = locate(study), tokenizer(study), pretrained(study), device(study)
     _refuse({
-        f"precision: bfloat16 gains nothing on this {on.type.upper()}, which does not multiply it. Use float32, or on a "
-        "processor that has AVX512-BF16 ISA=native":
+        f"precision: bfloat16 gains nothing on this {on.type.upper()}, which does not multiply it: use float32, or, on "
+        "a processor with AVX512-BF16, ISA=native":
             study.precision == "bfloat16" and not multiplies_bfloat16(on),
     })  # fmt: skip
     try:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from lib import disk, figures, results
 from lib.figures import comparisons, effects
-from lib.results import claims, paper, verify
+from lib.results import claims, paper
 from lib.results.summary import pick
 from lib.study import params
 

@@ -34,6 +34,7 @@ from lib.results.tables import (
     neuron_layers,
     neuron_sets,
     neuron_tests,
+    ranked,
     recorded_runs,
     recorded_table,
     tabled_steps,

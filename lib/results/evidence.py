@@ -123,16 +123,16 @@ def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
     titles = {run.study.name: run.study.title for run in wanted}
     if lacking := sorted({*titles} - {run.study.name for run in wanted if run.variant.name == "pretrained"}):
         raise ValueError(f"{', '.join(lacking)}: every claim needs the variant pretrained; add it")
-    unlike = len(set(titles.values())) == len(titles)
+    unlike, ranked = len(set(titles.values())) == len(titles), results.ranked(wanted)
     return evidence_of(
         {name: title if unlike else f"{title} ({name})" for name, title in titles.items()},
         {run.study.name: encoders.architecture(run.study) for run in wanted},
         results.task_scores(wanted),
         results.layers(wanted),
-        results.neuron_sets(wanted),
-        {end: results.neuron_layers(wanted, end) for end in neurons.ENDS},
-        results.neuron_halves(wanted),
-        results.neuron_tests(wanted),
+        results.neuron_sets(ranked),
+        {end: results.neuron_layers(ranked, end) for end in neurons.ENDS},
+        results.neuron_halves(ranked),
+        results.neuron_tests(ranked),
         ranking,
     )
 

@@ -75,6 +75,11 @@ def is_recorded(run: Run) -> bool:
     return all(runs.is_current(*table) for table in tabled_steps([replace(run, recorded=True)]))
 
 
+def ranked(wanted: Iterable[Run]) -> list[Run]:
+    """The runs whose neurons are ranked: all but those of random weights."""
+    return [run for run in wanted if STEPS["neurons"].applies(run)]
+
+
 def layers(wanted: Iterable[Run]) -> pd.DataFrame:
     """Counts of correct predictions of several runs (``probes.ensure_layer_counts``), with ``study``, ``source`` and
     the columns of the variant (``Variant.columns``)."""

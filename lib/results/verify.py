@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -75,6 +76,17 @@ def by_seed(summary: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def unchanged(summary: pd.DataFrame) -> list[str]:
+    """The fine-tuned runs whose every number is that of the encoder before fine-tuning: it was probed in their place.
+    ``summary`` : as ``results.summary`` gives it."""
+    of_encoder = MEASURES[1:]
+    before = results.pick(summary, variant="pretrained")
+    both = summary[summary["task"] != ""].merge(before, on=["study", "property"], suffixes=("", " before"))
+    lost = both.assign(**{"drop, top third before": 0.0})  # before fine-tuning there is no difference to tell
+    same = np.logical_and.reduce([lost[name] == lost[f"{name} before"] for name in of_encoder])
+    return sorted({f"{row.study}: {row.variant}" for row in both[same].itertuples()})
+
+
 def expectations(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Any]:
     """What a later run is compared with, as it is written into ``expected/<suite>.yaml``.
 
@@ -104,7 +116,8 @@ def expectations(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFram
 def compare(expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Every recorded number beside the one found: columns kind, name, expected, got, tolerance, verdict, reason.
 
-    The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side) or ``MISSING`` (not made). The tolerance of
+    The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side) or ``MISSING`` (not made). A fine-tuned run
+    with the numbers of the encoder before it is a miss, whatever the tolerances. The tolerance of
     a number that depends on the seed is its prediction interval for as many seeds as were run, at a level that all of
     them together hold as often as ``level`` says.
     """
@@ -124,6 +137,8 @@ def compare(expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame,
             good = value == got if exactly else abs(got - value) <= tolerance
             verdict = "MISSING" if got is None else "OK" if good else "MISS"
             rows.append((kind, name, value, got, tolerance, verdict, section["reason"]))
+    for name in unchanged(summary):
+        rows.append(("exact", f"{name}: changed by fine-tuning", True, False, None, "MISS", REASONS["exact"]))
     return pd.DataFrame(rows, columns=["kind", "name", "expected", "got", "tolerance", "verdict", "reason"])
 
 
@@ -198,6 +213,6 @@ def record(wanted: list[Run], suite: str) -> None:
 
 def _tables(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracies and summary of these runs."""
-    counts = results.layers(wanted)
-    summary = results.summary(wanted, counts, results.neuron_tests(wanted), results.neuron_layers(wanted))
+    counts, ranked = results.layers(wanted), results.ranked(wanted)
+    summary = results.summary(wanted, counts, results.neuron_tests(ranked), results.neuron_layers(ranked))
     return results.accuracies(counts), summary

@@ -36,8 +36,10 @@ class Step:
     stores: Callable[[Run], list[Path]] | None = None
 
     def applies(self, run: Run) -> bool:
-        """Whether a run has this step: an encoder that is not fine-tuned needs no training."""
-        return self.name != "finetune" or run.variant.task is not None
+        """Whether a run has this step: an encoder that is not fine-tuned needs no training, and where the neurons of
+        random weights lie is of no claim."""
+        lacking = {"finetune": run.variant.task is None, "neurons": run.variant.start == "random"}
+        return not lacking.get(self.name, False)
 
     def folders(self, run: Run) -> list[Path]:
         """The folders with a manifest that the result of a run consists of."""
