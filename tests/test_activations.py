@@ -313,3 +313,21 @@ def test_memory_does_not_grow_with_the_corpus(make_study, tmp_path: Path, monkey
         grown[name] = max(seen) - seen[0]
     assert stored["large"] > 7 * stored["small"] > 6 * 10**7
     assert grown["large"] - grown["small"] < 0.3 * (stored["large"] - stored["small"]), grown
+
+
+def test_bfloat16_is_another_key_and_nearly_the_same_vectors(make_study) -> None:
+    usual, half = (Run(make_study(precision=p), Variant("pretrained")) for p in ("float32", "bfloat16"))
+    assert usual.key("extract") == Run(make_study(), Variant("pretrained")).key("extract") != half.key("extract")
+    model, tok = encoders.pretrained(usual.study), encoders.tokenizer(usual.study)
+    alignments = encoders.align(tok, [["a", "small", "sentence"]], 32)
+    exact, rounded = (
+        next(activations.extract(model, alignments, tok.pad_token_id, precision=run.study.precision))[1]
+        for run in (usual, half)
+    )
+    apart = np.linalg.norm(rounded - exact, axis=2) / np.linalg.norm(exact, axis=2)
+    assert 0 < apart[1:].max() < 0.05
+
+
+def test_bfloat16_is_refused_where_the_processor_may_not_multiply_it(make_study) -> None:
+    with pytest.raises(encoders.EncoderError, match="bfloat16 gains nothing on this CPU"):
+        encoders.check(make_study(precision="bfloat16"))  # under ISA=avx2

@@ -219,6 +219,20 @@ def test_an_unchanged_encoder_gives_identical_predictions() -> None:
     assert np.array_equal(first.predict(X)[0], second.predict(twin)[0])
 
 
+def test_vectors_that_a_device_holds_give_the_probes_that_mapped_ones_give() -> None:
+    X, ids = problem(noise=2.0)
+    X[1, :, 3] = 2  # a neuron that never varies
+    specs = [ProbeSpec([(ids, 4)]), ProbeSpec([(ids, 4)], "all"), ProbeSpec([(ids, 4)], torch.tensor([3, 7]))]
+    for chosen in (None, np.arange(0, len(ids), 2)):
+        mapped, held = (
+            probes.fit_specs(v, specs, setting(), seed=3, chosen=chosen) for v in (X, torch.from_numpy(X.copy()))
+        )
+        for one, other in zip(mapped, held, strict=True):
+            assert torch.equal(one.weight, other.weight)
+            assert np.array_equal(one.predict(X)[0], other.predict(torch.from_numpy(X.copy()))[0])
+    assert probes.held(X, "cpu") is X
+
+
 def test_the_order_of_the_words_depends_on_the_seed() -> None:
     X, ids = problem(noise=2.0)
     first, other = (probes.fit_specs(X, [ProbeSpec([(ids, 4)])], setting(), seed=s)[0].weight for s in (3, 4))

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -264,6 +265,27 @@ def test_another_pinned_version_is_unpacked_anew(pinned, own_data: Path, offline
     monkeypatch.setattr(sources, "SOURCES", {"mine": Source("npm", "mine", "1.0", other.name, digest, "pkg/data", "")})
     sources.fetch.cache_clear()
     assert (sources.fetch("mine") / "a.txt").read_bytes() == b"new"
+
+
+def test_an_archive_in_several_packages_is_joined(tmp_path: Path, own_data: Path, offline, monkeypatch) -> None:
+    whole = zipped(tmp_path / "whole.zip", FILES).read_bytes()
+    middle, digests = len(whole) // 2, []
+    for number, piece in enumerate((whole[:middle], whole[middle:]), 1):
+        package = zipped(tmp_path / f"part-{number}.whl", {f"in-{number}/whole.zip.00{number}": piece})
+        digests.append(hashlib.sha256(lay(package, own_data).read_bytes()).hexdigest())
+    fields = {"archive": "part-{part}.whl", "inner": "in-{part}/whole.zip.00{part}", "keep": "pkg/data"}
+    source = Source("pypi", "part-{part}", "1.0", sha256="", licence="", parts=tuple(digests), **fields)
+    monkeypatch.setattr(sources, "SOURCES", {"mine": source})
+    sources.fetch.cache_clear()
+    found = tree(sources.fetch("mine"))
+    assert {name: found[name] for name in found if name != "manifest.json"} == {
+        "a.txt": FILES["pkg/data/a.txt"], "sub/b.txt": FILES["pkg/data/sub/b.txt"],
+    }  # fmt: skip
+    (own_data / "archives" / "part-2.whl").write_bytes(b"another")
+    shutil.rmtree(own_data / "mine-1.0")
+    sources.fetch.cache_clear()
+    with pytest.raises(SourceError, match=r"part-2.whl is truncated or not the pinned file"):
+        sources.fetch("mine")
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(own_data: Path) -> None:
