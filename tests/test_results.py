@@ -173,8 +173,8 @@ def test_pick_takes_the_rows_with_all_these_values() -> None:
 
 def test_all_that_is_missing_is_listed_in_one_error(make_study) -> None:
     study = make_study()
-    fine, lacking = (Run(study, Variant(v)) for v in ("pretrained", "random"))
-    write_result(fine, "layers", "neurons")
+    lacking, fine = (Run(study, Variant(v)) for v in ("pretrained", "random"))
+    write_result(fine, "layers")
     results.complete([fine])
     write_result(lacking, "layers", key="other")
     with pytest.raises(disk.StaleResult) as caught:
