@@ -25,7 +25,9 @@ SELECTORS: dict[str, dict[str, Any]] = {
 }
 
 VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "data": ("fetch and verify the data", "lib.sources:fetch_all", {}),
+    "data": ("fetch and verify the data", "lib.grid:get_data", {
+        "--mirror": {"default": "", "help": "a folder with copies of what no package registry has"},
+    }),
     "plan": ("the steps that make reproduce would run", "lib.grid:print_plan", {}),
     "grid": ("check and fetch, then the steps to run, as rules for Make", "lib.grid:print_rules", {
         "--keep": FLAG | {"help": "keep the activation stores"},
