@@ -105,9 +105,10 @@ def get_data(wanted: list[Run], suite: str, mirror: str) -> None:
     needs = _needs(studies.values(), training)
     problems = unpackaged.provide(needs, suite, (params.ROOT / mirror).resolve() if mirror else None)
     problems += _got(wanted, training, unpackaged.lacking(needs))
-    if better := unpackaged.lacking(unpackaged.of(set().union(*map(loading.wished, studies)))):
-        print("\nNot needed, but the paper's own; where you have the licence:\n")
-        print("\n\n".join(unpackaged.told({n: files for n, files in better.items() if n not in needs}, suite)) + "\n")
+    wished = unpackaged.of(set().union(*map(loading.wished, studies)))
+    better = unpackaged.lacking({name: files for name, files in wished.items() if name not in needs})
+    for text in unpackaged.told(better, suite):
+        print(f"Not needed, but what the paper has; where you have the licence:\n{text}")
     if problems:
         raise SourceError("\n\n".join(dict.fromkeys(problems)))
 
