@@ -128,8 +128,8 @@ begin: env
 	$(tell_surroundings)
 	@$(if $(filter $(VENV)/%,$(PYTHON)),,$(call of_the_lock,$(PYTHON)))
 
-plan: begin ## show what `make reproduce` would run now
-	@$(ASK) plan
+plan: begin ## show what `make reproduce` would run now, and what it takes of disk and time
+	@$(ASK) plan --jobs $(JOBS)
 
 engine = $(if $(dry),$(if $(ready),,@exit 0;))@mkdir -p runs && rules=$$(mktemp runs/.grid-XXXXXX) && trap 'rm -f "$$rules"' EXIT \
   && $(ASK) grid $(if $(KEEP),--keep) $(if $(dry),--dry) $1 > "$$rules" \

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from lib import corpora, disk, encoders, notebook, results, sources, surroundings, tasks, unpackaged
+from lib import corpora, disk, encoders, forecast, notebook, results, sources, surroundings, tasks, unpackaged
 from lib.corpora import CorpusError
 from lib.encoders import EncoderError
 from lib.results import verify
@@ -198,16 +198,28 @@ def figures_are_current(wanted: list[Run], suite: str) -> bool:
     return tables and metadata.get("lib", {}).get("key") == figures_key(wanted)
 
 
-def plan(wanted: list[Run], suite: str) -> list[str]:
+def plan(doing: forecast.Doing, suite: str) -> list[str]:
     """The steps to do, as the names of executed notebooks below ``runs/``."""
-    found = [f"{run.study.name}/{run.variant.name}/{s.notebook}" for run in wanted for s in to_do(run)]
-    drawn = not found and figures_are_current(wanted, suite)
+    found = [f"{run.study.name}/{run.variant.name}/{step.notebook}" for run, steps in doing for step in steps]
+    drawn = not found and figures_are_current([run for run, _ in doing], suite)
     return found + ([] if drawn else [f"figures/{suite}/{FIGURES}"])
 
 
-def print_plan(wanted: list[Run], suite: str) -> None:
-    """For Make: print what ``make reproduce`` would run."""
-    print("\n".join(f"  {name}" for name in plan(wanted, suite)) or "nothing to do: every result is there")
+LISTED = 40
+"""How many steps ``make plan`` lists, of a longer list."""
+
+
+def print_plan(wanted: list[Run], suite: str, jobs: int) -> None:
+    """For Make: print what ``make reproduce`` would run, ``jobs`` runs at a time, and what that takes. Nothing is
+    fetched, and no data need to be here."""
+    doing = [(run, to_do(run)) for run in wanted]
+    if not (names := plan(doing, suite)):
+        print("nothing to do: every result is there")
+        return
+    print(f"{forecast.told(doing, suite, jobs)}\n\nto run:")
+    print("\n".join(f"  {name}" for name in (names if len(names) <= LISTED else [*names[: LISTED - 1], names[-1]])))
+    if len(names) > LISTED:
+        print(f"... of {len(names)} steps, the first {LISTED - 1} and the last are shown")
 
 
 def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:
