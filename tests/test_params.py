@@ -647,7 +647,7 @@ def test_the_files_that_a_study_wishes_are_those_of_the_best_corpora(folder: Pat
 
 @pytest.mark.parametrize(("name", "nearest"), [("golds", "; did you mean 'gold'?"), ("zzz", "")])
 def test_unknown_corpora_are_refused_with_the_nearest_name(folder: Path, name: str, nearest: str) -> None:
-    told = f"corpora: there is no '{name}'{nearest}\nCorpora: gold, paper"
+    told = f"corpora: there is no '{name}'{nearest}\nCorpora: gold, paper, universal"
     (folder / "mine.yaml").write_text(f"{MINE}corpora: {name}\n")
     with pytest.raises(ParameterError) as caught:
         loading.load("mine")
