@@ -26,6 +26,7 @@ EXACT ?=
 THREADS ?=
 KEEP ?=
 LAUNCH ?=
+MIRROR ?=
 SIZE ?= full
 SETTINGS ?= {}
 BENCH ?=
@@ -44,7 +45,7 @@ endif
 override PYTHON := $(VENV)/bin/python
 endif
 PYTHON ?= $(VENV)/bin/python
-GIVEN := $(strip $(foreach v,SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE ISA EXACT THREADS KEEP LAUNCH SIZE SETTINGS BENCH JOBS,\
+GIVEN := $(strip $(foreach v,SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE ISA EXACT THREADS KEEP LAUNCH MIRROR SIZE SETTINGS BENCH JOBS,\
   $(if $(call from_shell,$v),$(if $($v),$v="$($v)"))))
 
 include lib/surroundings.mk
@@ -85,6 +86,7 @@ help: ## this list
 	  KEEP 'KEEP=1 keeps the activation stores after probing [$(KEEP)]' \
 	  LAUNCH 'put before every run, e.g. LAUNCH="srun --gpus=1 --time=4:00:00" [$(LAUNCH)]' \
 	  JOBS 'runs at a time [$(JOBS)]' \
+	  MIRROR 'of make data: a folder with copies of what no package registry has (glue/, corpora/) [$(MIRROR)]' \
 	  SIZE 'of make pretrain: full, lesson [$(SIZE)]' \
 	  SETTINGS 'of make pretrain, laid over lib/pretraining/training.py [$(SETTINGS)]'
 
@@ -118,16 +120,16 @@ ASK = "$(PYTHON)" -m lib --scale '$(SCALE)' --studies '$(STUDIES)' --tasks '$(TA
 dry = $(findstring n,$(firstword -$(MAKEFLAGS)))
 ready = $(or $(BUILT),$(filter-out $(VENV)/%,$(PYTHON)))
 
-data: env ## fetch and verify the data of the studies (16 MB; the encoders are in models/)
-	@$(ASK) data
+data: env ## fetch and verify the data of the studies (16 MB; the encoders are in models/); says where the rest is
+	@$(ASK) data --mirror '$(MIRROR)'
 
 # What every command on results begins with.
 begin: env
 	$(tell_surroundings)
 	@$(if $(filter $(VENV)/%,$(PYTHON)),,$(call of_the_lock,$(PYTHON)))
 
-plan: begin ## show what `make reproduce` would run now
-	@$(ASK) plan
+plan: begin ## show what `make reproduce` would run now, and what it takes of disk and time
+	@$(ASK) plan --jobs $(JOBS)
 
 engine = $(if $(dry),$(if $(ready),,@exit 0;))@mkdir -p runs && rules=$$(mktemp runs/.grid-XXXXXX) && trap 'rm -f "$$rules"' EXIT \
   && $(ASK) grid $(if $(KEEP),--keep) $(if $(dry),--dry) $1 > "$$rules" \

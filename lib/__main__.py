@@ -25,8 +25,12 @@ SELECTORS: dict[str, dict[str, Any]] = {
 }
 
 VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "data": ("fetch and verify the data", "lib.sources:fetch_all", {}),
-    "plan": ("the steps that make reproduce would run", "lib.grid:print_plan", {}),
+    "data": ("fetch and verify the data", "lib.grid:get_data", {
+        "--mirror": {"default": "", "help": "a folder with copies of what no package registry has"},
+    }),
+    "plan": ("the runs that make reproduce would make, and what they take", "lib.grid:print_plan", {
+        "--jobs": {"type": int, "default": 1, "help": "runs at a time"},
+    }),
     "grid": ("check and fetch, then the steps to run, as rules for Make", "lib.grid:print_rules", {
         "--keep": FLAG | {"help": "keep the activation stores"},
         "--dry": FLAG | {"help": "fetch nothing"},

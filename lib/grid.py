@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from lib import corpora, disk, encoders, notebook, results, sources, surroundings, tasks
+from lib import corpora, disk, encoders, forecast, notebook, results, sources, surroundings, tasks, unpackaged
 from lib.corpora import CorpusError
 from lib.encoders import EncoderError
 from lib.results import verify
@@ -73,13 +73,12 @@ def fetch(wanted: list[Run]) -> None:
     """
     probing = {run.study.name: run.study for run in wanted if not runs.is_current(run, "layers")}
     training = [run for run in wanted if run.variant.task and not runs.is_current(run, "finetune")]
-    reading = {(run.variant.task, repr(run.study.task_data)): run for run in training if not _from_snippets(run)}
-    hub = {s.encoder.checkpoint: s for s in (run.study for run in wanted)}
-    problems = _problems(sorted(set().union(*map(_sources, wanted))), lambda n: print("OK", n, sources.fetch(n)))
-    problems += _problems([s for name, s in hub.items() if name not in sources.SOURCES], encoders.fetch)
-    problems += _problems(reading.values(), lambda run: tasks.load(run.study, run.variant))
+    needs = _needs(probing.values(), training)
+    lacking = unpackaged.lacking(needs)
+    problems = unpackaged.told(lacking, wanted[0].study.suite if wanted else "") + _got(wanted, training, lacking)
     read = [(study, corpus) for study in probing.values() for corpus in study.corpora_in_use]
-    problems += _problems(read, lambda pair: inputs.corpus_digest(*pair))
+    if not lacking:
+        problems += _problems(read, lambda pair: inputs.corpus_digest(*pair))
     if not problems:
         problems = _problems(probing.values(), encoders.check) + _problems(probing.values(), corpora.check)
         problems += _problems({run.study.name: run.study for run in training}.values(), encoders.head)
@@ -89,6 +88,45 @@ def fetch(wanted: list[Run]) -> None:
     if problems:
         told = [*dict.fromkeys(problems), "Nothing was started. Fix it, then type the same command again."]
         raise SourceError("\n\n".join(told))
+
+
+def get_data(wanted: list[Run], suite: str, mirror: str) -> None:
+    """For Make: get all data and encoders of these runs, whether or not they are done, and say which could be better.
+
+    ``mirror`` : a folder that has copies of what no package registry has; relative to the repository.
+
+    Raises SourceError as ``fetch`` does.
+    """
+    if mirror and not (params.ROOT / mirror).is_dir():
+        raise ParameterError(f"MIRROR={mirror}: there is no folder {(params.ROOT / mirror).resolve()}")
+    sources.fetch_all()
+    studies = {run.study.name: run.study for run in wanted}
+    training = [run for run in wanted if run.variant.task]
+    needs = _needs(studies.values(), training)
+    problems = unpackaged.provide(needs, suite, (params.ROOT / mirror).resolve() if mirror else None)
+    problems += _got(wanted, training, unpackaged.lacking(needs))
+    wished = unpackaged.of(set().union(*map(loading.wished, studies)))
+    better = unpackaged.lacking({name: files for name, files in wished.items() if name not in needs})
+    for text in unpackaged.told(better, suite):
+        print(f"Not needed, but what the paper has; where you have the licence:\n{text}")
+    if problems:
+        raise SourceError("\n\n".join(dict.fromkeys(problems)))
+
+
+def _needs(studies: Iterable[Study], training: list[Run]) -> unpackaged.Needs:
+    """What of the data that no registry has these studies probe, and these runs are trained on."""
+    trained = [unpackaged.trained_on(run.study, run.variant.task or "") for run in training]
+    return unpackaged.joined([*map(unpackaged.needed, studies), *trained])
+
+
+def _got(wanted: list[Run], training: list[Run], lacking: unpackaged.Needs) -> list[str]:
+    """Fetch sources, encoders and the data of tasks, but for what is ``lacking``; what cannot be had."""
+    reading = {(run.variant.task, repr(run.study.task_data)): run for run in training if not _from_snippets(run)}
+    hub = {s.encoder.checkpoint: s for s in (run.study for run in wanted)}
+    problems = _problems(sorted(set().union(*map(_sources, wanted))), lambda n: print("OK", n, sources.fetch(n)))
+    problems += _problems([s for name, s in hub.items() if name not in sources.SOURCES], encoders.fetch)
+    found = [run for run in reading.values() if not {*lacking} & {*_needs([], [run])}]
+    return problems + _problems(found, lambda run: tasks.load(run.study, run.variant))
 
 
 def _from_snippets(run: Run) -> bool:
@@ -160,16 +198,28 @@ def figures_are_current(wanted: list[Run], suite: str) -> bool:
     return tables and metadata.get("lib", {}).get("key") == figures_key(wanted)
 
 
-def plan(wanted: list[Run], suite: str) -> list[str]:
+def plan(doing: forecast.Doing, suite: str) -> list[str]:
     """The steps to do, as the names of executed notebooks below ``runs/``."""
-    found = [f"{run.study.name}/{run.variant.name}/{s.notebook}" for run in wanted for s in to_do(run)]
-    drawn = not found and figures_are_current(wanted, suite)
+    found = [f"{run.study.name}/{run.variant.name}/{step.notebook}" for run, steps in doing for step in steps]
+    drawn = not found and figures_are_current([run for run, _ in doing], suite)
     return found + ([] if drawn else [f"figures/{suite}/{FIGURES}"])
 
 
-def print_plan(wanted: list[Run], suite: str) -> None:
-    """For Make: print what ``make reproduce`` would run."""
-    print("\n".join(f"  {name}" for name in plan(wanted, suite)) or "nothing to do: every result is there")
+LISTED = 40
+"""How many steps ``make plan`` lists, of a longer list."""
+
+
+def print_plan(wanted: list[Run], suite: str, jobs: int) -> None:
+    """For Make: print what ``make reproduce`` would run, ``jobs`` runs at a time, and what that takes. Nothing is
+    fetched, and no data need to be here."""
+    doing = [(run, to_do(run)) for run in wanted]
+    if not (names := plan(doing, suite)):
+        print("nothing to do: every result is there")
+        return
+    print(f"{forecast.told(doing, suite, jobs)}\n\nto run:")
+    print("\n".join(f"  {name}" for name in (names if len(names) <= LISTED else [*names[: LISTED - 1], names[-1]])))
+    if len(names) > LISTED:
+        print(f"... of {len(names)} steps, the first {LISTED - 1} and the last are shown")
 
 
 def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:

@@ -620,6 +620,88 @@ def test_the_meaning_bank_has_the_known_counts(shared: Path) -> None:
     assert (len(labels["ccg"]), int((labels["ccg"] >= 10).sum())) == (317, 149)
 
 
+def gold(shared: Path, **words: int) -> params.Study:
+    """The study mpnet with the corpora of the mirror and other numbers of words."""
+    files = {
+        f"corpora.{name}.files": {s: str(shared / "corpora" / Path(f).relative_to("data")) for s, f in c.files.items()}
+        for name, c in loading.load("mpnet").corpora.items()
+    }
+    return loading.load("mpnet", overrides=files | {f"corpus.{name}": count for name, count in words.items()})
+
+
+ALL = {"train_words": 150_000, "dev_words": 50_000, "test_words": 50_000}
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "sizes"),
+    [
+        ({}, "pos", [(1_801, 30_001, 49), (399, 5_007, 47), (1_576, 20_000, 48)]),
+        ({}, "sem", [(4_610, 30_000, 68), (798, 5_001, 61), (1_053, 6_821, 62)]),
+        ({}, "chunk", [(1_293, 30_004, 19), (215, 5_007, 17), (848, 20_013, 18)]),
+        (ALL, "pos", [(8_968, 150_045, 49), (1_913, 24_903, 49), (1_971, 24_725, 48)]),
+        (ALL, "sem", [(7_716, 50_234, 69), (1_173, 7_364, 62), (1_053, 6_821, 62)]),
+        (ALL, "chunk", [(6_311, 150_002, 22), (893, 20_900, 18), (2_011, 47_372, 19)]),
+    ],
+)
+def test_the_gold_corpora_have_the_known_sentences_words_and_labels(shared: Path, words, name, sizes) -> None:
+    study = gold(shared, **words)
+    splits = corpora.load(study, study.corpora[name].name)
+    assert [(t["sentence"].nunique(), len(t), t[name].nunique()) for t in splits.values()] == sizes
+    for table in splits.values():
+        assert not set(table["word"]) & set("``|''|“|”|‘|’|`".split("|"))
+        different = table.groupby("sentence")["word"].agg(tuple)
+        assert different.is_unique
+    assert (splits["train"]["word"] == '"').sum() > 100
+
+
+def test_chunks_without_repetitions_are_as_many_sentences_as_the_paper_counts(shared: Path) -> None:
+    read = {s: read_columns(shared / f"corpora/conll2000/{s}.txt", {"word": 0, "chunk": 2}) for s in ("train", "test")}
+    assert [len({tuple(s.words) for s in sentences}) for sentences in read.values()] == [8_881, 2_011]  # its Table 3
+
+
+# Treebanks in columns ----------------------------------------------------------------------------------------------
+
+PTB = [
+    [("``", "``"), ("Vinken", "NNP"), ("(", "-LRB-"), ("61", "CD"), (")", "-RRB-"), ("''", "''"), (".", ".")],
+    [("#", "#"), ("5", "CD"), ("billion", "CD"), ("US$", "$"), ("'s", "POS"), ("--", ":"), ("1\\/2", "CD")],
+    [("-LRB-", "-LRB-"), ("It", "PRP"), ("'s", "VBZ"), ("-RRB-", "-RRB-"), ("`", "``"), ("his", "PRP$")],
+]
+CCG = [
+    [("Vinken", "N"), ("joined", r"((S[dcl]\NP)/PP)/NP"), ("the", "NP[nb]/N"), ("board", "N"), (".", ".")],
+    [("(", "LRB"), ("61", "N/N"), (")", "RRB"), ("and", "conj"), (",", ","), ("soon", r"(S\NP)\(S\NP)")],
+]
+
+
+@pytest.mark.parametrize(("name", "sentences", "separator"), [
+    ("pos", PTB, " "), ("pos", PTB, "\t"), ("ccg", CCG, " "), ("ccg", CCG, "\t"),
+])  # fmt: skip
+def test_tags_with_brackets_slashes_and_quotes_are_labels_as_they_stand(
+    make_study, tmp_path: Path, name: str, sentences: list, separator: str
+) -> None:
+    file = str(write_columns(tmp_path / "treebank.txt", sentences, separator))
+    study = make_study(
+        files=dict.fromkeys(params.SPLITS, file), corpus__columns={"word": 0, name: 1}, corpus__gold=[name],
+        properties=[name], corpus__separator="tab" if separator == "\t" else "whitespace",
+    )  # fmt: skip
+    table = corpora.load(study)["train"]
+    assert table[name].astype(str).tolist() == [tag for sentence in sentences for _, tag in sentence]
+    plain = {"``": '"', "''": '"', "`": "'"}
+    assert table["word"].tolist() == [plain.get(word, word) for sentence in sentences for word, _ in sentence]
+    assert table["sentence"].nunique() == len(sentences)
+
+
+def test_a_study_reads_licensed_treebanks_from_their_places(tmp_path: Path) -> None:
+    """Of the Penn Treebank and CCGbank, each property from its own, as README shows it."""
+    ptb, ccg = (str(write_columns(tmp_path / f"{n}.txt", s)) for n, s in (("ptb", PTB), ("ccg", CCG)))
+    own = {
+        name: {"name": of, "format": "columns", "files": dict.fromkeys(params.SPLITS, file),
+               "columns": {"word": 0, name: 1}, "gold": [name]}
+        for name, of, file in (("pos", "ptb", ptb), ("ccg", "ccgbank", ccg))
+    }  # fmt: skip
+    study = loading.load("minilm", overrides={"properties": ["pos", "ccg"], "corpora": own})
+    assert {c: len(corpora.load(study, c)["test"]) for c in study.corpora_in_use} == {"ptb": 20, "ccgbank": 11}
+
+
 def test_a_study_reads_the_mirror_and_drops_duplicates(shared: Path, make_study) -> None:
     given = {s: str(shared / f"corpora/ud_ewt/en_ewt-ud-{s}.conllu") for s in params.SPLITS}
     study = make_study(

@@ -585,3 +585,84 @@ def test_files_that_make_cannot_name_and_those_that_editors_leave_are_no_studies
     for name in ("mine.yaml", "größe.v2.yaml", "my study.yaml", "mine.yml", "._mine.yaml", "mine.yaml~"):
         (folder / name).write_text("scale: mine\n")
     assert [*loading.studies()] == ["größe.v2", "mine"]
+
+
+# Named corpora -----------------------------------------------------------------------------------------------------
+
+GOLD = "tasks: []\nproperties: [pos, sem, chunk]\n"
+
+
+def test_a_study_may_name_its_corpora_and_gives_them_its_numbers_of_words(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}{GOLD}corpora: gold\ncorpus: {{train_words: 150000}}\n")
+    study = loading.load("mine")
+    assert {name: corpus.name for name, corpus in study.corpora.items()} == {
+        "pos": "ud_ewt", "sem": "pmb4", "chunk": "conll2000",
+    }  # fmt: skip
+    assert {(c.train_words, c.dev_words) for c in study.corpora.values()} == {(150_000, 5000)}
+    assert study.corpora["pos"].columns == {"word": 1, "pos": 4}
+    assert loading.load("mine", "lesson").corpora["sem"].train_words == 4000
+    assert loading.load("mine", overrides={"corpora.sem.train_words": 7}).corpora["sem"].train_words == 7
+
+
+def test_an_override_may_name_corpora(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(MINE)
+    study = loading.load("mine", overrides={"corpora": "gold", "properties": ["sem"]})
+    assert [*study.corpora_in_use] == ["pmb4"]
+    assert study.title == "A"
+
+
+def test_the_title_says_which_corpus_stands_in_for_the_papers_where_its_property_is_probed(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}{GOLD}corpora: gold\n")
+    assert loading.load("mine").title == "A (pos: UD-EWT)"
+    assert loading.load("mine", overrides={"properties": ["chunk"]}).title == "A"
+    own = {"name": "own", "columns": {"word": 0, "pos": 1}, "format": "columns", "files": {"train": "a", "test": "b"}}
+    assert loading.load("mine", overrides={"corpora.pos": own}).title == "A"
+
+
+def test_a_licensed_corpus_is_taken_where_it_is_and_the_free_one_where_it_is_not(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}{GOLD}corpora: paper\n")
+    without = loading.load("mine")
+    assert (without.corpora["pos"].name, without.title) == ("ud_ewt", "A (pos: UD-EWT)")
+    place = folder.parent / "data" / "ptb"
+    place.mkdir(parents=True)
+    for split in ("train", "dev"):
+        (place / f"{split}.txt").touch()
+    assert loading.load("mine").corpora["pos"].name == "ud_ewt", "the test file is not there"
+    (place / "test.txt").touch()
+    study = loading.load("mine")
+    assert (study.corpora["pos"].name, study.title) == ("ptb", "A")
+    assert {name: c.name for name, c in study.corpora.items() if name != "pos"} == {
+        "sem": "pmb4", "chunk": "conll2000",
+    }  # fmt: skip
+
+
+def test_the_files_that_a_study_wishes_are_those_of_the_best_corpora(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}{GOLD}corpora: paper\n")
+    (folder / "plain.yaml").write_text(MINE)
+    wished = loading.wished("mine")
+    assert "data/ptb/train.txt" in wished
+    assert not any("ud_ewt" in file for file in wished)
+    assert loading.wished("plain") == set()
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("golds", "; did you mean 'gold'?"), ("zzz", "")])
+def test_unknown_corpora_are_refused_with_the_nearest_name(folder: Path, name: str, nearest: str) -> None:
+    told = f"corpora: there is no '{name}'{nearest}\nCorpora: gold, paper, universal"
+    (folder / "mine.yaml").write_text(f"{MINE}corpora: {name}\n")
+    with pytest.raises(ParameterError) as caught:
+        loading.load("mine")
+    assert str(caught.value) == told
+    (folder / "mine.yaml").write_text(MINE)
+    assert refused({"corpora": name}, "mine") == told
+
+
+def test_the_named_corpora_are_no_parameter_of_a_study(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}collections: {{own: {{}}}}\n")
+    with pytest.raises(ParameterError, match="collections: unknown parameter"):
+        loading.load("mine")
+
+
+def test_a_study_that_names_corpora_and_lacks_a_title_is_told_so(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"scale: mine\nencoder: {{checkpoint: x}}\n{GOLD}corpora: gold\n")
+    with pytest.raises(ParameterError, match="title"):
+        loading.load("mine")

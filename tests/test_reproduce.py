@@ -31,7 +31,7 @@ def test_the_readme_is_enough_to_study_another_encoder_and_another_corpus(copy: 
 
     yaml = block + "ranking:\n  top: 0.1\n"
     (copy / "params" / "mine.yaml").write_text(yaml, encoding="utf-8")
-    changed = make(copy, "plan", "SCALE=mine").stdout.split()
+    changed = re.findall(r"(?m)^  (\S+/\S+)$", make(copy, "plan", "SCALE=mine").stdout)
     assert {c.split("/")[-1] for c in changed} == {"02_extract", "04_rank_neurons", "05_figures"}
 
 

@@ -19,6 +19,9 @@ REASONS = {
     "spread": "after fine-tuning: where other seeds lie, judged by the recorded ones (Student's t)",
 }
 
+PUBLISHED = "published"
+"""The section of numbers that stand in somebody else's work, each with its own tolerance; without one it is shown."""
+
 TIGHT = 0.005
 """Tolerance of the tight comparisons, as a fraction of the test words."""
 
@@ -62,6 +65,30 @@ def tight(accuracy: pd.DataFrame) -> dict[str, float]:
     top = rows.groupby(results.NAMED)["layer"].transform("max")
     chosen = rows[(rows["layer"] == 0) | (rows["layer"] == top // 2) | (rows["layer"] == top)]
     return {f"{r.study}: {r.variant}: {r.property}: layer {r.layer}": r.accuracy for r in chosen.itertuples()}
+
+
+def published(wanted: list[Run], accuracy: pd.DataFrame) -> dict[str, float]:
+    """What others print of encoders without fine-tuning, per study and property: accuracy at each layer and the best
+    layer (test); accuracy on all, top and bottom neurons (dev, test); how many top neurons each layer has.
+
+    ``accuracy`` : as ``results.accuracies`` gives it.
+    """
+    plain, found = {"variant": "pretrained", "target": "real"}, {}
+    for (study, name), rows in results.pick(accuracy, word_group="all", **plain).groupby(["study", "property"]):
+        layers = rows.set_index("layer")["accuracy"]
+        layers = layers[layers.index >= 0]
+        found |= {f"{study}: {name}: layer {layer}, test": value for layer, value in layers.items()}
+        found[f"{study}: {name}: best layer, test"] = int(layers.idxmax())
+    sets = results.pick(results.neuron_sets(wanted), ranking="lca", **plain)
+    right = sets.groupby(["study", "property", "neurons", "split"])[["correct", "total"]].sum()
+    for (study, name, which, split), row in right.iterrows():
+        found[f"{study}: {name}: {which} neurons, {split}"] = row["correct"] / row["total"]
+    top = results.pick(results.neuron_layers(wanted), ranking="lca", variant="pretrained")
+    for (study, name), rows in top.groupby(["study", "property"]):
+        counts = rows.set_index("layer")["neurons"]
+        found |= {f"{study}: {name}: top neurons in layer {layer}": int(n) for layer, n in counts.items()}
+        found[f"{study}: {name}: mean layer of top neurons"] = float(counts.index @ counts / counts.sum())
+    return found
 
 
 def by_seed(summary: pd.DataFrame) -> pd.DataFrame:
@@ -116,13 +143,15 @@ def expectations(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFram
 def compare(expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Every recorded number beside the one found: columns kind, name, expected, got, tolerance, verdict, reason.
 
-    The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side) or ``MISSING`` (not made). A fine-tuned run
-    with the numbers of the encoder before it is a miss, whatever the tolerances. The tolerance of
+    The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side), ``MISSING`` (not made) or ``SHOWN`` (a
+    published number without a tolerance). A fine-tuned run with the numbers of the encoder before it is a miss,
+    whatever the tolerances. The tolerance of
     a number that depends on the seed is its prediction interval for as many seeds as were run, at a level that all of
     them together hold as often as ``level`` says.
     """
     found = by_seed(summary).groupby("name")["value"].agg(["mean", "size"])
     computed = {"exact": exact(wanted), "tight": tight(accuracy), "spread": found["mean"].to_dict()}
+    computed |= {PUBLISHED: published(wanted, accuracy)} if PUBLISHED in expected else {}
     rows = []
     for kind, section in expected.items():
         values, tolerances = section["values"], dict.fromkeys(section["values"], section.get("tolerance"))
@@ -131,11 +160,15 @@ def compare(expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame,
             seeds = found["size"].reindex(table.index).fillna(1)
             level = 1 - (1 - section["level"]) / max(len(table), 1)
             values, tolerances = table["mean"].to_dict(), spread.reach(table, seeds, level).to_dict()
+        if kind == PUBLISHED:
+            tolerances = {name: number["tolerance"] for name, number in values.items()}
+            values = {name: number["value"] for name, number in values.items()}
         for name, value in values.items():
             got, tolerance = computed[kind].get(name), tolerances[name]
-            exactly = kind == "exact" or got is None
-            good = value == got if exactly else abs(got - value) <= tolerance
-            verdict = "MISSING" if got is None else "OK" if good else "MISS"
+            if got is None or (kind == PUBLISHED and tolerance is None):
+                verdict = "MISSING" if got is None else "SHOWN"
+            else:
+                verdict = "OK" if (value == got if kind == "exact" else abs(got - value) <= tolerance) else "MISS"
             rows.append((kind, name, value, got, tolerance, verdict, section["reason"]))
     for name in unchanged(summary):
         rows.append(("exact", f"{name}: changed by fine-tuning", True, False, None, "MISS", REASONS["exact"]))
@@ -147,8 +180,8 @@ def read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise params.ParameterError(f"nothing is recorded for this suite: there is no {path}")
     expected = loading.read_yaml(path)
-    if set(expected) != set(REASONS):
-        raise params.ParameterError(f"{path}: the sections must be {', '.join(REASONS)}")
+    if set(expected) not in ({*REASONS}, {*REASONS, PUBLISHED}, {PUBLISHED}):
+        raise params.ParameterError(f"{path}: the sections must be {', '.join(REASONS)}, or {PUBLISHED}, or all four")
     return expected
 
 
@@ -183,8 +216,9 @@ def check(wanted: list[Run], suite: str) -> bool:
     print(shown.to_string(index=False, na_rep="", max_colwidth=70))
     for kind, reason in table.drop_duplicates("kind")[["kind", "reason"]].itertuples(index=False):
         print(f"{kind}: {reason}")
-    bad = table[table["verdict"] != "OK"]
-    print(f"{len(table) - len(bad)} of {len(table)} comparisons hold" + (":" if len(bad) else ""))
+    judged = table[table["verdict"] != "SHOWN"]
+    bad = judged[judged["verdict"] != "OK"]
+    print(f"{len(judged) - len(bad)} of {len(judged)} comparisons hold" + (":" if len(bad) else ""))
     for row in bad.itertuples():
         print(f"  {row.verdict}  {row.name}: expected {row.expected}, got {row.got}, tolerance {row.tolerance}")
     says, equal = digits.compare(wanted)
@@ -204,7 +238,8 @@ def record(wanted: list[Run], suite: str) -> None:
         runs.record(run, step)  # all its steps: the tables of a run are of one training
     recorded = results.recorded_runs(suite)
     path = params.ROOT / "expected" / f"{suite}.yaml"
-    numbers = yaml.safe_dump(expectations(recorded, *_tables(recorded)), sort_keys=False, width=120)
+    elsewhere = {PUBLISHED: old[PUBLISHED]} if path.exists() and PUBLISHED in (old := loading.read_yaml(path)) else {}
+    numbers = yaml.safe_dump(expectations(recorded, *_tables(recorded)) | elsewhere, sort_keys=False, width=120)
     head = f"# What a run of the suite '{suite}' must give again, and how closely. Written by `make record`.\n"
     with disk.atomic_write(path) as part:
         part.write_text(head + numbers, encoding="utf-8")

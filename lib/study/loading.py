@@ -121,6 +121,26 @@ def _probe(name: str, named: dict[str, dict]) -> dict:
     return named[name]
 
 
+def _collection(name: str, named: dict[str, dict]) -> dict[str, list[dict]]:
+    """The corpora of one of ``collections`` in ``base.yaml``: property → those to choose from, best first. Raises
+    ParameterError if there is none of that name."""
+    if name not in named:
+        raise ParameterError(f"corpora: there is no '{name}'{nearest(name, named)}\nCorpora: {', '.join(named)}")
+    return {of: listed if isinstance(listed, list) else [listed] for of, listed in named[name].items()}
+
+
+def _here(corpus: dict) -> bool:
+    return all((params.ROOT / file).is_file() for file in corpus.get("files", {}).values())
+
+
+def wished(study: str) -> set[str]:
+    """The corpus files of a study that names a collection, were all of the best there."""
+    named = read_yaml(params.ROOT / "params" / "base.yaml").get("collections", {})
+    own = read_yaml(params.ROOT / "params" / f"{study}.yaml").get("corpora")
+    best = [listed[0] for listed in _collection(own, named).values()] if isinstance(own, str) else []
+    return {file for corpus in best for file in corpus.get("files", {}).values()}
+
+
 def _merge_corpus(below: Any, corpus: Any) -> Any:
     if not (isinstance(below, dict) and isinstance(corpus, dict)):
         return corpus
@@ -165,22 +185,38 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
     if preset not in presets:
         raise ParameterError(f"there is no preset '{preset}'{nearest(preset, presets)}\nSizes: {', '.join(presets)}")
     named, of_recorded, over = base.pop("probes", {}), base.pop("recorded", {}), dict(overrides or {})
+    collections = base.pop("collections", {})
     own = read_yaml(params.ROOT / "params" / f"{study}.yaml")
     if over.pop("recorded", False):
         base = merge(base, of_recorded)
-    if isinstance(over.get("probe"), str):
-        own["probe"] = over.pop("probe")
+    own |= {key: over.pop(key) for key in ("probe", "corpora") if isinstance(over.get(key), str)}
+    notes: dict[str, str] = {}
+    if isinstance(own.get("corpora"), str):
+        choices = _collection(own["corpora"], collections)
+        chosen = {of: {**next(filter(_here, listed), listed[-1])} for of, listed in choices.items()}
+        notes = {corpus["name"]: corpus.pop("note") for corpus in chosen.values() if "note" in corpus}
+        own["corpora"] = chosen
     if isinstance(own.get("probe"), str):
         base = merge(base, _probe(own.pop("probe"), named))
     data = merge(_reduced(merge(base, own), presets[preset]), _nested(over))
     if isinstance(data.get("corpora"), dict):
         data["corpora"] = {name: _merge_corpus(data.get("corpus"), own) for name, own in data["corpora"].items()}
+    if isinstance(data.get("title"), str) and isinstance(data.get("properties"), list):
+        data["title"] += _noted(data, notes)
     try:
         return Study(name=study, preset=preset, **data)
     except ValidationError as error:
         raise ParameterError(_explain(error, study, data)) from None  # pydantic's text holds the whole input
     except TypeError as error:
         raise ParameterError(f"study '{study}': 'name' and 'preset' are not parameters of a file ({error})") from error
+
+
+def _noted(data: dict[str, Any], notes: dict[str, str]) -> str:
+    """What a study's title says of the corpora of its properties. ``notes`` : name of a corpus → note."""
+    own = data.get("corpora") or {}
+    of = {name: notes.get(own.get(name, {}).get("name")) for name in data["properties"]} if notes else {}
+    told = ", ".join(f"{name}: {note}" for name, note in of.items() if note)
+    return f" ({told})" if told else ""
 
 
 def _nested(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,274 @@
+"""Forecast: what of a suite is done and what is left, and what the rest takes of disk and of time.
+
+Disk follows from shapes, words and examples. Time is what the same work took before, in the recorded results and in
+those in ``runs/``; where it was not done before there is no estimate: nothing is guessed from other encoders.
+"""
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from lib import disk, sources, tasks, unpackaged
+from lib.study import inputs, loading, params, runs
+from lib.study.params import SPLITS, ParameterError, Study
+from lib.study.runs import Run
+from lib.study.steps import STEPS, Step
+from lib.study.variants import Variant
+
+Doing = Sequence[tuple[Run, list[Step]]]
+"""Runs, each with its steps that are to do."""
+
+KINDS = ("untrained", "tasks", "fewer examples", "pruned", "other")
+
+
+def kind(variant: Variant) -> str:
+    """One of ``KINDS``: without training; on a whole task; on a part of it; without some layers; at another learning
+    rate, or stopped early."""
+    if not variant.task:
+        return "untrained"
+    if variant.dropped:
+        return "pruned"
+    if variant.rate or variant.checkpoint:
+        return "other"
+    return "fewer examples" if variant.amount else "tasks"
+
+
+def told(doing: Doing, suite: str, jobs: int) -> str:
+    """What of a suite is done and to do, and what it takes. ``jobs`` : how many runs are made at a time."""
+    names = [*dict.fromkeys(run.study.name for run, _ in doing)]
+    own = {name: [(run, steps) for run, steps in doing if run.study.name == name] for name in names}
+    before = pd.DataFrame(timings(), columns=Timing._fields)
+    table = pd.DataFrame([_row(runs_of, before) for runs_of in own.values()], names)
+    table = table.loc[:, table.ne("").any()].rename_axis("study").reset_index()
+    lines = [*_grid(own), "", table.to_string(index=False), "", "of runs: done/all", _disk(doing, suite, jobs)]
+    used = before[before["work"].isin({work(run, step.name) for run, steps in doing for step in steps})]
+    if len(used):
+        places = ", ".join(f"{n} steps in {place}" for place, n in used["place"].value_counts().items())
+        processors = ", ".join(sorted({*used["processor"]} - {""}))
+        lines += [f"core-hours: of the computation alone, as {places} took ({processors}); rankings: at most"]
+    return "\n".join(lines)
+
+
+def _disk(doing: Doing, suite: str, jobs: int) -> str:
+    if unknown := [name for name, study in _studies(doing).items() if shape(study) is None]:
+        return f"disk at peak: not known before the encoders of {', '.join(unknown)} are here (make data SCALE={suite})"
+    kept, moving = peak(doing, jobs)
+    return (
+        f"disk at peak: {(kept + moving) / 1e9:.1f} GB: {kept / 1e9:.1f} GB of models, and {moving / 1e9:.1f} GB "
+        f"of the checkpoints or stores of {jobs} runs at a time, which go when they are used"
+    )
+
+
+def _studies(doing: Doing) -> dict[str, Study]:
+    return {run.study.name: run.study for run, steps in doing if steps}
+
+
+def _grid(own: dict[str, Doing]) -> list[str]:
+    """Which runs the studies have: one line for all that have the same."""
+    of: dict[str, list[str]] = {}
+    for name, runs_of in own.items():
+        parts = []
+        for which in KINDS:
+            chosen = [run.variant for run, _ in runs_of if kind(run.variant) == which]
+            conditions, seeds = len({v.condition for v in chosen}), len({v.seed for v in chosen})
+            if chosen:
+                parts.append(f"{conditions} {which}" + (f" × {seeds} seeds" if seeds > 1 else ""))
+        of.setdefault(" + ".join(parts), []).append(name)
+    return [
+        f"{', '.join(names)}: {f'{len(names)} × ' if len(names) > 1 else ''}({parts})" for parts, names in of.items()
+    ]
+
+
+def _row(own: Doing, before: pd.DataFrame) -> dict[str, Any]:
+    shares = {name: [steps for run, steps in own if kind(run.variant) == name] for name in KINDS}
+    spent = [(step.name, hours(run, step.name, before)) for run, steps in own for step in steps]
+    known = [time for _, time in spent if time is not None]
+    unknown = Counter(step for step, time in spent if time is None)
+    return {
+        **{name: f"{sum(not s for s in todo)}/{len(todo)}" if todo else "" for name, todo in shares.items()},
+        "steps to do": len(spent),
+        "core-hours": f"{sum(known):.1f}" if known or not spent else "no estimate",
+        "not in them": ", ".join(f"{n} {step}" for step, n in unknown.items()),
+    }
+
+
+# Disk ----------------------------------------------------------------------------------------------------------------
+
+
+def peak(doing: Doing, jobs: int) -> tuple[float, float]:
+    """Bytes of the models to make that last, and of the most that ``jobs`` runs have beside them while they are made:
+    two checkpoints of a training (weights, and Adam's two moments), or the stores. Every encoder must be here."""
+    to_do = [(run.study, {step.name for step in steps}) for run, steps in doing if steps]
+    model = {name: 4.0 * shape(study)[2] for name, study in _studies(doing).items()}
+    store = {name: 2.0 * words(study) * math.prod(shape(study)[:2]) for name, study in _studies(doing).items()}
+    trained = sorted(model[study.name] for study, steps in to_do if "finetune" in steps)
+    moving = sorted(
+        max(2 * 3 * model[study.name] * ("finetune" in steps), store[study.name] * ("extract" in steps))
+        for study, steps in to_do
+    )
+    return sum(trained if STEPS["finetune"].lasts else trained[-jobs:]), sum(moving[-jobs:])
+
+
+def shape(study: Study) -> tuple[int, int, int] | None:
+    """Layers (the embedding output is one), width and parameters of a study's encoder; None unless it is here. Nothing
+    is fetched, and no weights are read."""
+    folder = _folder(study)
+    return _shape(folder) if folder and (folder / "config.json").is_file() else None
+
+
+@lru_cache
+def _shape(folder: Path) -> tuple[int, int, int]:
+    import torch
+    import transformers  # here: seconds to import
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        parameters = transformers.AutoModel.from_config(config).num_parameters()
+    return config.num_hidden_layers + 1, config.hidden_size, parameters
+
+
+def _folder(study: Study) -> Path | None:
+    """Where the encoder is: a source, a folder, or the hub's cache."""
+    name = study.encoder.checkpoint
+    if name in sources.SOURCES:
+        return sources.home() / f"{name}-{sources.SOURCES[name].version}"
+    if (params.ROOT / name).is_dir():
+        return params.ROOT / name
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=study.encoder.revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def words(study: Study) -> int:
+    """The words of all corpora and splits of a study, at most: what it asks for, or what a corpus is known to have."""
+    total = 0
+    for corpus, _ in study.corpora_in_use.values():
+        known = {split: _known_words(file) for split, file in corpus.files.items()}
+        if corpus.files and "dev" not in known and known["train"] is not None:
+            known["dev"] = known["train"] // 10
+        for split in SPLITS:
+            asked, there = getattr(corpus, f"{split}_words"), known.get(split)
+            total += asked if there is None else min(asked, there)
+    return total
+
+
+def _known_words(file: str) -> int | None:
+    for name, files in unpackaged.of({file}).items():
+        return unpackaged.UNPACKAGED[name].files[files[0]].get("counts", {}).get("words")
+    return None
+
+
+# Time ----------------------------------------------------------------------------------------------------------------
+
+
+class Timing(NamedTuple):
+    """What a step took: ``work``, ``core_seconds`` (of a training: per update), and where that stands. ``training``,
+    ``updates`` : which training it was, and how many updates it had."""
+
+    work: str
+    core_seconds: float
+    place: str
+    processor: str
+    training: str = ""
+    updates: int = 0
+
+
+def hours(run: Run, step: str, before: pd.DataFrame) -> float | None:
+    """Core-hours that a step of a run takes: the median of those that the same work took; None if it was never done.
+    ``before`` : timings, one row each."""
+    same = before.loc[before["work"] == work(run, step), ["core_seconds", "training", "updates"]]
+    if same.empty:
+        return None
+    seconds = float(same["core_seconds"].median())
+    if step != "finetune":
+        return seconds / 3600
+    known = same.loc[same["training"] == _training(run), "updates"]
+    updates = int(known.iloc[0]) if len(known) else _updates(run)
+    return None if updates is None else updates * seconds / 3600
+
+
+def work(run: Run, step: str) -> str:
+    """Digest of what the time of a step depends on; of a training, the time of one update. A ranking counts as the same
+    work whatever sizes and half-samples it tests: ``make record`` tests more of them than ``make reproduce``."""
+    study, settings = run.study, run.study.finetune
+    mine = [study.encoder.checkpoint, study.precision, run.variant.dropped]
+    if step == "finetune":
+        mine += [settings.batch_size, settings.max_subwords]
+    else:
+        mine += [study.corpora_in_use, study.encoder.pooling]
+    if step in ("layers", "neurons"):
+        mine += [study.probe, bool(run.variant.task)]
+    if step == "neurons":
+        mine += [study.ranking.model_dump(exclude={"sizes", "half_samples"})]
+    return inputs.digest(step, *mine)
+
+
+def _training(run: Run) -> str:
+    """Digest of what the number of a training's updates depends on."""
+    return inputs.digest(run.variant.condition, run.study.task_data, run.study.finetune)
+
+
+def _updates(run: Run) -> int | None:
+    """How many updates a training on one of GLUE's tasks has, by the rows of its files; None for any other task."""
+    study, variant = run.study, run.variant
+    if variant.checkpoint:
+        return variant.checkpoint
+    if variant.task not in tasks.GLUE:
+        return None
+    glue = unpackaged.UNPACKAGED["glue"]
+    name = f"{variant.task}/train-00000-of-00001.parquet"
+    rows = glue.files[name]["counts"]["rows"]
+    rows = rows[0] if isinstance(rows, list) else rows
+    if glue.place(name).is_file() and Path(study.task_data.glue) == Path(glue.folder):
+        rows = unpackaged.counted(glue, glue.place(name))["rows"]
+    examples = min(rows * 9 // 10, variant.examples or study.task_data.train_examples or rows)
+    return tasks.updates(study, variant, examples)
+
+
+def timings() -> list[Timing]:
+    """All that was timed: the steps of recorded runs, and of those in ``runs/``."""
+    found = []
+    for name, suite in loading.studies().items():
+        recorded, made = runs.recorded(suite) / name, runs.home() / name
+        for folder, overrides, place in ((recorded, runs.RECORDED, f"results/{suite}"), (made, {}, f"runs/{name}")):
+            if folder.is_dir():
+                with contextlib.suppress(ParameterError):  # a file that cannot be used has no timings
+                    found += _timed(loading.load(name, "full", overrides), folder, place)
+    return found
+
+
+def _timed(study: Study, folder: Path, place: str) -> Iterator[Timing]:
+    """The timings of the runs of a study that lie in a folder."""
+    for of_run in sorted(p for p in folder.iterdir() if p.is_dir()):
+        try:
+            run = Run(study, Variant.parse(of_run.name))
+        except ParameterError:
+            continue
+        for step in (step for step in STEPS.values() if step.applies(run)):
+            for facts in filter(None, _facts(run, step, of_run)):
+                by = facts["provenance"]
+                timed = Timing(work(run, step.name), facts["seconds"] * by["threads"], place, by["processor"])
+                if step.name == "finetune":
+                    each, training = timed.core_seconds / facts["updates"], _training(run)
+                    timed = timed._replace(core_seconds=each, training=training, updates=facts["updates"])
+                yield timed
+
+
+def _facts(run: Run, step: Step, of_run: Path) -> Iterable[dict[str, Any] | None]:
+    """The manifests of a step's results; of the extraction, whose stores do not last, what its notebook took."""
+    if step.name == "extract":
+        notebook = disk.read_json(of_run / f"{step.notebook}.ipynb") or {"metadata": {}}
+        seconds = notebook["metadata"].get("papermill", {}).get("duration")
+        by = {"threads": run.study.threads, "processor": ""}  # a notebook does not name it
+        return [{"seconds": seconds, "provenance": by}] if seconds else []
+    if (of_run / step.name / disk.MANIFEST).exists() or step.name != "finetune":
+        return [disk.read_json(of_run / step.name / disk.MANIFEST)]
+    models = runs.home() / "models" / Path(run.study.encoder.checkpoint).name / run.variant.name
+    return [disk.read_json(model / disk.MANIFEST) for model in sorted(models.glob("[!.]*"))]
