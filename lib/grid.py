@@ -73,10 +73,13 @@ def fetch(wanted: list[Run]) -> None:
     """
     probing = {run.study.name: run.study for run in wanted if not runs.is_current(run, "layers")}
     training = [run for run in wanted if run.variant.task and not runs.is_current(run, "finetune")]
-    reading = {(run.variant.task, repr(run.study.task_data)): run for run in training if not _from_snippets(run)}
-    hub = {s.encoder.checkpoint: s for s in (run.study for run in wanted)}
+    reading = {
+        (run.variant.task, run.variant.examples, repr(run.study.task_data)): run
+        for run in training if not _from_snippets(run)
+    }  # fmt: skip
+    checkpoints = {(s.encoder.checkpoint, s.encoder.revision): s for s in (run.study for run in wanted)}
     problems = _problems(sorted(set().union(*map(_sources, wanted))), lambda n: print("OK", n, sources.fetch(n)))
-    problems += _problems([s for name, s in hub.items() if name not in sources.SOURCES], encoders.fetch)
+    problems += _problems([s for (name, _), s in checkpoints.items() if name not in sources.SOURCES], encoders.locate)
     problems += _problems(reading.values(), lambda run: tasks.load(run.study, run.variant))
     read = [(study, corpus) for study in probing.values() for corpus in study.corpora_in_use]
     problems += _problems(read, lambda pair: inputs.corpus_digest(*pair))
@@ -175,12 +178,13 @@ def print_plan(wanted: list[Run], suite: str) -> None:
 def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:
     """For Make: fetch what the steps need (unless ``dry``), then print the steps as rules, and nothing else.
 
-    Raises ParameterError for other properties than a study's own, another number of threads or another ``ISA``, if they
-    are to be recorded.
+    Raises ParameterError for other properties than a study's own, another number of threads, another size or another
+    ``ISA``, if they are to be recorded.
     """
     own = {
         "PROPERTIES": "properties" in overrides,
         "THREADS": "threads" in overrides,
+        "SIZE": "size" in overrides,
         "ISA": surroundings.isa() != "avx2",
     }
     for name in (name for name, given in own.items() if given and record):

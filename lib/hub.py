@@ -1,0 +1,148 @@
+"""Hub: a repository of the model hub at one revision, as a folder of verified files.
+
+The cache of ``huggingface_hub`` is looked at first. The network is asked only for what is not there.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+from huggingface_hub import constants, errors
+
+from lib.sources import SourceError, verify
+from lib.study import loading
+
+WAITS = (1, 2, 4)
+"""Seconds before each further try, where the hub is out of order. Its client itself waits after 429 and resumes."""
+
+
+@lru_cache
+def folder(
+    repository: str, revision: str | None, kind: Literal["model", "dataset"], files: tuple[str, ...],
+    but: tuple[str, ...] = (),
+) -> Path:  # fmt: skip
+    """The folder of a repository's files at a revision, fetched if they are not in the cache.
+
+    ``files``, ``but`` : patterns of the files that are wanted, and of those among them that are not.
+
+    Raises
+    ------
+    SourceError : they cannot be had, or are not the pinned ones; says which and what to do.
+    """
+    asked: dict[str, Any] = {"repo_id": repository, "repo_type": kind, "revision": revision}
+    patterns = {"allow_patterns": [*files], "ignore_patterns": [*but]}
+    try:
+        found = Path(_cached(asked, patterns) or _fetched(asked | patterns))
+    except Exception as error:  # the client and what it is built on raise some twenty kinds
+        at = f" (revision {revision})" if revision else ""
+        raise SourceError(f"{kind} '{repository}'{at} could not be had from the model hub: {_told(error)}") from error
+    for file in sorted(path for path in found.rglob("*") if path.is_file() and any(map(path.match, files))):
+        _verify(file, pinned(repository, revision).get(file.name))
+    return found
+
+
+def pinned(repository: str, revision: str | None) -> dict[str, str]:
+    """The files of a repository whose SHA-256 is pinned at this revision: name → SHA-256."""
+    pin = loading.hub_pins().get(repository, {})
+    return pin["files"] if pin and revision in (None, pin["revision"]) else {}
+
+
+def _cached(asked: dict[str, Any], patterns: dict[str, Any]) -> str | None:
+    """The folder, if all of its files are known to be there."""
+    try:
+        huggingface_hub.get_cached_repo_tree(**asked)  # without a listing, what is there may be a part
+        return huggingface_hub.snapshot_download(**asked, **patterns, local_files_only=True)
+    except (errors.CachedRepoTreeNotFoundError, errors.LocalEntryNotFoundError):
+        return None
+
+
+def _fetched(asked: dict[str, Any]) -> str:
+    for wait in WAITS:
+        try:
+            return huggingface_hub.snapshot_download(**asked)
+        except errors.HfHubHTTPError as error:
+            if error.response.status_code < 500:
+                raise
+        time.sleep(wait)
+    return huggingface_hub.snapshot_download(**asked)
+
+
+def _verify(file: Path, sha256: str | None) -> None:
+    """Raise SourceError unless a file has the digest that is pinned, and the one that it is kept under in the cache
+    (as the hub gives it: SHA-256 of a large file, Git's of a small one)."""
+    kept, anew = file.resolve(), f"Delete {file.resolve()} and type the same command again: it is fetched anew"
+    if sha256:
+        verify(file, sha256, f"{anew}. If the hub's file is another one for good, correct lib/hub.yaml")
+    elif len(kept.name) == 64:
+        verify(file, kept.name, anew)
+    elif len(kept.name) == 40:
+        content = kept.read_bytes()
+        digest = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        if digest != kept.name:
+            raise SourceError(f"{file} is damaged: Git's digest of it is {digest}, expected {kept.name}. {anew}")
+
+
+def _told(error: BaseException) -> str:
+    """Why something could not be had from the hub, and what to do, in one line."""
+    chain = [*_chain(error)]
+    status = next((e.response.status_code for e in chain if isinstance(e, errors.HfHubHTTPError)), None)
+    kinds = {kind for e in chain for kind in type(e).__mro__}
+    place, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
+    files = [e for e in chain if getattr(e, "filename", None)]
+    if errors.RevisionNotFoundError in kinds:
+        return (
+            f"{place} has no such revision (404). It is misspelt, or gone from there: name one that is there "
+            "(encoder.revision or task_data.glue_revision of the study; pinned ones stand in lib/hub.yaml)"
+        )
+    if status in (401, 403) or errors.GatedRepoError in kinds:
+        return (
+            f"{place} does not open it to you ({status}): it is private, or your token is wrong. Log in with 'hf auth "
+            "login', or set HF_TOKEN; without need of a token, unset it"
+        )
+    if status == 404:
+        return f"{place} does not have it (404). Correct its name in the study"
+    if status == 429:
+        return (
+            f"{place} gets too many requests from here (429), also after waiting. Type the same command again in some "
+            "minutes: what has been fetched is kept"
+        )
+    if status and status >= 500:
+        return (
+            f"{place} is out of order ({status}), also after waiting. Type the same command again later: what has been "
+            "fetched is kept"
+        )
+    if constants.HF_HUB_OFFLINE:
+        return (
+            f"HF_HUB_OFFLINE=1 forbids to ask, and {cache} lacks it{_lacking(chain)}. Run the same command once where "
+            "there is a network and without HF_HUB_OFFLINE, or set HF_HOME to the cache that has it"
+        )
+    if files:
+        return (
+            f"{cache} cannot be written ({files[-1]}). Set HF_HOME to a folder that can be written: what is kept there "
+            "is fetched once"
+        )
+    return (
+        f"{place} cannot be reached ({_first_line(chain[-1])}), and {cache} lacks it{_lacking(chain)}. Connect to the "
+        "network, or set HF_HOME to a cache that has it"
+    )
+
+
+def _lacking(chain: list[BaseException]) -> str:
+    """What of a repository is not in the cache, if a part of it is."""
+    parts = [str(e).partition("missing (")[2] for e in chain if isinstance(e, errors.IncompleteSnapshotError)]
+    return f" in part: {parts[0].partition(')')[0]}" if parts else ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    while error:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:200]
