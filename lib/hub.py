@@ -38,8 +38,10 @@ def folder(
     try:
         found = Path(_cached(asked, patterns) or _fetched(asked | patterns))
     except Exception as error:  # the client and what it is built on raise some twenty kinds
-        at = f" (revision {revision})" if revision else ""
-        raise SourceError(f"{kind} '{repository}'{at} could not be had from the model hub: {_told(error)}") from error
+        at, told = f" (revision {revision})" if revision else "", _told(error, _lacking(asked, patterns))
+        raise SourceError(
+            f"'{repository}' is no folder here, and from the model hub it did not come{at}: {told}"
+        ) from error
     for file in sorted(path for path in found.rglob("*") if path.is_file() and any(map(path.match, files))):
         _verify(file, pinned(repository, revision).get(file.name))
     return found
@@ -86,55 +88,55 @@ def _verify(file: Path, sha256: str | None) -> None:
             raise SourceError(f"{file} is damaged: Git's digest of it is {digest}, expected {kept.name}. {anew}")
 
 
-def _told(error: BaseException) -> str:
+def _told(error: BaseException, lacking: str) -> str:
     """Why something could not be had from the hub, and what to do, in one line."""
     chain = [*_chain(error)]
-    status = next((e.response.status_code for e in chain if isinstance(e, errors.HfHubHTTPError)), None)
-    kinds = {kind for e in chain for kind in type(e).__mro__}
-    place, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
-    files = [e for e in chain if getattr(e, "filename", None)]
-    if errors.RevisionNotFoundError in kinds:
+    status = next((e.response.status_code for e in chain if isinstance(e, errors.HfHubHTTPError)), 0)
+    unwritten = [e for e in chain if getattr(e, "filename", None)]
+    place, cache, later = constants.ENDPOINT, constants.HF_HUB_CACHE, "what has been fetched is kept"
+    if any(isinstance(e, errors.RevisionNotFoundError) for e in chain):
         return (
             f"{place} has no such revision (404). It is misspelt, or gone from there: name one that is there "
-            "(encoder.revision or task_data.glue_revision of the study; pinned ones stand in lib/hub.yaml)"
+            "(encoder.revision or task_data.glue_revision of the study; what is pinned stands in lib/hub.yaml)"
         )
-    if status in (401, 403) or errors.GatedRepoError in kinds:
+    if status in (401, 403):
         return (
-            f"{place} does not open it to you ({status}): it is private, or your token is wrong. Log in with 'hf auth "
-            "login', or set HF_TOKEN; without need of a token, unset it"
+            f"{place} does not open it to you ({status}): its name is wrong, it is private, or your token is. Correct "
+            "the name, or log in with 'hf auth login' (or HF_TOKEN)"
         )
     if status == 404:
         return f"{place} does not have it (404). Correct its name in the study"
     if status == 429:
         return (
             f"{place} gets too many requests from here (429), also after waiting. Type the same command again in some "
-            "minutes: what has been fetched is kept"
+            f"minutes: {later}"
         )
-    if status and status >= 500:
-        return (
-            f"{place} is out of order ({status}), also after waiting. Type the same command again later: what has been "
-            "fetched is kept"
-        )
+    if status >= 500:
+        return f"{place} is out of order ({status}), also after waiting. Type the same command again later: {later}"
     if constants.HF_HUB_OFFLINE:
         return (
-            f"HF_HUB_OFFLINE=1 forbids to ask, and {cache} lacks it{_lacking(chain)}. Run the same command once where "
-            "there is a network and without HF_HUB_OFFLINE, or set HF_HOME to the cache that has it"
+            f"HF_HUB_OFFLINE=1 forbids to ask, and {cache} lacks {lacking}. Type the same command once where there is "
+            "a network, without HF_HUB_OFFLINE, or set HF_HOME to a cache that has it"
         )
-    if files:
+    if unwritten:
         return (
-            f"{cache} cannot be written ({files[-1]}). Set HF_HOME to a folder that can be written: what is kept there "
-            "is fetched once"
+            f"{cache} cannot be written ({unwritten[-1]}). Set HF_HOME to a folder that can be, or get {lacking} there"
         )
     return (
-        f"{place} cannot be reached ({_first_line(chain[-1])}), and {cache} lacks it{_lacking(chain)}. Connect to the "
-        "network, or set HF_HOME to a cache that has it"
+        f"{place} cannot be reached ({_first_line(chain[-1])}), and {cache} lacks {lacking}. Connect to the network, "
+        "or set HF_HOME to a cache that has it"
     )
 
 
-def _lacking(chain: list[BaseException]) -> str:
-    """What of a repository is not in the cache, if a part of it is."""
-    parts = [str(e).partition("missing (")[2] for e in chain if isinstance(e, errors.IncompleteSnapshotError)]
-    return f" in part: {parts[0].partition(')')[0]}" if parts else ""
+def _lacking(asked: dict[str, Any], patterns: dict[str, Any]) -> str:
+    """What of a repository is not in the cache: some files, or all of it."""
+    try:
+        listed = [file.path for file in huggingface_hub.get_cached_repo_tree(**asked)]
+    except (errors.CachedRepoTreeNotFoundError, errors.HFValidationError):
+        return "it"
+    wanted = huggingface_hub.utils.filter_repo_objects(listed, **patterns)
+    lacking = [n for n in wanted if not isinstance(huggingface_hub.try_to_load_from_cache(filename=n, **asked), str)]
+    return ", ".join(lacking) or "it"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -189,8 +189,8 @@ def _tables(study: params.Study, name: str, split: str, columns: list[str]) -> l
             folder = hub.folder(data.glue, data.glue_revision, "dataset", files)
         except sources.SourceError as error:
             raise TaskError(
-                f"task '{name}' could not be read from {data.glue}: there is no folder {folder}; {error}. Or set "
-                "task_data.glue to the folder of a copy"
+                f"task '{name}' could not be read from {data.glue}: {error}. Or set task_data.glue to the folder of a "
+                "copy"
             ) from error
     return [tables.read(file, "parquet", columns) for file in _copied(folder, name, split)]
 

@@ -76,12 +76,9 @@ def locate(study: params.Study) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         hint = "; write the path in full: ~ stands for nothing here" if name.startswith("~") else ""
         raise EncoderError(f"encoder.checkpoint: there is no folder {folder}{hint}")
-    try:
-        files = {*HUB_FILES, *hub.pinned(name, study.encoder.revision)}
-        files |= {PICKLED} if study.encoder.weights_sha256 else set()
-        return str(hub.folder(name, study.encoder.revision, "model", tuple(sorted(files)), ("*/*",)))
-    except sources.SourceError as error:
-        raise EncoderError(f"encoder.checkpoint: there is no folder {folder}; {error}") from error
+    pickled = [PICKLED] if study.encoder.weights_sha256 else []
+    files = {*HUB_FILES, *hub.pinned(name, study.encoder.revision), *pickled}
+    return str(hub.folder(name, study.encoder.revision, "model", tuple(sorted(files)), ("*/*",)))
 
 
 def tokenizer(study: params.Study) -> transformers.PreTrainedTokenizerBase:

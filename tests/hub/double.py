@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 REVISIONS = {name: pin["revision"] for name, pin in yaml.safe_load((ROOT / "lib" / "hub.yaml").read_text()).items()}
 
-BERT, ROBERTA, XLNET, GLUE = "google-bert/bert-base-cased", "FacebookAI/roberta-base", "xlnet/xlnet-base-cased", "nyu-mll/glue"
+BERT, ROBERTA, XLNET = "google-bert/bert-base-cased", "FacebookAI/roberta-base", "xlnet/xlnet-base-cased"
+GLUE = "nyu-mll/glue"
 
 WEIGHTS = {BERT: "model.safetensors", ROBERTA: "model.safetensors", XLNET: "pytorch_model.bin"}
 
@@ -138,7 +139,9 @@ def _sentence_pieces(place: Path, text: list[str], size: int) -> int:
     )  # fmt: skip
     tok.save(str(place / "tokenizer.json"))  # and no tokenizer_config.json, as there
     pieces = json.loads(tok.to_str())["model"]["vocab"]
-    (place / "spiece.model").write_bytes(b"".join(_piece(*piece, len(special) > i > 0) for i, piece in enumerate(pieces)))
+    (place / "spiece.model").write_bytes(
+        b"".join(_piece(*piece, len(special) > i > 0) for i, piece in enumerate(pieces))
+    )
     return tok.get_vocab_size()
 
 
@@ -218,8 +221,8 @@ class Fault:
 class Hub:
     """Serves repositories on loopback, in a thread, between ``with`` and its end.
 
-    ``requests`` : (method, path, range) of all so far. ``faults`` : what is to go wrong. ``main`` : id → the commit that
-    its branch ``main`` names, where it is another than the pinned one.
+    ``requests`` : (method, path, range) of all so far. ``faults`` : what is to go wrong. ``main`` : id → the commit
+    that its branch ``main`` names, where it is another than the pinned one.
     """
 
     def __init__(self, repositories: dict[str, Path]) -> None:
