@@ -35,7 +35,6 @@ PAIRS = {
     "sentence1": [f"the dog sleeps {i}" for i in range(20)],
     "sentence2": [f"a bird sings {i}" for i in range(20)],
     "label": [i % 2 for i in range(20)],
-    "idx": [*range(20)],
 }
 
 
@@ -48,7 +47,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for split in ("train", "validation", "test"):
         file = place / GLUE / "rte" / f"{split}-00000-of-00001.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(PAIRS), file)
+        pq.write_table(pa.table(PAIRS | {"idx": [f"{split} {i}" for i in range(20)]}), file)
     return made | {GLUE: place / GLUE}
 
 
