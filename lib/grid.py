@@ -111,7 +111,7 @@ def _sources(run: Run) -> set[str]:
     """The named sources that a run needs."""
     study = run.study
     named = {study.encoder.checkpoint} & set(sources.SOURCES)
-    return named | study.sources | ({"movie-snippets"} if _from_snippets(run) else set())
+    return named | study.sources | ({"movie-snippets"} if run.variant.task else set())  # its notebook shows them
 
 
 def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:

@@ -400,3 +400,9 @@ def test_a_trial_has_fewer_words_and_keys_of_its_own() -> None:
 def test_a_trial_is_not_recorded() -> None:
     with pytest.raises(params.ParameterError, match="make record takes no SIZE"):
         grid.print_rules([], "paper", {"size": "lesson"}, False, True, True)
+
+
+def test_the_snippets_that_a_training_shows_are_fetched_before_it(own_data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(SourceError, match="source 'movie-snippets' could not be fetched"):
+        grid.fetch(paper(["rte"], (1,)))

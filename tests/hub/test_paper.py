@@ -21,6 +21,8 @@ from double import BERT, GLUE, REVISIONS, ROBERTA, WEIGHTS, XLNET, Fault, Hub
 
 from lib import sources
 
+pytestmark = pytest.mark.slow
+
 REDUCED = ["SCALE=paper", "TASKS=rte-32", "PROPERTIES=chunk", "SIZE=lesson", "DEVICE=cpu"]
 """The reduction: one task with 32 examples, one property on 4,000 words, one seed; one encoder at a time."""
 
@@ -53,7 +55,8 @@ def checkout(hub: Hub, mirror: Path, tmp_path_factory: pytest.TempPathFactory) -
     (folder / "lib" / "hub.yaml").write_text(yaml.safe_dump(double.pins(hub.repositories)))
     (folder / "data").unlink()
     (folder / "data").mkdir()
-    for place in {p.name: p for p in (*sources.home().iterdir(), *(mirror / "corpora").iterdir())}.values():
+    here = [place for place in sources.home().iterdir() if not place.name.startswith(".")]
+    for place in {p.name: p for p in (*here, *(mirror / "corpora").iterdir())}.values():
         (folder / "data" / place.name).symlink_to(place)
     return folder
 
@@ -65,8 +68,8 @@ def ask(checkout: Path, hub: Hub, tmp_path_factory: pytest.TempPathFactory):
 
     def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         own = {"HF_HOME": str(cache), "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "", "NO_PROXY": "127.0.0.1"}
-        done = subprocess.run(command, cwd=checkout, env=environment() | own | {"PYTHONPATH": str(checkout)} | variables,
-                              capture_output=True, text=True)  # fmt: skip
+        environ = environment() | own | {"PYTHONPATH": str(checkout)} | variables
+        done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True)
         print(f"{' '.join(command)}\n{done.stdout}")
         return done
 
