@@ -393,7 +393,7 @@ def test_a_trial_has_fewer_words_and_keys_of_its_own() -> None:
     assert {c.train_words for c in trial.corpora.values()} == {4_000}
     assert trial.preset == "full", "it lies where the study does"
     assert trial.finetune == full.finetune
-    with pytest.raises(params.ParameterError, match="there is no size 'leson'; did you mean 'lesson'"):
+    with pytest.raises(params.ParameterError, match="there is no preset 'leson'; did you mean 'lesson'"):
         loading.load("bert-base-cased", overrides={"size": "leson"})
 
 

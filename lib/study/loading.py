@@ -174,7 +174,9 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
     size = over.pop("size", "full")
     for wanted in (preset, size):
         if wanted not in presets:
-            raise ParameterError(f"there is no size '{wanted}'{nearest(wanted, presets)}\nSizes: {', '.join(presets)}")
+            raise ParameterError(
+                f"there is no preset '{wanted}'{nearest(wanted, presets)}\nSizes: {', '.join(presets)}"
+            )
     own = read_yaml(params.ROOT / "params" / f"{study}.yaml")
     if over.pop("recorded", False):
         base = merge(base, of_recorded)
