@@ -3,6 +3,7 @@
 The cache of ``huggingface_hub`` is looked at first. The network is asked only for what is not there.
 """
 
+import errno
 import hashlib
 import time
 from collections.abc import Iterator
@@ -92,7 +93,8 @@ def _told(error: BaseException, lacking: str) -> str:
     """Why something could not be had from the hub, and what to do, in one line."""
     chain = [*_chain(error)]
     status = next((e.response.status_code for e in chain if isinstance(e, errors.HfHubHTTPError)), 0)
-    unwritten = [e for e in chain if getattr(e, "filename", None)]
+    full = (errno.ENOSPC, errno.EDQUOT)
+    unwritten = [e for e in chain if getattr(e, "filename", None) or getattr(e, "errno", None) in full]
     place, cache, later = constants.ENDPOINT, constants.HF_HUB_CACHE, "what has been fetched is kept"
     if any(isinstance(e, errors.RevisionNotFoundError) for e in chain):
         return (

@@ -3,6 +3,7 @@
 ``tests/hub`` goes the same way at full width.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -309,6 +310,15 @@ def test_a_cache_on_a_read_only_disk_is_read_and_what_it_lacks_is_one_line(serve
     assert f"'{ROBERTA}' is no folder here" in lacking
     assert "cannot be written" in lacking
     assert "Set HF_HOME" in lacking
+
+
+def test_a_full_disk_is_told_from_a_hub_that_is_not_there(served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
+    with pytest.raises(SourceError, match=r"cache cannot be written \(.*No space left on device\)\. Set HF_HOME"):
+        encoders.locate(study(BERT))
 
 
 # The paper's grid ------------------------------------------------------------------------------------------------

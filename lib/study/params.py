@@ -183,7 +183,8 @@ class OwnTask(Section):
 
 class TaskData(Section):
     """The data of the tasks. ``glue`` : hub id or local folder. ``glue_revision`` : hub commit; by default the one in
-    ``lib/hub.yaml``. ``*_examples`` : at most this many; default: all. ``sample`` : the number of the random sample of training examples."""
+    ``lib/hub.yaml``. ``*_examples`` : at most this many; default: all. ``sample`` : the number of the random sample of
+    training examples."""
 
     glue: str = "nyu-mll/glue"
     glue_revision: str | None = None
