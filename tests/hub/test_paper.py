@@ -23,8 +23,8 @@ from lib import sources
 
 pytestmark = pytest.mark.slow
 
-REDUCED = ["SCALE=paper", "TASKS=rte-32", "PROPERTIES=chunk", "SIZE=lesson", "DEVICE=cpu"]
-"""The reduction: one task with 32 examples, one property on 4,000 words, one seed; one encoder at a time."""
+REDUCED = ["SCALE=paper", "TASKS=rte-8", "PROPERTIES=chunk", "SIZE=lesson", "DEVICE=cpu"]
+"""The reduction: one task with 8 examples, one property on 4,000 words, one seed; one encoder at a time."""
 
 GRID = """
 from lib import grid
@@ -83,7 +83,7 @@ def reproduce(ask, study: str, **variables: str) -> subprocess.CompletedProcess[
 def look(done: subprocess.CompletedProcess[str], checkout: Path, study: str) -> None:
     """Whether the run of a study is whole, and of an encoder of the paper's size."""
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for variant in ("pretrained", "random", "rte-32-s1"):
+    for variant in ("pretrained", "random", "rte-8-s1"):
         counts = pd.read_parquet(checkout / "runs" / study / variant / "layers" / "counts.parquet")
         assert counts["layer"].nunique() == 13
         sets = pd.read_parquet(checkout / "runs" / study / variant / "neurons" / "layers.parquet")
