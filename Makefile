@@ -173,7 +173,7 @@ bench: data ## the same job on NeuroX and on this package, beside the arithmetic
 test-exact: data ## the same digits on other processors, emulated by QEMU: of this maker, and of another (an hour)
 	@"$(PYTHON)" -m pytest -v tests/exact
 
-test-hub: data ## the paper's studies, fetched from a double of the model hub on this machine and run at a reduction (half an hour)
+test-hub: data ## the paper's studies, fetched from a double of the model hub on this machine and run at a reduction (a quarter of an hour)
 	@"$(PYTHON)" -m pytest -v -s tests/hub
 
 test-quick: data lint ## the unit tests alone (under two minutes)

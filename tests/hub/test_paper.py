@@ -1,8 +1,8 @@
 """The paper's studies as they stand, through a double of the hub at full width: once online, once from the cache alone.
 
 The double's encoders have 12 layers of 768 with random weights, so that what comes out says nothing. What is tested is
-that it comes out, from which files, and without a changed study. ``make test-hub`` runs this; it takes half an hour on
-two cores, and 5 GB of disk.
+that it comes out, from which files, and without a changed study. ``make test-hub`` runs this; it takes a quarter of
+an hour on two cores, and 5 GB of disk.
 """
 
 import os
@@ -85,7 +85,7 @@ def look(done: subprocess.CompletedProcess[str], checkout: Path, study: str) -> 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for variant in ("pretrained", "random", "rte-8-s1"):
         counts = pd.read_parquet(checkout / "runs" / study / variant / "layers" / "counts.parquet")
-        assert counts["layer"].nunique() == 13
+        assert {*counts["layer"]} - {-1} == {*range(13)}  # -1: the table of word types
         sets = pd.read_parquet(checkout / "runs" / study / variant / "neurons" / "layers.parquet")
         assert {*np.unique(sets["layer"])} <= {*range(13)}
     summary = pd.read_csv(checkout / "runs" / "figures" / "paper" / "summary.csv")
