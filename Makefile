@@ -66,7 +66,7 @@ export PYTHON LAUNCH
 export PYTHONPATH := $(CURDIR)
 export IPYTHONDIR := $(CURDIR)/runs/.ipython
 
-.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify digits record report pretrain test test-quick test-faults test-exact bench lint notebooks lab clean clean-runs clean-all env
+.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify digits record report pretrain test test-quick test-faults test-exact test-hub bench lint notebooks lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -87,7 +87,7 @@ help: ## this list
 	  LAUNCH 'put before every run, e.g. LAUNCH="srun --gpus=1 --time=4:00:00" [$(LAUNCH)]' \
 	  JOBS 'runs at a time [$(JOBS)]' \
 	  MIRROR 'of make data: a folder with copies of what no package registry has (glue/, corpora/) [$(MIRROR)]' \
-	  SIZE 'of make pretrain: full, lesson [$(SIZE)]' \
+	  SIZE 'full, or lesson: few words to probe, as a trial (make pretrain: little text) [$(SIZE)]' \
 	  SETTINGS 'of make pretrain, laid over lib/pretraining/training.py [$(SETTINGS)]'
 
 # By content: the dates of files depend on how they came here, and on clocks.
@@ -116,7 +116,7 @@ doctor: ## check Python, make, packages, device, disk, memory, data, hub; OK or 
 	@"$(or $(shell command -v "$(PYTHON)"),python3)" lib/doctor.py
 
 ASK = "$(PYTHON)" -m lib --scale '$(SCALE)' --studies '$(STUDIES)' --tasks '$(TASKS)' --seeds '$(SEEDS)' \
-  --properties '$(PROPERTIES)' --device '$(DEVICE)' --threads '$(THREADS)'
+  --properties '$(PROPERTIES)' --device '$(DEVICE)' --threads '$(THREADS)' --size '$(SIZE)'
 dry = $(findstring n,$(firstword -$(MAKEFLAGS)))
 ready = $(or $(BUILT),$(filter-out $(VENV)/%,$(PYTHON)))
 
@@ -163,7 +163,7 @@ pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (so
 # nbval reads what a cell prints when the cell is done, from a queue of a thousand messages: bars must not fill it
 test: export TQDM_MININTERVAL := 5
 test: data lint runs/.ipython ## everything that must hold: lint, unit tests, the notebooks under nbval
-	@"$(PYTHON)" -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults --ignore tests/exact tests/test_reproduce.py notebooks tests
+	@"$(PYTHON)" -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults --ignore tests/exact --ignore tests/hub tests/test_reproduce.py notebooks tests
 
 test-faults: data ## the slow tests of what is killed, full, damaged or made twice (some ten minutes)
 	@"$(PYTHON)" -m pytest tests/faults
@@ -175,8 +175,11 @@ bench: data ## the same job on NeuroX and on this package, beside the arithmetic
 test-exact: data ## the same digits on other processors, emulated by QEMU: of this maker, and of another (an hour)
 	@"$(PYTHON)" -m pytest -v tests/exact
 
+test-hub: data ## the paper's studies, fetched from a double of the model hub on this machine and run at a reduction (a quarter of an hour)
+	@"$(PYTHON)" -m pytest -v -s tests/hub
+
 test-quick: data lint ## the unit tests alone (under two minutes)
-	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults --ignore tests/exact tests
+	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults --ignore tests/exact --ignore tests/hub tests
 
 lint: env
 	@"$(PYTHON)" -m ruff check lib tests bench notebooks

@@ -1,8 +1,8 @@
 """Shared library of the notebooks: what fine-tuning does to the grammar inside a pre-trained encoder.
 
 From the ground up, each imports only from what stands before it: ``surroundings``, ``disk``, ``study`` (parameters,
-variants, runs), ``sources``, ``corpora``, ``tables``, ``tasks``, ``encoders`` (checkpoints, alignment, activations),
-``finetune``, ``probes``, ``neurons``, ``results``, ``figures``; beside them ``pretraining``.
+variants, runs), ``sources``, ``hub``, ``corpora``, ``tables``, ``tasks``, ``encoders`` (checkpoints, alignment,
+activations), ``finetune``, ``probes``, ``neurons``, ``results``, ``figures``; beside them ``pretraining``.
 """
 
 import importlib

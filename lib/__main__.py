@@ -22,6 +22,7 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "--properties": {"default": "", "type": str.split, "help": "properties to probe; default: those of each study"},
     "--device": {"default": "", "help": "auto, cpu, cuda, cuda:1, mps; default: that of each study"},
     "--threads": {"default": "", "type": lambda text: int(text or 0), "help": "per run; default: that of each study"},
+    "--size": {"default": "full", "help": "full, or a preset of base.yaml: a trial with fewer words"},
 }
 
 VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -84,6 +85,7 @@ def main(given: dict[str, Any]) -> bool:
         from lib.study import runs
 
         given["overrides"] = {name: given[name] for name in ("device", "properties", "threads") if given[name]}
+        given["overrides"] |= {"size": given["size"]} if given["size"] != "full" else {}
         if given["verb"] == "record" or given.get("record") is True:
             given["overrides"] |= runs.RECORDED
         given["wanted"] = grid.selected(**{n: given[n] for n in ("suite", "studies", "tasks", "seeds", "overrides")})

@@ -121,10 +121,13 @@ def _needs(studies: Iterable[Study], training: list[Run]) -> unpackaged.Needs:
 
 def _got(wanted: list[Run], training: list[Run], lacking: unpackaged.Needs) -> list[str]:
     """Fetch sources, encoders and the data of tasks, but for what is ``lacking``; what cannot be had."""
-    reading = {(run.variant.task, repr(run.study.task_data)): run for run in training if not _from_snippets(run)}
-    hub = {s.encoder.checkpoint: s for s in (run.study for run in wanted)}
+    reading = {
+        (run.variant.task, run.variant.examples, repr(run.study.task_data)): run
+        for run in training if not _from_snippets(run)
+    }  # fmt: skip
+    checkpoints = {(s.encoder.checkpoint, s.encoder.revision): s for s in (run.study for run in wanted)}
     problems = _problems(sorted(set().union(*map(_sources, wanted))), lambda n: print("OK", n, sources.fetch(n)))
-    problems += _problems([s for name, s in hub.items() if name not in sources.SOURCES], encoders.fetch)
+    problems += _problems([s for (name, _), s in checkpoints.items() if name not in sources.SOURCES], encoders.locate)
     found = [run for run in reading.values() if not {*lacking} & {*_needs([], [run])}]
     return problems + _problems(found, lambda run: tasks.load(run.study, run.variant))
 
@@ -146,7 +149,7 @@ def _sources(run: Run) -> set[str]:
     """The named sources that a run needs."""
     study = run.study
     named = {study.encoder.checkpoint} & set(sources.SOURCES)
-    return named | study.sources | ({"movie-snippets"} if _from_snippets(run) else set())
+    return named | study.sources | ({"movie-snippets"} if run.variant.task else set())  # its notebook shows them
 
 
 def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:
@@ -225,12 +228,13 @@ def print_plan(wanted: list[Run], suite: str, jobs: int) -> None:
 def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, dry: bool, record: bool) -> None:
     """For Make: fetch what the steps need (unless ``dry``), then print the steps as rules, and nothing else.
 
-    Raises ParameterError for other properties than a study's own, another number of threads or another ``ISA``, if they
-    are to be recorded.
+    Raises ParameterError for other properties than a study's own, another number of threads, another size or another
+    ``ISA``, if they are to be recorded.
     """
     own = {
         "PROPERTIES": "properties" in overrides,
         "THREADS": "threads" in overrides,
+        "SIZE": "size" in overrides,
         "ISA": surroundings.isa() != "avx2",
     }
     for name in (name for name, given in own.items() if given and record):

@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from lib import sources, tables
+from lib import hub, sources, tables
 from lib.study import params, variants
 
 datasets.disable_progress_bars()
@@ -178,31 +178,30 @@ def _examples(study: params.Study, spec: Task, name: str, split: str) -> dataset
 
 
 def _tables(study: params.Study, name: str, split: str, columns: list[str]) -> list[tables.Table]:
-    """The files of a split, or its table from the hub."""
+    """The files of a split: one's own, or those of a copy of GLUE, which is fetched from the hub if it is no folder."""
     data = study.task_data
     if own := data.own.get(name):
         return [tables.read(params.ROOT / own.files[split], own.format, columns)]
     folder = params.ROOT / data.glue
-    if folder.is_dir():
-        return [tables.read(file, "parquet", columns) for file in _copied(folder, name, split)]
-    try:
-        examples = datasets.load_dataset(data.glue, name=name, revision=data.glue_revision, split=split)
-    except Exception as error:  # datasets raises some twenty kinds
-        advice = (
-            "What comes from the hub is kept on disk: set HF_HOME to a folder that can be written"
-            if getattr(error, "filename", None)
-            else "GLUE needs the model hub or a copy of it: set task_data.glue to the folder"
-        )
-        raise TaskError(
-            f"task '{name}' could not be read from {data.glue}: there is no folder {folder}, and from the model hub it "
-            f"did not come ({tables.reason(error)}). {advice}"
-        ) from error
-    return [tables.of_arrow(data.glue, examples.with_format("arrow")[:], columns)]
+    if not folder.is_dir():
+        try:
+            files = tuple(form.format(name, split) for form in FORMS)
+            folder = hub.folder(data.glue, data.glue_revision, "dataset", files)
+        except sources.SourceError as error:
+            raise TaskError(
+                f"task '{name}' could not be read from {data.glue}: {error}. Or set task_data.glue to the folder of a "
+                "copy"
+            ) from error
+    return [tables.read(file, "parquet", columns) for file in _copied(folder, name, split)]
+
+
+FORMS = ("{}/{}[.-]*parquet", "{}/{}/*.parquet")
+"""The files of a task's split in GLUE's repository, and in copies of it."""
 
 
 def _copied(folder: Path, name: str, split: str) -> list[Path]:
     """The files of a split in a copy of GLUE, as the hub lays them out."""
-    files = sorted(p for form in ("[.-]*parquet", "/*.parquet") for p in folder.glob(f"{name}/{split}{form}"))
+    files = sorted(file for form in FORMS for file in folder.glob(form.format(name, split)))
     if not files:
         there = sorted(p.name for p in (folder / name).glob("*"))
         raise TaskError(

@@ -36,7 +36,7 @@ from transformers import (  # noqa: E402
     XLNetConfig,
 )
 
-from lib import disk, sources, surroundings  # noqa: E402
+from lib import disk, hub, sources, surroundings  # noqa: E402
 from lib.encoders.activations import Activations  # noqa: E402
 from lib.encoders.alignment import Alignment  # noqa: E402
 from lib.study import inputs, loading, params, runs  # noqa: E402
@@ -181,7 +181,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return folder
 
 
-CACHES = (sources.fetch, inputs.code_digest)
+CACHES = (sources.fetch, hub.folder, inputs.code_digest)
 
 
 def forget() -> None:

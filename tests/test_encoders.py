@@ -38,7 +38,7 @@ def toks(encoder_folder):
 
     def tok(kind: str):
         if kind not in made:
-            made[kind] = checkpoints._load(AutoTokenizer, str(encoder_folder(kind)), None, add_prefix_space=True)
+            made[kind] = checkpoints._load(AutoTokenizer, str(encoder_folder(kind)), add_prefix_space=True)
         return made[kind]
 
     return tok
@@ -322,7 +322,9 @@ def test_a_missing_folder_is_refused_without_asking_the_hub(study_of, tmp_path: 
 
 
 def test_a_hub_id_that_cannot_be_reached_is_one_clear_error(study_of) -> None:
-    with pytest.raises(EncoderError, match="'no-such-organisation/none' cannot be loaded"):
+    with pytest.raises(
+        sources.SourceError, match="'no-such-organisation/none' is no folder here, and from the model hub"
+    ):
         encoders.pretrained(study_of("no-such-organisation/none"))
 
 

@@ -266,6 +266,7 @@ def test_what_is_missing_is_one_error_that_lists_all_of_it_before_any_work(own_d
 
 
 def test_encoders_and_tasks_that_cannot_be_had_are_named_together_before_any_work(tmp_path, asked, monkeypatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(params, "ROOT", tmp_path)
     (tmp_path / "params").mkdir()
     shutil.copy(ROOT / "params" / "base.yaml", tmp_path / "params")

@@ -53,7 +53,7 @@ def test_a_separable_task_is_learnt_and_kept(run_of, monkeypatch) -> None:
     )
     monkeypatch.setattr(finetune.Trainer, "train", lambda *a, **k: pytest.fail("trained again"))
     assert finetune.ensure(run).meta == found.meta
-    tok = checkpoints._load(AutoTokenizer, str(run.model), run.study)
+    tok = checkpoints._load(AutoTokenizer, str(run.model))
     assert tok("the dog")["input_ids"] == encoders.tokenizer(run.study)("the dog")["input_ids"]
 
 

@@ -168,29 +168,24 @@ def test_an_empty_text_of_glue_counts_as_it_is_but_a_missing_one_does_not(copy) 
 @pytest.mark.parametrize(("names", "expected"), [
     (["entailment", "not_entailment"], [0, 1]), (["not_entailment", "entailment"], [1, 0]), (["0", "1"], [0, 1]),
 ])  # fmt: skip
-def test_glue_of_the_hub_is_asked_for_one_split_and_its_class_names_count(monkeypatch, names, expected) -> None:
+def test_glue_of_the_hub_is_asked_for_one_split_and_its_class_names_count(
+    monkeypatch, tmp_path: Path, names, expected
+) -> None:
     asked = []
 
-    def from_hub(place: str, **options: Any) -> datasets.Dataset:
-        asked.append((place, options))
-        data = datasets.Dataset(datasets.table.InMemoryTable(pairs(20)))
-        return data.cast_column("label", datasets.ClassLabel(names=names))
+    def from_hub(repository: str, revision: str, kind: str, files: tuple[str, ...]) -> Path:
+        asked.append((repository, revision, kind, files))
+        return tmp_path
 
-    monkeypatch.setattr(tasks.datasets, "load_dataset", from_hub)
+    data = datasets.Dataset(datasets.table.InMemoryTable(pairs(20)))
+    (tmp_path / "rte").mkdir()
+    for file in (TRAIN, TEST):
+        data.cast_column("label", datasets.ClassLabel(names=names)).to_parquet(tmp_path / "rte" / file)
+    monkeypatch.setattr(tasks.hub, "folder", from_hub)
     study = loading.load("minilm", overrides={"task_data.glue": "some/glue", "task_data.glue_revision": "abc"})
     assert tasks.load(study, Variant.parse("rte-s1"))["test"]["label"][:] == expected * 10
-    options = {"name": "rte", "revision": "abc"}
-    assert asked == [("some/glue", options | {"split": s}) for s in ("train", "validation")]
-
-
-def test_a_cache_of_the_hub_that_cannot_be_written_is_no_matter_of_where_glue_is(monkeypatch) -> None:
-    def unwritable(place: str, **options: Any) -> None:
-        raise PermissionError(13, "Permission denied", "/none/cache")
-
-    monkeypatch.setattr(tasks.datasets, "load_dataset", unwritable)
-    with pytest.raises(TaskError, match=r"/none/cache.*set HF_HOME") as caught:
-        tasks.load(loading.load("minilm"), Variant.parse("rte-s1"))
-    assert "task_data.glue" not in str(caught.value)
+    files = [(f"rte/{split}[.-]*parquet", f"rte/{split}/*.parquet") for split in ("train", "validation")]
+    assert asked == [("some/glue", "abc", "dataset", of) for of in files]
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_name() -> None:

@@ -7,7 +7,6 @@ from lib.encoders.checkpoints import (
     check,
     classifier,
     device,
-    fetch,
     finetuned,
     head,
     layers_of,

@@ -11,7 +11,7 @@ import torch
 import transformers  # its models, which take two seconds to import, come with the first that is loaded
 from tokenizers import Encoding, normalizers, pre_tokenizers
 
-from lib import sources, surroundings
+from lib import hub, sources, surroundings
 from lib.study import params
 
 transformers.logging.set_verbosity_error()
@@ -48,10 +48,18 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and able and surroundings.isa() == "native"
 
 
-def locate(study: params.Study) -> str:
-    """Where the study's checkpoint is: a folder (a named source is fetched), or a hub id.
+HUB_FILES = (
+    "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.*", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+)  # fmt: skip
+"""What is fetched of a checkpoint on the hub; pickled weights only if their digest is pinned."""
 
-    Raises EncoderError for a folder that is not there, or that holds pointers of Git LFS in place of files.
+
+def locate(study: params.Study) -> str:
+    """The folder of the study's checkpoint; a named source, or a repository of the model hub, is fetched.
+
+    Raises EncoderError for a folder that is not there, or that holds pointers of Git LFS in place of files; SourceError
+    for what cannot be fetched or is not the pinned one.
     """
     name = study.encoder.checkpoint
     if name in sources.SOURCES:
@@ -68,14 +76,9 @@ def locate(study: params.Study) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         hint = "; write the path in full: ~ stands for nothing here" if name.startswith("~") else ""
         raise EncoderError(f"encoder.checkpoint: there is no folder {folder}{hint}")
-    return name
-
-
-def fetch(study: params.Study) -> None:
-    """Get a hub checkpoint into the local cache, once and before many runs want it. Raises EncoderError."""
-    if not Path(locate(study)).is_dir():
-        for part in (configuration, tokenizer, pretrained):  # if there is no configuration, nothing else is tried
-            part(study)
+    pickled = [PICKLED] if study.encoder.weights_sha256 else []
+    files = {*HUB_FILES, *hub.pinned(name, study.encoder.revision), *pickled}
+    return str(hub.folder(name, study.encoder.revision, "model", tuple(sorted(files)), ("*/*",)))
 
 
 def tokenizer(study: params.Study) -> transformers.PreTrainedTokenizerBase:
@@ -89,7 +92,7 @@ def tokenizer(study: params.Study) -> transformers.PreTrainedTokenizerBase:
     checkpoint = locate(study)
     lacking = _without_tokenizer(Path(checkpoint))
     try:
-        tok = _load(transformers.AutoTokenizer, checkpoint, study, add_prefix_space=True)
+        tok = _load(transformers.AutoTokenizer, checkpoint, add_prefix_space=True)
     except EncoderError as error:
         raise EncoderError(lacking or str(error)) from error
     _refuse({
@@ -97,7 +100,7 @@ def tokenizer(study: params.Study) -> transformers.PreTrainedTokenizerBase:
         lacking or f"{checkpoint} holds no tokenizer (tokenizer.json)": tok.vocab_size <= len(tok.all_special_tokens),
     })  # fmt: skip
     try:
-        unlike = _mark_words(tok, _load(transformers.AutoTokenizer, checkpoint, study))
+        unlike = _mark_words(tok, _load(transformers.AutoTokenizer, checkpoint))
     except Exception as error:  # a vocabulary without its unknown token, and other defects
         raise EncoderError(f"the tokenizer of {checkpoint} fails: {_in_short(error)}") from error
     if unlike:
@@ -186,7 +189,7 @@ def configuration(study: params.Study) -> transformers.PretrainedConfig:
     Raises EncoderError for what is no encoder.
     """
     checkpoint = locate(study)
-    config = _load(transformers.AutoConfig, checkpoint, study)
+    config = _load(transformers.AutoConfig, checkpoint)
     _refuse({
         f"{checkpoint} is an encoder-decoder ({config.model_type}): only encoders can be studied":
             getattr(config, "is_encoder_decoder", False),
@@ -226,7 +229,7 @@ def pretrained(study: params.Study) -> transformers.PreTrainedModel:
 def bare(study: params.Study) -> tuple[transformers.PreTrainedModel, set[str]]:
     """The encoder as it was released, in float32, and the names of its weights that the checkpoint lacks: those of a
     pooler, which only heads read, at most. Raises EncoderError as ``_weights`` does."""
-    return _weights(locate(study), study, config=configuration(study), **safe_weights(study))
+    return _weights(locate(study), config=configuration(study), **safe_weights(study))
 
 
 def randomised(study: params.Study) -> transformers.PreTrainedModel:
@@ -237,7 +240,7 @@ def randomised(study: params.Study) -> transformers.PreTrainedModel:
 
 def finetuned(folder: Path) -> transformers.PreTrainedModel:
     """The encoder inside a fine-tuned model of ours, without its head. Raises EncoderError as ``bare`` does."""
-    return _weights(str(folder), None, use_safetensors=True, local_files_only=True)[0]
+    return _weights(str(folder), use_safetensors=True)[0]
 
 
 def classifier(study: params.Study, labels: Sequence[str]) -> transformers.PreTrainedModel:
@@ -322,9 +325,7 @@ def head(study: params.Study) -> type[transformers.PreTrainedModel]:
     return heads[type(config)]
 
 
-def _weights(
-    checkpoint: str, study: params.Study | None, **options: object
-) -> tuple[transformers.PreTrainedModel, set[str]]:
+def _weights(checkpoint: str, **options: object) -> tuple[transformers.PreTrainedModel, set[str]]:
     """The encoder in a checkpoint, in float32, and the names of its weights that the checkpoint lacks.
 
     Raises
@@ -333,7 +334,7 @@ def _weights(
         what is not a number.
     """
     model, report = _load(
-        transformers.AutoModel, checkpoint, study, dtype=torch.float32, output_loading_info=True,
+        transformers.AutoModel, checkpoint, dtype=torch.float32, output_loading_info=True,
         ignore_mismatched_sizes=True, **options,
     )  # fmt: skip
     absent = report["missing_keys"]
@@ -432,17 +433,22 @@ def layers_of(model: transformers.PreTrainedModel, ids: Sequence[int]) -> tuple[
     return len(hidden), hidden[0].shape[2]
 
 
+PICKLED = "pytorch_model.bin"
+
+
 def safe_weights(study: params.Study) -> dict[str, bool]:
-    """Loading options that refuse pickled weights, unless the file has the digest that the study pins.
+    """Loading options that refuse pickled weights, unless the file has the digest that the study or ``hub.yaml`` pins.
 
     Raises EncoderError for a folder whose weights are not safetensors.
     """
-    folder = Path(locate(study))
-    if not folder.is_dir() or [*folder.glob("*.safetensors")]:
+    folder, encoder = Path(locate(study)), study.encoder
+    if [*folder.glob("*.safetensors")]:
         return {"use_safetensors": True}
-    pinned, file = study.encoder.weights_sha256, folder / "pytorch_model.bin"
+    pinned = encoder.weights_sha256 or hub.pinned(encoder.checkpoint, encoder.revision).get(PICKLED)
+    file = folder / PICKLED
     _refuse({
-        f"{folder} holds no weights (*.safetensors)": not file.exists(),
+        f"{folder} holds no weights (*.safetensors). Pickled ones are fetched from the hub only if "
+        "encoder.weights_sha256 pins them": not file.exists(),
         f"{folder} is not safetensors: its weights would be unpickled, which can run code. Convert them "
         "(model.save_pretrained), or pin encoder.weights_sha256 to load exactly that file, weights only": not pinned,
     })  # fmt: skip
@@ -467,15 +473,13 @@ def _counted_from(model: transformers.PreTrainedModel) -> int:
     return next((t.padding_idx for t in tables if getattr(t, "padding_idx", None) is not None), -1)
 
 
-def _load(kind: type, checkpoint: str, study: params.Study | None, **options: object):
-    revision = None if Path(checkpoint).is_dir() else study.encoder.revision
+def _load(kind: type, checkpoint: str, **options: object):
     try:
-        return kind.from_pretrained(checkpoint, revision=revision, trust_remote_code=False, **options)
+        return kind.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True, **options)
     except Exception as error:  # damaged files raise some ten kinds
         raise EncoderError(
             f"the encoder '{checkpoint}' cannot be loaded: {_in_short(error)}\n"
-            "A hub id needs the network once (unset HF_HUB_OFFLINE), a folder needs config.json, tokenizer.json and "
-            "model.safetensors"
+            "It needs config.json, tokenizer.json and model.safetensors of one and the same model"
         ) from error
 
 

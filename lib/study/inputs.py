@@ -67,12 +67,14 @@ def pins() -> dict[str, dict[str, Any]]:
 
 
 def checkpoint_digest(study: Study) -> str:
-    """What the checkpoint of a study is: the pin of a named source, the files of a folder, a hub id's revision."""
+    """What the checkpoint of a study is: the pin of a named source, the files of a folder, or a hub id with its
+    revision and the digests that are pinned of its files."""
     name, local = study.encoder.checkpoint, params.ROOT / study.encoder.checkpoint
     if name in pins():
         return digest(pins()[name])
     if not local.is_dir():
-        return digest(name, study.encoder.revision)
+        pin = loading.hub_pins().get(name, {})
+        return digest(name, study.encoder.revision, pin if pin.get("revision") == study.encoder.revision else {})
     counted = sorted(p for p in local.iterdir() if p.is_file() and p.suffix not in NOTES)
     return digest(name, digest([[p.name, disk.file_digest(p)] for p in counted]))
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -47,6 +48,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ParameterError(f"{path}: expected 'name: value' lines, found {type(data).__name__}")
     return data
+
+
+@lru_cache
+def hub_pins() -> dict[str, dict[str, Any]]:
+    """The pinned repositories of the model hub (``lib/hub.yaml``): id → ``revision``, and ``files``: name → SHA-256."""
+    return read_yaml(Path(__file__).resolve().parents[1] / "hub.yaml")
 
 
 # The files, before anything is validated ----------------------------------------------------------------------------
@@ -171,7 +178,8 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
     study : name of a file in ``params/`` without ``.yaml``.
     preset : ``full``, or a named reduction from ``presets`` of ``base.yaml`` (``lesson``).
     overrides : nested dictionary laid over both files; a key may be dotted (``{"probe.epochs": 5}``). ``recorded``:
-        whether what ``base.yaml`` says of recorded runs holds, where the study's file says nothing else.
+        whether what ``base.yaml`` says of recorded runs holds, where the study's file says nothing else. ``size``: a
+        named reduction that lies where the full study does (``preset`` has a folder of its own).
 
     Raises
     ------
@@ -182,10 +190,14 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
     known = _names(presets)
     if study not in known:
         raise ParameterError(f"there is no study '{study}'{nearest(study, known)}\nStudies: {', '.join(known)}")
-    if preset not in presets:
-        raise ParameterError(f"there is no preset '{preset}'{nearest(preset, presets)}\nSizes: {', '.join(presets)}")
     named, of_recorded, over = base.pop("probes", {}), base.pop("recorded", {}), dict(overrides or {})
     collections = base.pop("collections", {})
+    size = over.pop("size", "full")
+    for wanted in (preset, size):
+        if wanted not in presets:
+            raise ParameterError(
+                f"there is no preset '{wanted}'{nearest(wanted, presets)}\nSizes: {', '.join(presets)}"
+            )
     own = read_yaml(params.ROOT / "params" / f"{study}.yaml")
     if over.pop("recorded", False):
         base = merge(base, of_recorded)
@@ -198,11 +210,15 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
         own["corpora"] = chosen
     if isinstance(own.get("probe"), str):
         base = merge(base, _probe(own.pop("probe"), named))
-    data = merge(_reduced(merge(base, own), presets[preset]), _nested(over))
+    data = merge(_reduced(_reduced(merge(base, own), presets[preset]), presets[size]), _nested(over))
     if isinstance(data.get("corpora"), dict):
         data["corpora"] = {name: _merge_corpus(data.get("corpus"), own) for name, own in data["corpora"].items()}
     if isinstance(data.get("title"), str) and isinstance(data.get("properties"), list):
         data["title"] += _noted(data, notes)
+    for section, name, revision in (("encoder", "checkpoint", "revision"), ("task_data", "glue", "glue_revision")):
+        own = data.get(section)
+        if isinstance(own, dict) and own.get(revision) is None and (pin := hub_pins().get(str(own.get(name)))):
+            data[section] = own | {revision: pin["revision"]}
     try:
         return Study(name=study, preset=preset, **data)
     except ValidationError as error:

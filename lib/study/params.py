@@ -82,12 +82,13 @@ FORMATS = {
 class Encoder(Section):
     """Which encoder, and how words are read from it.
 
-    ``checkpoint`` : a named source (``lib.sources``), a folder, or a hub id. ``revision`` : hub commit; pin it for a
-    result that can be repeated. ``weights_sha256`` : the digest that its weight file must have; needed only for a
-    checkpoint that is not safetensors. ``pooling`` : which sub-word stands for the word (method: the last).
-    ``max_subwords`` : longest input, longer sentences are read in windows; default: what the encoder was built for, at
-    most 512. ``batch_subwords`` : per forward pass of the extraction, padding included; default: 512 on a CPU (what its
-    caches hold), 16,384 elsewhere.
+    ``checkpoint`` : a named source (``lib.sources``), a folder, or a hub id. ``revision`` : hub commit; by default the
+    one in ``lib/hub.yaml``; an id that is not there needs it for a result that can be repeated. ``weights_sha256`` :
+    the digest that its weight file must have; needed only for a checkpoint that is neither safetensors nor in
+    ``lib/hub.yaml``. ``pooling`` : which sub-word stands for the word (method: the last). ``max_subwords`` : longest
+    input, longer sentences are read in windows; default: what the encoder was built for, at most 512.
+    ``batch_subwords`` : per forward pass of the extraction, padding included; default: 512 on a CPU (what its caches
+    hold), 16,384 elsewhere.
     """
 
     checkpoint: str
@@ -181,8 +182,9 @@ class OwnTask(Section):
 
 
 class TaskData(Section):
-    """The data of the tasks. ``glue`` : hub id or local folder. ``*_examples`` : at most this many; default: all.
-    ``sample`` : the number of the random sample of training examples."""
+    """The data of the tasks. ``glue`` : hub id or local folder. ``glue_revision`` : hub commit; by default the one in
+    ``lib/hub.yaml``. ``*_examples`` : at most this many; default: all. ``sample`` : the number of the random sample of
+    training examples."""
 
     glue: str = "nyu-mll/glue"
     glue_revision: str | None = None
