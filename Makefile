@@ -44,8 +44,15 @@ endif
 override PYTHON := $(VENV)/bin/python
 endif
 PYTHON ?= $(VENV)/bin/python
+OF_STEPS := $(patsubst notebooks/%.ipynb,LAUNCH_%,$(wildcard notebooks/0[1-9]_*.ipynb))
 GIVEN := $(strip $(foreach v,SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE ISA EXACT THREADS KEEP LAUNCH SIZE SETTINGS BENCH JOBS,\
-  $(if $(call from_shell,$v),$(if $($v),$v="$($v)"))))
+  $(if $(call from_shell,$v),$(if $($v),$v="$($v)"))) $(foreach v,$(OF_STEPS),$(if $(call from_shell,$v),$v="$($v)")))
+# What is meant for no step is refused, but for what the shell has: that may be another program's.
+STRAY := $(filter-out $(OF_STEPS),$(filter LAUNCH_%,$(.VARIABLES)))
+MISSPELT := $(foreach v,$(STRAY),$(if $(call from_shell,$v),,$v))
+ifneq ($(MISSPELT),)
+$(error $(MISSPELT): there is no such step; write LAUNCH for all steps, or for one of them $(OF_STEPS))
+endif
 
 include lib/surroundings.mk
 ifneq ($(EXACT),)
@@ -57,7 +64,7 @@ $(error ISA=$(ISA): write one of $(ISAS))
 endif
 SET += ISA=$(ISA) $(if $(shell [ -r /proc/cpuinfo ] && ! grep -qw avx2 /proc/cpuinfo && echo old),,$(SET_$(ISA)_$(shell uname -m)))
 UNUSED := $(sort $(filter-out $(KEPT) $(foreach s,$(SET),$(firstword $(subst =, ,$s))),\
-  $(filter $(REMOVED) $(REMOVED_AT_START),$(.VARIABLES))))
+  $(filter $(REMOVED) $(REMOVED_AT_START),$(.VARIABLES))) $(STRAY))
 unexport $(UNUSED)
 tell_surroundings = $(if $(UNUSED),$(info not used here, although set: $(UNUSED)))$(if $(GIVEN),$(info taken from the shell: $(GIVEN)))
 $(foreach s,$(SET),$(eval export $s))
@@ -65,7 +72,7 @@ export PYTHON LAUNCH
 export PYTHONPATH := $(CURDIR)
 export IPYTHONDIR := $(CURDIR)/runs/.ipython
 
-.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify digits record report pretrain test test-quick test-faults test-exact bench lint notebooks lab clean clean-runs clean-all env
+.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify digits record report pretrain test test-quick test-faults test-exact test-slurm bench lint notebooks lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -83,7 +90,8 @@ help: ## this list
 	  EXACT 'EXACT=1: the same digits on all x86-64 with AVX2, at twice the time [$(EXACT)]' \
 	  THREADS 'per run; default: that of each study [$(THREADS)]' \
 	  KEEP 'KEEP=1 keeps the activation stores after probing [$(KEEP)]' \
-	  LAUNCH 'put before every run, e.g. LAUNCH="srun --gpus=1 --time=4:00:00" [$(LAUNCH)]' \
+	  LAUNCH 'put before every step, e.g. LAUNCH="srun --time=4:00:00" [$(LAUNCH)]' \
+	  LAUNCH_STEP 'in its place before one step, e.g. LAUNCH_01_finetune="srun --gpus=1"; nothing: LAUNCH_05_figures=' \
 	  JOBS 'runs at a time [$(JOBS)]' \
 	  SIZE 'of make pretrain: full, lesson [$(SIZE)]' \
 	  SETTINGS 'of make pretrain, laid over lib/pretraining/training.py [$(SETTINGS)]'
@@ -161,7 +169,7 @@ pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (so
 # nbval reads what a cell prints when the cell is done, from a queue of a thousand messages: bars must not fill it
 test: export TQDM_MININTERVAL := 5
 test: data lint runs/.ipython ## everything that must hold: lint, unit tests, the notebooks under nbval
-	@"$(PYTHON)" -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults --ignore tests/exact tests/test_reproduce.py notebooks tests
+	@"$(PYTHON)" -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults --ignore tests/exact --ignore tests/slurm tests/test_reproduce.py notebooks tests
 
 test-faults: data ## the slow tests of what is killed, full, damaged or made twice (some ten minutes)
 	@"$(PYTHON)" -m pytest tests/faults
@@ -173,8 +181,14 @@ bench: data ## the same job on NeuroX and on this package, beside the arithmetic
 test-exact: data ## the same digits on other processors, emulated by QEMU: of this maker, and of another (an hour)
 	@"$(PYTHON)" -m pytest -v tests/exact
 
+slurm = $(foreach p,munged slurmctld slurmd srun,$(if $(shell PATH="$$PATH:/usr/sbin" command -v $p),,$p))
+test-slurm: data ## a small grid on a Slurm of one node, its jobs killed, out of time, requeued (some ten minutes; installs Debian's slurm-wlm)
+	@$(if $(slurm),[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null || { echo 'not here: $(strip $(slurm)). Install Slurm and MUNGE (Debian: apt install slurm-wlm munge)'; exit 1; })
+	@$(if $(slurm),apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends slurm-wlm munge > /dev/null)
+	@"$(PYTHON)" -m pytest -v -s tests/slurm
+
 test-quick: data lint ## the unit tests alone (under two minutes)
-	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults --ignore tests/exact tests
+	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults --ignore tests/exact --ignore tests/slurm tests
 
 lint: env
 	@"$(PYTHON)" -m ruff check lib tests bench notebooks
