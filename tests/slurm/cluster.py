@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,7 @@ import psutil
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 """Where programs are found; Debian gives users no path to the daemons."""
 
-# cred_expire: how long a job that is put back into the queue must wait. KillWait: a cancelled srun may return 0 if less.
+# cred_expire: so long must a job wait that goes back into the queue. KillWait: if it is less, a cancelled srun may return 0.
 CONFIG = """
 ClusterName=loopback
 SlurmctldHost={host}(127.0.0.1)
@@ -100,7 +100,8 @@ def _start(stack: ExitStack, folder: Path, host: str, cpus: int) -> dict[str, st
 
     def daemon(name: str, *command: str) -> None:
         with (folder / f"{name}.out").open("w") as out:
-            process = subprocess.Popen([name, *command], env=environ, stdout=out, stderr=subprocess.STDOUT)
+            dying = ["setpriv", "--pdeathsig", "TERM", name, *command]  # with this process, whatever ends it
+            process = subprocess.Popen(dying, env=environ, stdout=out, stderr=subprocess.STDOUT)
         stack.callback(_stop, process)
 
     files = {
@@ -146,8 +147,7 @@ def _cancel(environ: dict[str, str]) -> None:
     end = time.monotonic() + 60
     while _output(["squeue", "--noheader"], environ) and time.monotonic() < end:
         time.sleep(0.2)
-    left = [p for p in psutil.process_iter() if belongs(p, SLURM_CONF=environ["SLURM_CONF"]) and p.pid != os.getpid()]
-    for process in left:
+    for process in processes(SLURM_CONF=environ["SLURM_CONF"]):
         process.kill()
 
 
@@ -160,9 +160,12 @@ def _stop(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def belongs(process: psutil.Process, **variables: str) -> bool:
-    """Whether a process was started with these variables."""
-    try:
-        return variables.items() <= process.environ().items()
-    except psutil.Error:
-        return False
+def processes(**variables: str) -> list[psutil.Process]:
+    """The processes of jobs that have these variables."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is another user's
+            environ = process.environ()
+            if "SLURM_JOB_ID" in environ and variables.items() <= environ.items():
+                found.append(process)
+    return found
