@@ -17,7 +17,7 @@ import psutil
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 """Where programs are found; Debian gives users no path to the daemons."""
 
-# cred_expire: so long must a job wait that goes back into the queue. KillWait: if it is less, a cancelled srun may return 0.
+# cred_expire: how long a job waits that goes back into the queue. KillWait: under 10, a cancelled srun may return 0.
 CONFIG = """
 ClusterName=loopback
 SlurmctldHost={host}(127.0.0.1)

@@ -5,16 +5,19 @@ cores.
 """
 
 import json
-import signal
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cluster
 import pandas as pd
+import psutil
 import pytest
 from conftest import CORPUS, copy_repository, environment, save_corpus, save_encoder
 
@@ -41,9 +44,9 @@ SRUN = "timeout 900 srun --ntasks=1 --mpi=pmi2"
 BATCH = """#!/bin/bash
 #SBATCH --job-name=whole --ntasks=2 --time=2 --requeue --signal=B:USR1@60 --open-mode=append
 trap 'scontrol requeue "$SLURM_JOB_ID"' USR1
-{make} -j 2 SEEDS=3 LAUNCH="srun --exact --ntasks=1" LAUNCH_01_finetune="srun --exact --ntasks=1 --job-name=training" &
-wait
-wait  # after the trap
+{make} -j 2 SEEDS=3 LAUNCH="srun --exact --ntasks=1" &
+wait $!
+wait $!  # again: the signal ends the first
 """
 """All of Make in one job, which goes back into the queue a minute before its time is up."""
 
@@ -69,11 +72,13 @@ class Place:
                 [*self.command, *words], cwd=self.folder, env=self.environ, stdout=said, stderr=subprocess.STDOUT
             )
 
+    def said(self) -> str:
+        return (self.folder / "said.txt").read_text()
+
     def end(self, process: subprocess.Popen, good: bool = True) -> str:
         """Wait for Make; what it said."""
         process.wait(1200)
-        said = (self.folder / "said.txt").read_text()
-        print(said)
+        print(said := self.said())
         assert (process.returncode == 0) == good
         return said
 
@@ -98,19 +103,25 @@ class Place:
                 continue
         return found
 
-    def hold(self, seed: int, job: str) -> dict[int, int]:
-        """Stop a training in its tracks once it has a checkpoint: it cannot end before Slurm ends it. Returns its
-        checkpoints."""
-        end = time.monotonic() + 600
+    @contextmanager
+    def held(self, seed: int) -> Iterator[dict[int, int]]:
+        """Stop a training in its tracks once it has a checkpoint, so that it cannot end before Slurm ends it. Yields
+        its checkpoints. Afterwards it must be gone."""
+        end = time.monotonic() + 900
         while not self.checkpoints(seed):
-            assert time.monotonic() < end, (self.folder / "said.txt").read_text()[-3000:]
+            assert time.monotonic() < end, self.said()[-3000:]
             time.sleep(0.05)
-        held = cluster.processes(SLURM_CONF=self.variables["SLURM_CONF"], SLURM_JOB_NAME=job)
-        kernels = [p for p in held if "ipykernel_launcher" in " ".join(p.cmdline())]
-        assert kernels
-        for kernel in kernels:
-            kernel.send_signal(signal.SIGSTOP)
-        return self.checkpoints(seed)
+        name = f"sentiment-s{seed}/01_finetune"
+        (kernel,) = (
+            process
+            for process in cluster.processes(SLURM_CONF=self.variables["SLURM_CONF"])
+            if "ipykernel_launcher" in " ".join(process.cmdline()) and name in " ".join(process.parent().cmdline())
+        )
+        kernel.suspend()
+        yield self.checkpoints(seed)
+        with suppress(psutil.NoSuchProcess):
+            kernel.resume()  # and meet the signals that it was sent meanwhile
+            kernel.wait(30)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """What was counted, measured and predicted with the first seed."""
@@ -188,10 +199,10 @@ def test_of_a_cancelled_job_nothing_is_taken_for_done_and_the_next_make_resumes_
 ) -> None:
     launch = [f"LAUNCH={SRUN} --time=30", f"LAUNCH_01_finetune={SRUN} --time=30 --job-name=training"]
     process = place.start("-k", "-j4", *launch)
-    held = place.hold(1, "training")
-    print(place.slurm("squeue"))
-    place.slurm("scancel", "--name=training")
-    said = place.end(process, good=False)
+    with place.held(1) as held:
+        print(place.slurm("squeue"))
+        place.slurm("scancel", "--name=training")
+        said = place.end(process, good=False)
     assert "CANCELLED AT" in said
     assert said.count(" done, ") == 6, "all of the encoders that are not fine-tuned"
     assert not [*(place.folder / "runs" / "models").glob("*/*/[!.]*")]
@@ -209,10 +220,10 @@ def test_of_a_cancelled_job_nothing_is_taken_for_done_and_the_next_make_resumes_
 
 
 def test_a_training_out_of_time_goes_on_from_its_last_checkpoint(place: Place) -> None:
-    short = f"LAUNCH_01_finetune={SRUN} --time=1 --job-name=training"
+    short = f"LAUNCH_01_finetune={SRUN} --time=1"
     process = place.start("-k", "-j4", "SEEDS=2", f"LAUNCH={SRUN}", short)
-    held = place.hold(2, "training")
-    said = place.end(process, good=False)
+    with place.held(2) as held:
+        said = place.end(process, good=False)
     assert "DUE TO TIME LIMIT" in said
     assert f"slurm/sentiment-s2/{STEPS[0]}" in place.plan("SEEDS=2")
     resumed(place, place.start("-j4", "SEEDS=2", f"LAUNCH={SRUN}"), 2, held)
@@ -220,19 +231,18 @@ def test_a_training_out_of_time_goes_on_from_its_last_checkpoint(place: Place) -
 
 def test_a_job_that_goes_back_into_the_queue_goes_on_from_the_last_checkpoint(place: Place) -> None:
     script = place.folder / "batch.sh"
-    script.write_text(BATCH.format(make=" ".join(place.command)))
+    script.write_text(BATCH.format(make=shlex.join(place.command)))
     number = place.slurm("sbatch", "--parsable", "--output=said.txt", "batch.sh").strip()
-    held = place.hold(3, "training")
+    job = partial(place.slurm, "scontrol", "show", "job", number)
+    with place.held(3) as held:
+        while "Restarts=0" in job():
+            time.sleep(1)
     seen: dict[int, int] = {}
-    state = ""
-    end = time.monotonic() + 900
-    while "COMPLETED" not in state:
-        assert time.monotonic() < end and "FAILED" not in state, state
-        seen |= place.checkpoints(3)
-        time.sleep(0.02)
-        if not int(time.monotonic()) % 5:
-            state = place.slurm("scontrol", "show", "job", number)
-    print((place.folder / "said.txt").read_text(), state)
-    assert "Restarts=0" not in state
+    while "JobState=COMPLETED" not in (state := job()):
+        assert "JobState=FAILED" not in state, place.said()[-3000:]
+        for _ in range(100):
+            seen |= place.checkpoints(3)
+            time.sleep(0.02)
+    print(place.said(), state)
     went_on(seen, held)
     assert place.plan("SEEDS=3") == {"nothing", "to", "do:", "every", "result", "is", "there"}
