@@ -169,3 +169,11 @@ def processes(**variables: str) -> list[psutil.Process]:
             if "SLURM_JOB_ID" in environ and variables.items() <= environ.items():
                 found.append(process)
     return found
+
+
+def words(process: psutil.Process) -> str:
+    """The command of a process; nothing if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

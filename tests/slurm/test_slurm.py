@@ -31,7 +31,7 @@ title: A tiny encoder
 encoder: {checkpoint: my-encoder}
 tasks: [sentiment]
 task_data: {train_examples: 1000, dev_examples: 200, test_examples: 200}
-finetune: {epochs: 6.0, batch_size: 16, evaluations: 10}
+finetune: {epochs: 4.0, batch_size: 16, evaluations: 10}
 probe: {epochs: 5}
 ranking: {min_label_words: 20, mass_steps: 100, sizes: [0.1, 1.0]}
 """
@@ -43,7 +43,7 @@ SRUN = "timeout 900 srun --ntasks=1 --mpi=pmi2"
 """A launcher that gives each process a rank, as MPI wants it, and cannot hang."""
 
 BATCH = """#!/bin/bash
-#SBATCH --job-name=whole --ntasks=2 --time=2 --requeue --signal=B:USR1@60 --open-mode=append
+#SBATCH --job-name=whole --ntasks=2 --time=4 --requeue --signal=B:USR1@60 --open-mode=append
 trap 'scontrol requeue "$SLURM_JOB_ID"' USR1
 {make} -j 2 SEEDS=3 LAUNCH="srun --exact --ntasks=1" &
 wait $!
@@ -113,11 +113,9 @@ class Place:
             assert time.monotonic() < end, self.said()[-3000:]
             time.sleep(0.05)
         name = f"sentiment-s{seed}/01_finetune"
-        (kernel,) = (
-            process
-            for process in cluster.processes(SLURM_CONF=self.variables["SLURM_CONF"])
-            if "ipykernel_launcher" in " ".join(process.cmdline()) and name in " ".join(process.parent().cmdline())
-        )
+        jobs = cluster.processes(SLURM_CONF=self.variables["SLURM_CONF"])
+        (papermill,) = (p for p in jobs if "papermill" in (words := cluster.words(p)) and name in words)
+        (kernel,) = (p for p in papermill.children() if "ipykernel_launcher" in cluster.words(p))
         kernel.suspend()
         yield self.checkpoints(seed)
         with suppress(psutil.NoSuchProcess):
@@ -240,7 +238,7 @@ def test_a_job_that_goes_back_into_the_queue_goes_on_from_the_last_checkpoint(pl
     number = place.slurm("sbatch", "--parsable", "--output=said.txt", "batch.sh").strip()
     job = partial(place.slurm, "scontrol", "show", "job", number)
     with place.held(3) as held:
-        while "Restarts=0" in job():
+        while "Restarts=1" not in job():
             time.sleep(1)
     place.slurm("scontrol", "update", f"JobId={number}", "TimeLimit=30")
     seen: dict[int, int] = {}
