@@ -319,7 +319,9 @@ def _all_neuron_probes(
     }
 
 
-def _best(tried: list[float], fitted: list[Probe], real: list[Labels], dev: Vectors, settings: RankingSettings) -> int:
+def _best(
+    tried: list[float], fitted: list[Probe], real: list[Labels], dev: Vectors, settings: RankingSettings
+) -> int:
     """Which of the penalties ``tried``, the first of them 0, has the best search score on the real labels."""
     accuracy, scores = [_mean_accuracy(probe, real, dev) for probe in fitted], {}
     for value, probe, penalised in zip(tried, fitted, accuracy, strict=True):
