@@ -235,6 +235,7 @@ def test_a_training_out_of_time_goes_on_from_its_last_checkpoint(place: Place) -
 def test_a_job_that_goes_back_into_the_queue_goes_on_from_the_last_checkpoint(place: Place) -> None:
     script = place.folder / "batch.sh"
     script.write_text(BATCH.format(make=shlex.join(place.command)))
+    (place.folder / "said.txt").unlink(missing_ok=True)
     number = place.slurm("sbatch", "--parsable", "--output=said.txt", "batch.sh").strip()
     job = partial(place.slurm, "scontrol", "show", "job", number)
     with place.held(3) as held:
