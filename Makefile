@@ -45,8 +45,15 @@ endif
 override PYTHON := $(VENV)/bin/python
 endif
 PYTHON ?= $(VENV)/bin/python
+OF_STEPS := $(patsubst notebooks/%.ipynb,LAUNCH_%,$(wildcard notebooks/0[1-9]_*.ipynb))
 GIVEN := $(strip $(foreach v,SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE ISA EXACT THREADS KEEP LAUNCH MIRROR SIZE SETTINGS BENCH JOBS,\
-  $(if $(call from_shell,$v),$(if $($v),$v="$($v)"))))
+  $(if $(call from_shell,$v),$(if $($v),$v="$($v)"))) $(foreach v,$(OF_STEPS),$(if $(call from_shell,$v),$v="$($v)")))
+# What is meant for no step is refused, but for what the shell has: that may be another program's.
+STRAY := $(filter-out $(OF_STEPS),$(filter LAUNCH_%,$(.VARIABLES)))
+MISSPELT := $(foreach v,$(STRAY),$(if $(call from_shell,$v),,$v))
+ifneq ($(MISSPELT),)
+$(error $(MISSPELT): there is no such step; write LAUNCH for all steps, or for one of them $(OF_STEPS))
+endif
 
 include lib/surroundings.mk
 ifneq ($(EXACT),)
@@ -58,7 +65,7 @@ $(error ISA=$(ISA): write one of $(ISAS))
 endif
 SET += ISA=$(ISA) $(if $(shell [ -r /proc/cpuinfo ] && ! grep -qw avx2 /proc/cpuinfo && echo old),,$(SET_$(ISA)_$(shell uname -m)))
 UNUSED := $(sort $(filter-out $(KEPT) $(foreach s,$(SET),$(firstword $(subst =, ,$s))),\
-  $(filter $(REMOVED) $(REMOVED_AT_START),$(.VARIABLES))))
+  $(filter $(REMOVED) $(REMOVED_AT_START),$(.VARIABLES))) $(STRAY))
 unexport $(UNUSED)
 tell_surroundings = $(if $(UNUSED),$(info not used here, although set: $(UNUSED)))$(if $(GIVEN),$(info taken from the shell: $(GIVEN)))
 $(foreach s,$(SET),$(eval export $s))
@@ -66,7 +73,7 @@ export PYTHON LAUNCH
 export PYTHONPATH := $(CURDIR)
 export IPYTHONDIR := $(CURDIR)/runs/.ipython
 
-.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify digits record report pretrain test test-quick test-faults test-exact test-hub bench lint notebooks lab clean clean-runs clean-all env
+.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify digits record report pretrain test test-quick test-faults test-exact test-hub test-slurm bench lint notebooks lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -84,7 +91,8 @@ help: ## this list
 	  EXACT 'EXACT=1: the same digits on all x86-64 with AVX2, at twice the time [$(EXACT)]' \
 	  THREADS 'per run; default: that of each study [$(THREADS)]' \
 	  KEEP 'KEEP=1 keeps the activation stores after probing [$(KEEP)]' \
-	  LAUNCH 'put before every run, e.g. LAUNCH="srun --gpus=1 --time=4:00:00" [$(LAUNCH)]' \
+	  LAUNCH 'put before every step, e.g. LAUNCH="srun --time=4:00:00" [$(LAUNCH)]' \
+	  LAUNCH_STEP 'in its place before one step, e.g. LAUNCH_01_finetune="srun --gpus=1"; nothing: LAUNCH_05_figures=' \
 	  JOBS 'runs at a time [$(JOBS)]' \
 	  MIRROR 'of make data: a folder with copies of what no package registry has (glue/, corpora/) [$(MIRROR)]' \
 	  SIZE 'full, or lesson: few words to probe, as a trial (make pretrain: little text) [$(SIZE)]' \
@@ -160,10 +168,12 @@ pretrain: env ## make the encoders of models/ from nothing, in runs/pretrain (so
 	$(tell_surroundings)
 	@$(ASK) pretrain --preset '$(SIZE)' --settings '$(SETTINGS)'
 
+SLOWEST := $(addprefix --ignore tests/,faults exact hub slurm)
+
 # nbval reads what a cell prints when the cell is done, from a queue of a thousand messages: bars must not fill it
 test: export TQDM_MININTERVAL := 5
 test: data lint runs/.ipython ## everything that must hold: lint, unit tests, the notebooks under nbval
-	@"$(PYTHON)" -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder --ignore tests/faults --ignore tests/exact --ignore tests/hub tests/test_reproduce.py notebooks tests
+	@"$(PYTHON)" -m pytest -n 2 --dist loadscope --nbval-lax --nbval-kernel-name python3 --no-loadscope-reorder $(SLOWEST) tests/test_reproduce.py notebooks tests
 
 test-faults: data ## the slow tests of what is killed, full, damaged or made twice (some ten minutes)
 	@"$(PYTHON)" -m pytest tests/faults
@@ -178,8 +188,14 @@ test-exact: data ## the same digits on other processors, emulated by QEMU: of th
 test-hub: data ## the paper's studies, fetched from a double of the model hub on this machine and run at a reduction (a quarter of an hour)
 	@"$(PYTHON)" -m pytest -v -s tests/hub
 
+slurm = $(foreach p,munged slurmctld slurmd srun,$(if $(shell PATH="$$PATH:/usr/sbin" command -v $p),,$p))
+test-slurm: data ## a small grid on a Slurm of one node, its jobs killed, out of time, requeued (some ten minutes; installs Debian's slurm-wlm)
+	@$(if $(slurm),[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null || { echo 'not here: $(strip $(slurm)). Install Slurm and MUNGE (Debian: apt install slurm-wlm munge)'; exit 1; })
+	@$(if $(slurm),apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends slurm-wlm munge > /dev/null)
+	@"$(PYTHON)" -m pytest -v -s tests/slurm
+
 test-quick: data lint ## the unit tests alone (under two minutes)
-	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' --ignore tests/faults --ignore tests/exact --ignore tests/hub tests
+	@"$(PYTHON)" -m pytest -n 2 -m 'not slow' $(SLOWEST) tests
 
 lint: env
 	@"$(PYTHON)" -m ruff check lib tests bench notebooks

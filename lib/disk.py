@@ -158,11 +158,30 @@ def _seal(content: dict[str, Any]) -> str:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Only one process at a time writes ``path``; another waits, then finds it. Raises OSError on a full disk."""
+    """Only one process at a time writes ``path``; another waits, then finds it. Raises OSError on a full disk, and on
+    one without locks: a file in their place would stay when its writer is killed, and keep all others waiting."""
     with _whose():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")), _full_disk(path):
+        with _locked(FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)), _full_disk(path):
             yield
+
+
+@contextmanager
+def _locked(lock: FileLock) -> Iterator[None]:
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise OSError(
+            f"{Path(lock.lock_file).parent} lies on a file system that gives no locks (flock), by which two processes "
+            "do not write the same result: have it mounted with them (Lustre: -o flock; NFS: not nolock), or make "
+            "runs/ a link to a folder elsewhere"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def need_space(folder: Path, size: float) -> None:

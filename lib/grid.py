@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from lib import corpora, disk, encoders, forecast, notebook, results, sources, surroundings, tasks, unpackaged
@@ -22,6 +23,9 @@ from lib.study.variants import Variant
 from lib.tasks import TaskError
 
 FIGURES = "05_figures"
+
+SEEN_WITHIN = 60
+"""Seconds for which a finished result may stay unseen: a network file system remembers so long that there was none."""
 
 FIGURES_CODE = [
     "results/summary",
@@ -242,8 +246,19 @@ def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: 
     if not dry:
         with contextlib.redirect_stdout(sys.stderr):
             fetch([run for run in wanted if not (record and results.is_recorded(run))])
-            results.figures_folder(suite).mkdir(parents=True, exist_ok=True)
+            with disk.lock(results.figures_folder(suite)):  # where there are no locks, this refuses, before any work
+                pass
+            _discard(wanted, suite, record)
     print(rules(wanted, suite, overrides, keep, record))
+
+
+def _discard(wanted: list[Run], suite: str, recording: bool) -> None:
+    """Delete the executed notebooks of what is to do: one that is there when its step has ended was made by it."""
+    old = [run.notebook(step.name) for run in wanted for step in to_do(run, recording)]
+    if not recording and (old or not figures_are_current(wanted, suite)):
+        old.append(results.figures_folder(suite) / f"{FIGURES}.ipynb")
+    for executed in old:
+        executed.unlink(missing_ok=True)
 
 
 def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, recording: bool = False) -> str:
@@ -251,18 +266,24 @@ def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, 
 
     A step waits for those that it reads, and for the same step of the variants that its notebook shows beside it. A
     result that does not last is deleted when all steps that read it are done, unless ``keep``. When ``recording``, each
-    step records its tables as it finishes, and the figures are left to ``make figures``.
+    step records its tables as it finishes, and the figures are left to ``make figures``. Before each command stands
+    the environment's ``LAUNCH_<notebook>``, or else ``LAUNCH``. Whatever code a launcher returns, a step without its
+    executed notebook has failed.
     """
     doing = {(run.study.name, run.variant.name): (run, to_do(run, recording)) for run in wanted}
     left, now = sum(len(steps) for _, steps in doing.values()), time.time()
     draws = not recording and (left > 0 or not figures_are_current(wanted, suite))
     options = f"--overrides {shlex.quote(json.dumps(overrides))} --since {now:.2f} --of {left + draws}"
+    seen = f"for second in {{1..{SEEN_WITHIN}}}; do test -f $@ && exit; sleep 1; done"
+    missing = "echo 'FAILED: $@ is not there, although its job has ended; the same command tries it again'; exit 1"
     lines, isa = ["SHELL := bash", ".SHELLFLAGS := -euo pipefail -c", ".PHONY: all", "all:"], surroundings.isa()
+    lines.append(f"finished = {seen}; {missing}")
 
     def rule(target: str, before: list[str], command: str) -> None:
-        step = f'set -f; $${{LAUNCH-}} "$(PYTHON)" -I lib/surroundings.py ISA={isa} -m lib {command} {options}'
+        launch = f"$${{LAUNCH_{Path(target).stem}-$${{LAUNCH-}}}}"
+        step = f'set -f; {launch} "$(PYTHON)" -I lib/surroundings.py ISA={isa} -m lib {command} {options}'
         lines.extend(
-            [f".PHONY: {target}", f"all: {target}", f"{target}: {' '.join(before)}", f"\t@{step}; test -f {target}"]
+            [f".PHONY: {target}", f"all: {target}", f"{target}: {' '.join(before)}", f"\t@{step}; $(finished)"]
         )
 
     def target(study: str, variant: str, step: Step) -> str:

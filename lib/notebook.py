@@ -56,7 +56,7 @@ def execute(target: Path, parameters: dict[str, Any], key: str, since: float, of
     name, stem = target.stem, target.with_suffix("")
     title = f"{target.parent.relative_to(ROOT / 'runs').as_posix()} {name}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{name}.lock")):
+    with FileLock(target.with_name(f".{name}.lock"), fallback_to_soft=False):
         if target.exists() and target.stat().st_mtime >= since and key_of(target) == key:
             print(f"  {title}: made by another make meanwhile", flush=True)
             return True

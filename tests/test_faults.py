@@ -4,6 +4,8 @@ The faults that take whole runs of Make are in ``tests/faults``.
 """
 
 import contextlib
+import errno
+import fcntl
 import io
 import multiprocessing
 import os
@@ -26,7 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from lib import corpora, disk, encoders, finetune, grid, neurons, sources
+from lib import corpora, disk, encoders, finetune, grid, neurons, notebook, sources
 from lib.corpora.corpus import CorpusError
 from lib.encoders import activations
 from lib.sources import SourceError, unpack
@@ -98,6 +100,22 @@ def told(make: Callable[[], object]) -> str:
 
 def finished(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_refused_and_no_file_stands_in_for_one(tmp_path, monkeypatch, number) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(notebook, "ROOT", tmp_path)
+    with (
+        pytest.raises(OSError, match=f"{tmp_path} lies on a file system that gives no locks"),
+        disk.lock(tmp_path / "a"),
+    ):
+        raise AssertionError("not reached")
+    with pytest.raises(OSError, match=os.strerror(number)):
+        notebook.execute(tmp_path / "runs" / "study" / "random" / "02_extract.ipynb", {}, "key", 0.0, 1)
 
 
 @pytest.mark.parametrize("free", [0, 4096, 40_000])

@@ -114,18 +114,29 @@ def test_a_new_step_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert other.key("similarity") != wanted[0].key("similarity")
 
 
-def test_make_executes_the_rules_in_their_order(tmp_path: Path) -> None:
-    wanted = [runs.load("minilm", v) for v in ("random", "rte-s1")]
-    (tmp_path / "rules").write_text(grid.rules(wanted, "minilm", {"device": "cpu"}, False))
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess]:
+    """``engine(runs, **variables)``: Make on the rules of these runs, with a Python that writes down what it does."""
+    monkeypatch.setattr(grid, "SEEN_WITHIN", 1)
     (tmp_path / "python").write_text(
         "#!/usr/bin/env bash\n"
         'if [ "$6" = run ]; then target=runs/$7/$8/$9; else target=runs/figures/$7/05_figures; fi\n'
         'mkdir -p "$(dirname "$target")"; echo "$target" >> order; touch "$target.ipynb"\n'
     )
     (tmp_path / "python").chmod(0o755)
-    command = ["make", "-s", "-j2", "-f", "rules", "all", f"PYTHON={tmp_path}/python"]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True)
+
+    def make(wanted: list[Run], **variables: str) -> subprocess.CompletedProcess:
+        (tmp_path / "rules").write_text(grid.rules(wanted, "minilm", {"device": "cpu"}, False))
+        command = ["make", "-s", "-k", "-j2", "-f", "rules", "all", f"PYTHON={tmp_path}/python"]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "LAUNCH"))}
+        return subprocess.run(command, cwd=tmp_path, env=clean | variables, capture_output=True, text=True)
+
+    return make
+
+
+def test_make_executes_the_rules_in_their_order(engine, tmp_path: Path) -> None:
+    wanted = [runs.load("minilm", v) for v in ("random", "rte-s1")]
+    done = engine(wanted)
     assert done.returncode == 0, done.stderr
     order = (tmp_path / "order").read_text().split()
     assert len(order) == len(set(order)) == 2 + 4 + 1
@@ -133,6 +144,41 @@ def test_make_executes_the_rules_in_their_order(tmp_path: Path) -> None:
     for run in wanted:
         mine = [name.rpartition("/")[2] for name in order if f"/{run.variant.name}/" in name]
         assert mine.index("02_extract") < min(map(mine.index, {*mine} & {"03_probe_layers", "04_rank_neurons"}))
+
+
+def test_before_a_step_stands_its_own_launcher_or_else_that_of_all(engine, tmp_path: Path) -> None:
+    for name in ("cpu", "gpu"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "$1 {name} ${{11}}" >> launched\nshift\nexec "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    launchers = {"LAUNCH": "./cpu *", "LAUNCH_01_finetune": "./gpu --gpus=1", "LAUNCH_05_figures": ""}
+    done = engine([runs.load("minilm", "rte-s1")], **launchers)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "launched").read_text().splitlines()[0] == "--gpus=1 gpu 01_finetune"
+    assert sorted((tmp_path / "launched").read_text().splitlines()[1:]) == [
+        "* cpu 02_extract", "* cpu 03_probe_layers", "* cpu 04_rank_neurons",
+    ]  # fmt: skip
+    assert (tmp_path / "order").read_text().split()[-1] == "runs/figures/minilm/05_figures"
+
+
+def test_a_job_that_ends_well_without_its_result_has_failed(engine, tmp_path: Path) -> None:
+    done = engine([runs.load("minilm", "rte-s1")], LAUNCH_03_probe_layers="true")
+    assert done.returncode != 0
+    assert "FAILED: runs/minilm/rte-s1/03_probe_layers.ipynb is not there, although its job has ended" in done.stdout
+    order = [name.rpartition("/")[2] for name in (tmp_path / "order").read_text().split()]
+    assert order == ["01_finetune", "02_extract", "04_rank_neurons"]
+
+
+def test_what_an_earlier_run_left_is_not_taken_for_what_is_to_do(monkeypatch, capsys) -> None:
+    run = runs.load("minilm", "pretrained")
+    keep(run, *STEPS)
+    write_result(run, "neurons", key="of other parameters")
+    monkeypatch.setattr(grid, "fetch", lambda wanted: None)
+    given = {"wanted": [run], "suite": "minilm", "overrides": {}, "keep": False, "record": False}
+    grid.print_rules(**given, dry=True)
+    assert run.notebook("neurons").exists()
+    grid.print_rules(**given, dry=False)
+    assert [run.notebook(step).exists() for step in ("extract", "layers", "neurons")] == [False, True, False]
+    assert ": runs/minilm/pretrained/02_extract.ipynb" in capsys.readouterr().out
 
 
 def test_figures_of_other_runs_or_without_their_tables_are_drawn_again() -> None:

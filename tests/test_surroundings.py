@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import disk, doctor, surroundings
+from lib import disk, doctor, grid, surroundings
 from lib.study import loading, params, runs
 from lib.study.steps import STEPS
 
@@ -346,3 +346,27 @@ def test_a_file_that_cannot_be_made_is_refused_by_its_folder(tmp_path: Path) -> 
         raise PermissionError(13, "Permission denied", str(tmp_path / "not" / "there"))
     with pytest.raises(PermissionError, match="no file's"), disk.lock(tmp_path / "result"):
         raise PermissionError("no file's")
+
+
+# Launchers -------------------------------------------------------------------------------------------------------
+
+
+def test_each_step_can_have_a_launcher_and_a_misspelt_one_is_refused() -> None:
+    steps = [f"LAUNCH_{name}" for name in (*(step.notebook for step in STEPS.values()), grid.FIGURES)]
+    show = "include Makefile\nlaunchers:\n\t@echo $(OF_STEPS)\n"
+    assert make(ROOT, "-s", "-f", "-", "launchers", given=show).stdout.split() == steps
+    refused = make(ROOT, "help", "LAUNCH_finetune=srun")
+    assert refused.returncode != 0
+    assert "LAUNCH_finetune: there is no such step; write LAUNCH for all steps, or for one of them" in refused.stderr
+    assert " ".join(steps) in refused.stderr
+
+
+def test_launchers_of_the_shell_are_named_and_those_of_other_programs_left_alone() -> None:
+    show = "include Makefile\nsaid:\n\t$(tell_surroundings)\n\t@env | grep ^LAUNCH_\n"
+    shell = {"LAUNCH_02_extract": "srun -n1", "LAUNCH_EDITOR": "vi", "LAUNCH_05_figures": ""}
+    said = make(ROOT, "-s", "-f", "-", "said", "LAUNCH_01_finetune=a b", given=show, **shell)
+    assert said.returncode == 0, said.stderr
+    first, second, *found = said.stdout.splitlines()
+    assert first == "not used here, although set: LAUNCH_EDITOR"
+    assert second == 'taken from the shell: LAUNCH_02_extract="srun -n1" LAUNCH_05_figures=""'
+    assert sorted(found) == ["LAUNCH_01_finetune=a b", "LAUNCH_02_extract=srun -n1", "LAUNCH_05_figures="]
