@@ -17,11 +17,11 @@ import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-import transformers
 from torch.nn.functional import embedding_bag
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
@@ -29,6 +29,9 @@ from tqdm.auto import tqdm
 from lib import corpora, disk, encoders
 from lib.encoders.alignment import Alignment, Window
 from lib.study import params, runs, steps
+
+if TYPE_CHECKING:
+    import transformers
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import transformers
 from tokenizers import Encoding
 
 from lib.encoders.checkpoints import EncoderError, cut
+
+if TYPE_CHECKING:
+    import transformers
 
 
 @dataclass(frozen=True, slots=True)
