@@ -217,13 +217,13 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 
 def _curve(history: list[dict[str, float]]) -> pd.DataFrame:
-    """The Trainer's log as one row per evaluation."""
+    """The Trainer's log as one row per evaluation, its scores in the order of ``tasks.SCORES`` (the log of a resumed
+    training has them in another)."""
     log = (
         pd.DataFrame(history)
         .drop(columns="train_loss", errors="ignore")  # the mean of all updates
         .rename(columns=lambda name: "train_loss" if name == "loss" else name.replace("eval_", "dev_"))
     )
     rows = log.groupby("step", as_index=False).first().dropna(subset="dev_loss").round({"epoch": 4})
-    return rows[[c for c in ("step", "epoch", "train_loss", "dev_loss") if c in rows] + [
-        c for c in rows if c.startswith("dev_") and c[4:] in tasks.SCORES
-    ]]  # fmt: skip
+    columns = ["step", "epoch", "train_loss", "dev_loss", *(f"dev_{score}" for score in tasks.SCORES)]
+    return rows[[c for c in columns if c in rows]]

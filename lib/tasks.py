@@ -19,7 +19,7 @@ from lib.study import params, variants
 
 datasets.disable_progress_bars()
 
-SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
+SCORES = ("accuracy", "matthews", "f1", "pearson", "spearman")
 
 
 class TaskError(ValueError):

@@ -102,7 +102,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[k], expected[k]) for k in expected)
     pd.testing.assert_frame_equal(resumed.predictions, whole.predictions)
-    pd.testing.assert_frame_equal(resumed.curve, curve, check_like=True)
+    pd.testing.assert_frame_equal(resumed.curve, curve)
 
 
 @pytest.mark.slow
