@@ -19,7 +19,7 @@ SCALE ?= mini
 STUDIES ?=
 TASKS ?=
 PROPERTIES ?=
-SEEDS ?= 1
+SEEDS ?=
 DEVICE ?=
 ISA ?= avx2
 EXACT ?=
@@ -85,7 +85,7 @@ help: ## this list
 	  STUDIES 'parameter files by name; default: all of the scale [$(STUDIES)]' \
 	  TASKS 'tasks to fine-tune on; default: those of each study [$(TASKS)]' \
 	  PROPERTIES 'word-level properties to probe; default: those of each study [$(PROPERTIES)]' \
-	  SEEDS 'fine-tuning seeds, e.g. SEEDS="1 2 3" [$(SEEDS)]' \
+	  SEEDS 'fine-tuning seeds, e.g. SEEDS="1 2 3"; none: those of each study (mini: 1) [$(SEEDS)]' \
 	  DEVICE 'auto, cpu, cuda, cuda:1, mps; default: that of each study [$(DEVICE)]' \
 	  ISA 'how numbers are computed: avx2 (the same digits on all processors of a maker), native [$(ISA)]' \
 	  EXACT 'EXACT=1: the same digits on all x86-64 with AVX2, at twice the time [$(EXACT)]' \

@@ -45,7 +45,7 @@ def selected(
 ) -> list[Run]:
     """The runs of these studies (none named: all of the suite): pretrained, random, and each condition with each seed.
 
-    ``tasks`` : with an amount where it is not all; none named: those of each study.
+    ``tasks`` : with an amount where it is not all. No tasks, no ``seeds`` named: those of each study.
 
     Raises ParameterError for what cannot be used (see ``loading.load``), and if there is no such study.
     """
@@ -54,7 +54,7 @@ def selected(
     found = []
     for name in studies or [n for n, its_suite in loading.studies().items() if its_suite == suite]:
         study = loading.load(name, "full", overrides)
-        tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in dict.fromkeys(seeds)]
+        tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in dict.fromkeys(seeds or study.seeds)]
         found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]
     return found
 

@@ -208,6 +208,15 @@ def test_the_selectors_name_runs() -> None:
         grid.check(grid.selected("mini", [], ["sentimant"], [1], {}))
 
 
+@pytest.mark.parametrize(("suite", "seeds"), [("mini", {1}), ("paper", {1, 2, 3})])
+def test_a_study_says_how_many_seeds_it_is_run_with_and_a_command_may_say_otherwise(suite: str, seeds: set) -> None:
+    def of(wanted: list[Run]) -> set[int]:
+        return {run.variant.seed for run in wanted if run.variant.task}
+
+    assert of(grid.selected(suite, [], [], [], {})) == seeds
+    assert of(grid.selected(suite, [], [], [4], {})) == {4}
+
+
 @pytest.mark.parametrize(("variant", "told"), [
     ("own-droptop99-s1", "bert has 2 layers: 99 of them cannot be dropped, at most 1"),
     ("own-dropbottom2-s1", "bert has 2 layers: 2 of them cannot be dropped, at most 1"), ("own-dropbottom1-s1", None),

@@ -267,7 +267,7 @@ class Study(Section):
 
     ``suite`` : the studies that are drawn together; a file calls it ``scale``. ``corpus`` : of all properties that have
     none of their own. ``corpora`` : property → its own corpus, laid over ``corpus`` (``loading.merge``). ``tasks`` :
-    what is fine-tuned on, with what is not as usual (``sst2-1k``, ``variants.CONDITION``); seeds are the Makefile's.
+    what is fine-tuned on, with what is not as usual (``sst2-1k``, ``variants.CONDITION``), once with each of the ``seeds``.
     ``precision`` : of the passes through the encoder, in fine-tuning and extraction; weights and probes are float32.
     """
 
@@ -282,6 +282,7 @@ class Study(Section):
     tasks: list[
         Annotated[str, Field(pattern=f"^{CONDITION}$"), AfterValidator(lambda name: Variant.parse(name, 0).condition)]
     ]
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([1], min_length=1)
     task_data: TaskData
     finetune: FinetuneSettings
     probe: ProbeSettings
