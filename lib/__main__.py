@@ -18,7 +18,11 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "--scale": {"dest": "suite", "default": "mini", "help": "the suite: the studies with this scale in params/*.yaml"},
     "--studies": {"default": "", "type": str.split, "help": "parameter files by name; default: all of the suite"},
     "--tasks": {"default": "", "type": str.split, "help": "tasks to fine-tune on; default: those of each study"},
-    "--seeds": {"default": "", "type": lambda text: [*map(int, text.split())], "help": "seeds of fine-tuning (none: those of each study)"},
+    "--seeds": {
+        "default": "",
+        "type": lambda text: [*map(int, text.split())],
+        "help": "seeds of fine-tuning; default: of each study",
+    },
     "--properties": {"default": "", "type": str.split, "help": "properties to probe; default: those of each study"},
     "--device": {"default": "", "help": "auto, cpu, cuda, cuda:1, mps; default: that of each study"},
     "--threads": {"default": "", "type": lambda text: int(text or 0), "help": "per run; default: that of each study"},

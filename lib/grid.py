@@ -54,7 +54,9 @@ def selected(
     found = []
     for name in studies or [n for n, its_suite in loading.studies().items() if its_suite == suite]:
         study = loading.load(name, "full", overrides)
-        tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in dict.fromkeys(seeds or study.seeds)]
+        tuned = [
+            Variant.parse(task, seed) for task in tasks or study.tasks for seed in dict.fromkeys(seeds or study.seeds)
+        ]
         found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]
     return found
 

@@ -47,7 +47,8 @@ def test_a_training_is_followed_through_its_checkpoints() -> None:
     drop = drop.assign(property="pos", word_group="all")
     known = [(s, f"{c}-s1", 0.7, 0.5, True, {"sst2-at9": 9, "sst2-lr1e-3-at9": 9, "sst2-at90": 90}.get(c, 99))
              for s in TITLES for c in loss]  # fmt: skip
-    table = with_variants(pd.DataFrame(known, columns=["study", "variant", "score", "majority", "learnt", "updates"]))
+    columns = ["study", "variant", "score", "majority", "learnt", "updates"]
+    table = with_variants(pd.DataFrame(known, columns=columns)).assign(train=500)
     points = results.along_training(table, drop, "pos", {"b": 2e-4, "r": 1e-4})
     of_b = results.pick(points, study="b", rate="2e-4")
     assert of_b[["updates", "loss"]].to_numpy().tolist() == [[9, 1], [90, 3], [99, 2]]
@@ -68,7 +69,8 @@ def test_a_task_is_shown_at_its_learning_rates_and_lengths() -> None:
     ]  # fmt: skip
     drop = with_variants(pd.DataFrame(rows, columns=["study", "variant", "layer", "drop"]))
     known = [("b", f"{c}-s{s}", 0.5 + 0.1 * s, 0.5, True, 50 if "half" in c else 99) for c in loss for s in (1, 2, 3)]
-    table = with_variants(pd.DataFrame(known, columns=["study", "variant", "score", "majority", "learnt", "updates"]))
+    columns = ["study", "variant", "score", "majority", "learnt", "updates"]
+    table = with_variants(pd.DataFrame(known, columns=columns)).assign(train=500)
     points = results.by_rate(table, drop.assign(property="pos", word_group="all"), "pos", {"b": 2e-4})
     assert points.groupby(["rate", "updates"])["loss"].median().to_dict() == pytest.approx(
         {("1e-3", 50): 5, ("1e-3", 99): 8, ("2e-4", 50): 2.5, ("2e-4", 99): 3}
@@ -80,6 +82,23 @@ def test_a_task_is_shown_at_its_learning_rates_and_lengths() -> None:
     (line,) = (line for line in score.lines if line.get_label() == "sst2, 50 updates")
     assert line.get_ydata().tolist() == pytest.approx([70, 70])
     assert [tick.get_text() for tick in lost.get_xticklabels()] == ["2e-4", "1e-3"]
+
+
+def test_tasks_are_shown_at_their_numbers_of_examples() -> None:
+    loss = {"sst2": 1, "sst2-5k": 4, "rte": 2, "rte-half": 9, "sst2-lr1e-3-5k": 9, "sst2-droptop1-5k": 9}
+    rows = [(s, f"{c}-s1", layer, 0.01 * x * (layer > 3)) for s in "br" for c, x in loss.items() for layer in range(6)
+            if s == "b" or "5k" not in c]  # fmt: skip
+    drop = with_variants(pd.DataFrame(rows, columns=["study", "variant", "layer", "drop"]))
+    known = drop.drop_duplicates(["study", "variant"]).assign(score=0.7, majority=0.5, learnt=True, updates=9)
+    known["train"] = known["amount"].map({"5k": 5000}).fillna(2241).astype(int)
+    points = results.by_examples(known, drop.assign(property="pos", word_group="all"), "pos", {"b": 1e-4, "r": 1e-4})
+    assert points[["study", "task", "examples", "loss"]].to_numpy().tolist() == [
+        ["b", "rte", 2241, 2], ["b", "sst2", 2241, 1], ["b", "sst2", 5000, 4],
+    ]  # fmt: skip
+    _, lost = effects.examples(points, TITLES).axes
+    (line,) = (line for line in lost.lines if line.get_label() == "sst2")
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([2241, 5000], pytest.approx([1, 4]))
+    assert [tick.get_text() for tick in lost.get_xticklabels()] == ["2,241", "5,000"]
 
 
 def test_probes_of_one_encoder_are_compared_and_no_others(make_study) -> None:

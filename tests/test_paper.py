@@ -134,9 +134,10 @@ def test_the_overview_has_the_papers_encoder_of_an_architecture_beside_ours() ->
     rows = [("P3", "A", "xlnet", "above", 0.01, "reproduced"), ("P3", "B", "mpnet", "above", 0.5, "undecided")]
     columns = ["claim", "encoder", "architecture", "expected", "holm", "verdict"]
     found = paper.overview(pd.DataFrame(rows, columns=columns)).set_index("claim")
-    assert found.columns.tolist() == ["A", "the paper's XLNet", "B"]
-    assert found.loc["P3: the loss is far larger"].tolist() == ["✓†", "✓", "?"]
-    assert found.loc["P8: dropping the bottom layers costs more"].tolist() == ["–", "✓ 2, ✗ 1", "–"]
+    of_all = [f"the paper's {model}" for model in ("BERT", "RoBERTa", "XLNet")]
+    assert found.columns.tolist() == ["A", "the paper's XLNet", "B", "the paper's BERT", "the paper's RoBERTa"]
+    assert found.loc["P3: the loss is far larger", ["A", "B", *of_all]].tolist() == ["✓†", "?", "–", "✓", "✓"]
+    assert found.loc["P8: dropping the bottom layers costs more", "the paper's XLNet"] == "✓ 2, ✗ 1"
 
 
 def effects(judged: pd.DataFrame, claim: str, **where: str) -> list[float]:

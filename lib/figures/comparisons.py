@@ -85,17 +85,17 @@ def encoders_side_by_side(
     titles: dict[str, str],
     name: str,
     word_group: str = "all",
-    printed: dict[str, str] | None = None,
+    printed: dict[str, list[str]] | None = None,
     caption: str = "",
 ) -> Figure:
     """Accuracy per layer before and after fine-tuning, and the difference: one column of panels per encoder.
 
     ``accuracy``, ``drop`` : as ``results.accuracies`` and ``results.drops`` give them, of all studies in ``titles``;
     without ``drop``, or if nothing was fine-tuned, there is one row of panels. ``titles`` : study → title of its
-    panels. ``name`` : the property. ``word_group`` : all, ambiguous or unseen. ``printed`` : study → the paper's model
-    of its architecture, whose numbers are drawn in grey over the same depth: its accuracy before fine-tuning beside
-    ours, and what its six tasks changed in panels of their own. ``caption`` : in place of what lines and shades are of
-    runs of ours; each panel of changes then has its own scale.
+    panels. ``name`` : the property. ``word_group`` : all, ambiguous or unseen. ``printed`` : study → the paper's
+    models beside it (``paper.models_of``), whose numbers are drawn in grey over the same depth: their accuracy before
+    fine-tuning beside ours, and what their six tasks changed in panels of their own. ``caption`` : in place of what
+    lines and shades are of runs of ours; each panel of changes then has its own scale.
     """
     drawn = accuracy[accuracy["target"].isin(["real", "lookup"])]
     levels = _shaded(seed_mean(pick(drawn, property=name, word_group=word_group), "accuracy"))
@@ -111,25 +111,36 @@ def encoders_side_by_side(
             _change_panel(column[1], pick(changes, study=study))
         if len(beside):
             depth = levels.loc[levels["study"] == study, "layer"].max()
-            _printed_panels(column[0], column[-1], (printed or {}).get(study, ""), name, depth)
-    caption = caption or _caption(changes, texts=True) + (_SQUEEZED if printed else "")
+            _printed_panels(column[0], column[-1], (printed or {}).get(study, []), name, depth)
+    caption = caption or _caption(changes, texts=True) + (_SQUEEZED if len(beside) else "")
     return finish(figure, f"Accuracy of linear probes: {property_name(accuracy, name)}", caption)
 
 
-def _printed_panels(level: Axes, change: Axes, model: str, name: str, depth: int) -> None:
-    """The paper's numbers of a model over our layers: accuracy before fine-tuning, and what its tasks changed."""
-    before = pick(paper.accuracies(), study=model, property=name, condition="pretrained")
-    if before.empty:
-        change.text(0.5, 0.5, "not in the paper", ha="center", transform=change.transAxes)
-        return
-    share = depth / before["layer"].max()
-    level.plot(share * before["layer"], 100 * before["accuracy"], **PAPER, label="the paper's encoder, base size")
+def _printed_panels(level: Axes, change: Axes, models: list[str], name: str, depth: int) -> None:
+    """The paper's numbers of a model over our layers: accuracy before fine-tuning, and what its tasks changed; of
+    several models, what the tasks of each kind changed on average."""
     change.axhline(0, color=PRETRAINED, lw=1)
-    for task, rows in lines(pick(paper.drops(), study=model, property=name), "condition").items():
-        kind = "SST-2, QNLI, MNLI" if task in FORGET else "STS-B, RTE, MRPC"
-        dashes = "-" if task in FORGET else ":"
-        change.plot(share * rows["layer"], -100 * rows["drop"], **PAPER, linestyle=dashes, label=f"the paper: {kind}")
-    change.text(0.03, 0.06, f"{model}-base", color=PAPER["color"], transform=change.transAxes, size=9)
+    for model, look in zip(models, _greys(models), strict=True):
+        before = pick(paper.accuracies(), study=model, property=name, condition="pretrained")
+        share, of = depth / before["layer"].max(), f"{model}-base" if len(models) > 1 else "encoder, base size"
+        level.plot(share * before["layer"], 100 * before["accuracy"], **look, label=f"the paper's {of}")
+        changes = pick(paper.drops(), study=model, property=name)
+        changes = changes.assign(kind=np.where(changes["condition"].isin(FORGET), *KINDS))
+        for (kind, _), rows in changes.groupby(["kind", "kind" if len(models) > 1 else "condition"], sort=False):
+            means = rows.groupby("layer")["drop"].mean()
+            whose = f"the paper's {model}-base" if len(models) > 1 else "the paper"
+            dashes = "-" if kind == KINDS[0] else ":"
+            change.plot(share * means.index, -100 * means, **look, linestyle=dashes, label=f"{whose}: {kind}")
+    if len(models) == 1:
+        change.text(0.03, 0.06, f"{models[0]}-base", color=PAPER["color"], transform=change.transAxes, size=9)
+
+
+KINDS = ("SST-2, QNLI, MNLI", "STS-B, RTE, MRPC")
+
+
+def _greys(models: list[str]) -> list[dict[str, object]]:
+    """How the paper's models are drawn: one in the usual grey, several in their own shades of it."""
+    return [PAPER] if len(models) == 1 else [PAPER | {"color": shade} for shade in ("#333333", "#888888", "#bbbbbb")]
 
 
 def _change_panel(ax: Axes, changes: pd.DataFrame) -> None:
@@ -190,20 +201,21 @@ def top_neurons(
     titles: dict[str, str],
     name: str,
     ranking: str = "lca",
-    printed: dict[str, str] | None = None,
+    printed: dict[str, list[str]] | None = None,
     caption: str = "",
 ) -> Figure:
     """Share of a ranking's top neurons that lies in each layer, and their mean layer (triangle; dots: single seeds).
 
     ``neuron_layers`` : as ``results.neuron_layers`` gives it, of all studies in ``titles``. ``name`` : the property.
-    ``printed`` : study → the paper's model of its architecture, whose share before fine-tuning is drawn in grey over
-    the same depth, per layer of ours. ``caption`` : in place of what lines and shades are of runs of ours.
+    ``printed`` : study → the paper's models beside it (``paper.models_of``), whose share before fine-tuning is drawn in
+    grey over the same depth, per layer of ours. ``caption`` : in place of what lines and shades are of runs of ours.
     """
     figure, axes = _grid(titles, ["share of the\ntop neurons", "mean\nlayer"], height=5.2, height_ratios=(3, 1))
     per_layer = _shares(pick(neuron_layers, property=name, ranking=ranking))
     shares = _shaded(seed_mean(per_layer, "share"))
     centres = results.centres_of_gravity(per_layer, "neurons", ["study", *VARIANT]).reset_index()
     order = list(lines(shares, "label"))
+    theirs = pick(paper.neuron_layers(), property=name, condition="pretrained") if printed else shares[:0]
     for study, (top, bottom) in zip(titles, axes.T, strict=True):
         for label, rows in lines(pick(shares, study=study), "label").items():
             line(top, rows, "share", label)
@@ -213,21 +225,23 @@ def top_neurons(
             bottom.plot(means.mean(), height, **line_style(rows) | {"marker": "^", "markersize": 7})
             if subject(rows) == "pretrained":
                 bottom.axvline(means.mean(), color=shade, lw=1)
-        _printed_share(top, (printed or {}).get(study, ""), name, pick(shares, study=study)["layer"].max())
+        if len(theirs):
+            _printed_share(top, (printed or {}).get(study, []), theirs, pick(shares, study=study)["layer"].max())
     percent_axis(axes[0, 0])
     axes[0, 0].set_ylim(0, None)
     axes[1, 0].set(yticks=[], ylim=(len(order) - 0.3, -0.7))
-    caption = caption or _caption(shares, texts=False) + (_SQUEEZED + _PER_LAYER if printed else "")
+    caption = caption or _caption(shares, texts=False) + (_SQUEEZED + _PER_LAYER if len(theirs) else "")
     return finish(figure, f"Where the top neurons lie: {property_name(neuron_layers, name)}", caption)
 
 
-def _printed_share(ax: Axes, model: str, name: str, depth: int) -> None:
+def _printed_share(ax: Axes, models: list[str], theirs: pd.DataFrame, depth: int) -> None:
     """Where the paper's top neurons lie before fine-tuning, over our layers."""
-    before = pick(paper.neuron_layers(), study=model, property=name, condition="pretrained")
-    if len(before):
+    for model, look in zip(models, _greys(models), strict=True):
+        before = pick(theirs, study=model)
         scale = (len(before) - 1) / depth  # so many of its layers are one of ours
         share = 100 * scale * before["neurons"] / before["neurons"].sum()
-        ax.plot(before["layer"] / scale, share, **PAPER, label="the paper's encoder before fine-tuning, base size")
+        of = f"{model}-base before fine-tuning" if len(models) > 1 else "encoder before fine-tuning, base size"
+        ax.plot(before["layer"] / scale, share, **look, label=f"the paper's {of}")
 
 
 def raw_and_standardised(

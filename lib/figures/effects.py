@@ -27,7 +27,7 @@ from lib.figures.style import (
     save,
     subject,
 )
-from lib.results import claims
+from lib.results import claims, paper
 from lib.results.summary import pick
 from lib.study.variants import written
 
@@ -38,6 +38,8 @@ SEEDS = f"Bars and lines: mean of the seeds. {DOTS}"
 VERDICTS = {
     claims.REPRODUCED: "#bfe3c0",
     claims.NOT_REPRODUCED: "#f3c1b8",
+    **dict.fromkeys(claims.LIKE.values(), "#cfe0f3"),
+    claims.NEITHER: "#e3d5ee",
     claims.UNDECIDED: "#f4e3a8",
     claims.NOT_TESTABLE: "#f2f2f2",
 }
@@ -48,23 +50,25 @@ def neuron_sets(
     accuracy: pd.DataFrame,
     titles: dict[str, str],
     name: str,
-    printed: dict[str, pd.DataFrame] | None = None,
+    printed: dict[str, list[str]] | None = None,
     caption: str = f"Lines: mean of the seeds. {DOTS}",
 ) -> Figure:
     """Accuracy of probes retrained on the top and on the bottom neurons, before and after each fine-tuning.
 
     ``accuracy`` : as ``results.accuracies`` gives it of ``results.neuron_sets``. ``titles`` : study → title of its
-    panel. ``name`` : the property. ``printed`` : study → the paper's numbers of its architecture, drawn below in grey.
+    panel. ``name`` : the property. ``printed`` : study → the paper's models beside it
+    (``paper.models_of``), drawn below in grey, each in a row of its own.
     """
     rows = labelled(pick(accuracy, property=name, target="real"))
     rows = rows[rows["neurons"].isin(["top", "bottom"])]
-    figure, axes = panels(
-        titles.values(), ["accuracy, %"] + (["the paper's\naccuracy, %"] if printed else []), _width(titles)
-    )
+    theirs = pick(paper.neuron_sets(), property=name)
+    below = max(map(len, printed.values())) if printed and len(theirs) else 0
+    figure, axes = panels(titles.values(), ["accuracy, %"] + ["the paper's\naccuracy, %"] * below, _width(titles))
     for column, study in enumerate(titles):
         _ends(axes[0, column], pick(rows, study=study))
-        if printed:
-            _ends(axes[1, column], labelled(pick(printed[study], property=name)), grey=True)
+        for row, model in enumerate((printed or {}).get(study, [])[:below], 1):
+            _ends(axes[row, column], labelled(pick(theirs, study=model)), grey=True)
+            axes[row, column].set_title(f"{model}-base", size=9, color=PAPER["color"], loc="left")
     return finish(
         figure,
         f"Probes on the top and on the bottom neurons alone: {property_name(accuracy, name)}",
@@ -171,6 +175,16 @@ def rates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
     return finish(figure, "Score and grammar, by learning rate", f"Lines: medians. {DOTS}")
 
 
+def examples(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """Score of the task and loss of grammar by the number of training examples: one column of panels per encoder, a
+    line per task. Where lines cross one upright, tasks were trained on equally much.
+
+    ``points`` : as ``results.by_examples`` gives it.
+    """
+    figure = _scores_and_losses(points.assign(label=points["task"]), titles, "examples", lambda n: f"{n:,.0f}")
+    return finish(figure, "Score and grammar, by the number of examples", f"Lines: medians. {DOTS}")
+
+
 def _scores_and_losses(
     points: pd.DataFrame, titles: dict[str, str], across: str, tick: Callable[[float], str]
 ) -> Figure:
@@ -182,14 +196,14 @@ def _scores_and_losses(
     for study, (top, bottom) in zip(titles, axes.T, strict=True):
         rows = pick(points, study=study)
         for number, (label, own) in enumerate(rows.groupby("label", sort=False)):
-            look = {"color": COLOURS[number], "marker": "os^D"[number % 4], "label": label}
+            look = {"color": COLOURS[number], "marker": "os^Dv*"[number % 6], "label": label}
             for ax, value, share in ((top, "score", 100), (bottom, "loss", 1)):
                 medians = own.groupby(across)[value].median() * share
                 ax.plot(medians.index, medians, **look)
                 ax.scatter(own[across], own[value] * share, s=10, color=COLOURS[number], alpha=0.5, lw=0)
         top.axhline(100 * rows["majority"].mean(), color=BASELINE, ls="--", lw=1.2, label="best constant answer")
         bottom.axhline(0, color=PRETRAINED, lw=1)
-        bottom.set(xscale="log", xlabel={"rate": "learning rate"}.get(across, across))
+        bottom.set(xscale="log", xlabel={"rate": "learning rate", "examples": "training examples"}.get(across, across))
         bottom.xaxis.set_minor_locator(NullLocator())
         places = sorted(set(rows[across]))
         bottom.set_xticks(places, map(tick, places), rotation=60, size=9)
@@ -241,7 +255,8 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
     for row, (claim, found) in enumerate(cells.iterrows()):
         for column, text in enumerate(found):
             ax.add_patch(plt.Rectangle((column, row), 1, 1, color=_cell_colour(text), ec="white", lw=2))
-            ax.text(column + 0.5, row + 0.5, text, ha="center", va="center")
+            wrapped = "\n".join(textwrap.wrap(text, 22))
+            ax.text(column + 0.5, row + 0.5, wrapped, ha="center", va="center", size=9 if "\n" in wrapped else None)
         ax.text(-0.1, row + 0.5, claim, ha="right", va="center", weight="bold")
         wrapped = "\n".join(textwrap.wrap(says[claim].says, 72))
         ax.text(cells.shape[1] + 0.1, row + 0.5, wrapped, ha="left", va="center", size=9)
@@ -256,6 +271,8 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
     signs = "✓ as the claim says   ✗ not so   ? undecided   – not asked, or not testable here"
     firm = any("†" in text for text in cells.to_numpy().ravel())
     note = "\n† also when corrected for the number of comparisons" if firm else ""
+    if set(judged["verdict"]) & {*claims.LIKE.values(), claims.NEITHER}:
+        note += "\nas …: as the claim says of these encoders   neither: as of none of them"
     figure.supxlabel(signs + note, size="medium")
     return figure
 

@@ -22,6 +22,7 @@ from lib.results.summary import (
 )
 from lib.results.tables import (
     along_training,
+    by_examples,
     by_probe,
     by_rate,
     complete,

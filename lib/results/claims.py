@@ -25,6 +25,13 @@ FORGET, KEEP = ("sst2", "qnli", "mnli"), ("stsb", "rte", "mrpc")
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = "reproduced", "not reproduced", "undecided", "not testable here"
 
+NEITHER = "neither"
+LIKE = {
+    ("bert",): "as BERT", ("roberta", "xlnet"): "as RoBERTa and XLNet", ("bert", "roberta", "xlnet"): "as all three",
+}  # fmt: skip
+"""What is said of an architecture that the paper does not have, in place of a verdict: of which of the paper's
+encoders the claim expects such a number; ``NEITHER`` : of none."""
+
 MIN_SEEDS = 3
 """Fewer seeds that learnt their task give no verdict, whatever the interval."""
 
@@ -44,6 +51,16 @@ class Claim:
     expected: dict[str, str]
     limits: str
     onset: float = np.nan
+
+    @property
+    def ours(self) -> bool:
+        """Whether the paper does not make it."""
+        return self.section == "not in the paper"
+
+    def expects(self, architecture: str) -> str:
+        """What is expected of an architecture: as in ``claims.yaml``; several, for one that the paper does not have."""
+        others = set(self.expected.values()) if architecture not in set().union(*LIKE) else set()
+        return self.expected.get(architecture, ", ".join(sorted(others)))
 
     def scaled(self, factor: float) -> "Claim":
         """The claim with its margins multiplied."""
@@ -227,27 +244,41 @@ def p8(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
 
 
 def a1(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
-    """The whole training of a task minus one of fewer updates or examples."""
-    for study, name, tasks in evidence.each("layer"):
-        fewer = evidence.conditions(study, "layer", dropped="", rate="", checkpoint=-1)
-        for condition, task in fewer.items():
-            if task in tasks and condition != task:
-                runs = [(study, task), (study, condition)]
-                full, less = map(top_third, evidence.losses("layer", name, *runs))
-                yield Comparison(study, name, f"{task} − {condition}", runs, full - less)
+    """A training of a task minus one of the same task with fewer updates or examples."""
+    for study, trained in _trained(evidence):
+        for name, (_, of_task) in product(evidence.properties("layer", study), trained.groupby("task", sort=False)):
+            by_length = of_task.sort_values(["updates", "train"], ascending=False)
+            for more, fewer in combinations(by_length.itertuples(), 2):
+                if more.updates > fewer.updates:
+                    runs = [(study, more.condition), (study, fewer.condition)]
+                    longer, shorter = map(top_third, evidence.losses("layer", name, *runs))
+                    yield Comparison(study, name, f"{more.condition} − {fewer.condition}", runs, longer - shorter)
 
 
 def a2(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
-    """Each two tasks that were learnt on as many examples in as many updates."""
+    """Each two tasks that were learnt on as many examples in as many updates; and those that forget minus those that
+    keep, where there are several."""
+    for study, trained in _trained(evidence):
+        trained = trained[trained["condition"].isin(evidence.learnt(trained["condition"], study))]
+        for (_, equal), name in product(trained.groupby(["train", "updates"]), evidence.properties("layer", study)):
+            kinds = [[*equal.loc[equal["task"].isin(kind), "condition"]] for kind in (FORGET, KEEP)]
+            pairs = [([one], [other]) for one, other in combinations(equal["condition"], 2)]
+            of_kinds = [kinds] if all(kinds) and sum(map(len, kinds)) > 2 else []
+            for left, right in [*pairs, *of_kinds]:
+                runs = [(study, condition) for condition in (*left, *right)]
+                lost = [top_third(loss) for loss in evidence.losses("layer", name, *runs)]
+                effect = np.mean(lost[: len(left)], 0) - np.mean(lost[len(left) :], 0)
+                yield Comparison(study, name, f"{', '.join(left)} − {', '.join(right)}", runs, effect)
+
+
+def _trained(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Study, and its trainings of all layers at its own rate to their end, one row of ``tuned`` per condition; none
+    where it is not known how long they were."""
     for study in evidence.titles:
-        tuned = pick(evidence.tuned, study=study, dropped="", rate="", checkpoint=-1).drop_duplicates("condition")
-        tuned = tuned[tuned["condition"].isin(evidence.learnt(tuned["condition"], study))]
-        alike = [of["condition"] for _, of in tuned.groupby(["train", "updates"])] if "train" in tuned else []
-        for equal, name in product(alike, evidence.properties("layer", study)):
-            for pair in combinations(equal, 2):
-                runs = [(study, condition) for condition in pair]
-                first, second = map(top_third, evidence.losses("layer", name, *runs))
-                yield Comparison(study, name, " − ".join(pair), runs, first - second)
+        whole = {"dropped": "", "rate": "", "checkpoint": -1}
+        rows = pick(evidence.tuned, study=study, **whole).drop_duplicates("condition")
+        if "train" in rows:
+            yield study, rows[rows["condition"].isin(list(evidence.conditions(study, "layer", **whole)))]
 
 
 CLAIMS: dict[str, Callable[[Evidence, Claim], Iterator[Comparison]]] = {
@@ -291,7 +322,8 @@ class Estimate:
 
     def p(self, expected: str, margin: float) -> float:
         """The two-sided p of the mean lying at the nearest bound of what is expected."""
-        bound = {"above": margin, "at most": margin, "below": -margin}.get(expected, np.copysign(margin, self.mean))
+        upper = "above" in expected or "at most" in expected
+        bound = margin if upper else -margin if expected == "below" else np.copysign(margin, self.mean)
         return float(2 * stats.t.sf(abs(self.mean - bound) / self.error, self.freedom)) if self.error else np.nan
 
     @property
@@ -325,6 +357,18 @@ def verdict(low: float, high: float, expected: str, margin: float) -> str:
     return REPRODUCED if inside else NOT_REPRODUCED if outside else UNDECIDED
 
 
+def likeness(low: float, high: float, claim: Claim) -> str:
+    """The rule for an architecture that the paper does not have: which of the paper's encoders the number is like, by
+    what the claim expects of them (``LIKE``). Of a claim of ours, which expects the same of all, it is the verdict."""
+    found = {kind: verdict(low, high, kind, claim.margin) for kind in claim.expected.values()}
+    if claim.ours:
+        return next(iter(found.values()))
+    if set(found.values()) == {NOT_REPRODUCED}:
+        return NEITHER
+    holds = tuple(one for one, kind in claim.expected.items() if found[kind] == REPRODUCED)
+    return LIKE.get(holds, UNDECIDED)
+
+
 TEXTS = ["claim", "study", "encoder", "architecture", "other", "property", "compared", "unit", "expected", "per_seed",
          "doubt", "verdict"]  # fmt: skip
 
@@ -355,13 +399,16 @@ def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
 
 def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
     effect, architecture = comparison.effect, evidence.architectures[comparison.study]
-    expected = claim.expected.get(architecture, "") if comparison.judged else ""
+    expected = claim.expects(architecture) if comparison.judged else ""
     tuned = any(condition != "pretrained" for _, condition in comparison.runs)
     found = Estimate.of(effect, tuned)
     low, high = (found.mean, found.mean) if evidence.printed else found.interval
     enough = len(effect) >= MIN_SEEDS or evidence.printed or not tuned
     decides = expected and enough and not comparison.doubt
-    outcome = verdict(low, high, expected, claim.margin) if decides else UNDECIDED
+    outcome = UNDECIDED
+    if decides:
+        known = architecture in claim.expected
+        outcome = verdict(low, high, expected, claim.margin) if known else likeness(low, high, claim)
     return {
         "claim": claim.id,
         "study": comparison.study,
@@ -395,7 +442,10 @@ def overview(judged: pd.DataFrame) -> pd.DataFrame:
     return wide.reindex(list(table()), fill_value="–").rename_axis(columns=None).reset_index()
 
 
-SIGNS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?", NOT_TESTABLE: "–"}
+SIGNS = {
+    REPRODUCED: "✓", NOT_REPRODUCED: "✗", **{text: text for text in (*LIKE.values(), NEITHER)},
+    UNDECIDED: "?", NOT_TESTABLE: "–",
+}  # fmt: skip
 
 
 def signs(judged: pd.DataFrame) -> pd.Series:
@@ -407,13 +457,14 @@ def signs(judged: pd.DataFrame) -> pd.Series:
 def counted(signs: pd.Series) -> str:
     """How many there are of each sign; the sign alone if all are the same."""
     counts = signs.value_counts()
-    found = sorted(((sign, count) for sign, count in counts.items()), key=lambda one: "✓✗?–".index(one[0][0]))
+    order = [*SIGNS.values()]
+    found = sorted(((sign, count) for sign, count in counts.items()), key=lambda one: order.index(one[0].rstrip("†")))
     return found[0][0] if len(found) == 1 else ", ".join(f"{sign} {count}" for sign, count in found)
 
 
 def told(judged: pd.DataFrame) -> str:
     """How many comparisons have a p, are decided, and are so when p is corrected for their number."""
-    decided, firm = judged["verdict"].isin([REPRODUCED, NOT_REPRODUCED]), signs(judged).str.endswith("†")
+    decided, firm = ~judged["verdict"].isin([UNDECIDED, NOT_TESTABLE]), signs(judged).str.endswith("†")
     return f"comparisons: {judged['p'].notna().sum()} - decided: {decided.sum()} - corrected (Holm): {firm.sum()}"
 
 

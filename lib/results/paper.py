@@ -134,16 +134,17 @@ def selectivity_beside(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFr
     return pd.concat([ours, selectivity().rename(columns={"study": "encoder"})], ignore_index=True)
 
 
-def model_of(architecture: str) -> str | None:
-    """The paper's encoder of an architecture, if it has one."""
-    return next((model for model, kind in MODELS.items() if kind == architecture), None)
+def models_of(architecture: str) -> list[str]:
+    """The paper's encoder of an architecture; all three, if it has none of that."""
+    return [model for model, kind in MODELS.items() if kind == architecture] or [*MODELS]
 
 
 # Ours beside the paper's ------------------------------------------------------------------------------------------
 
 
 def beside(judged: pd.DataFrame) -> pd.DataFrame:
-    """Judged claims (``claims.judge``) with what the paper's encoder of that architecture gives for the same number.
+    """Judged claims (``claims.judge``) with what the paper's encoder of that architecture gives for the same number, or
+    all three of them, if the paper has none of that.
 
     Returns
     -------
@@ -154,27 +155,29 @@ def beside(judged: pd.DataFrame) -> pd.DataFrame:
     shown = judge(evidence())
     rows = []
     for row in judged.itertuples():
-        where = {"claim": row.claim, "architecture": row.architecture, "property": row.property}
-        alike = pick(shown, **where, expected=row.expected).dropna(subset="effect")
+        known = row.architecture in MODELS.values()
+        where = {"architecture": row.architecture, "expected": row.expected} if known else {}
+        alike = pick(shown, claim=row.claim, property=row.property, **where).dropna(subset="effect")
+        alike = alike[(alike["expected"] == "") == (row.expected == "")]
         alike = alike[alike["compared"] == row.compared] if row.compared in set(alike["compared"]) else alike
         directions = {*np.sign(alike["effect"].round(9))}
         # a zero has no direction, and "at most" and "within" have none either
         one_way = len(directions - {0.0}) == len(directions) == 1 and row.expected not in ("at most", "within")
-        one_way = one_way and row.seeds and round(row.effect, 9) != 0
+        one_way = one_way and known and row.seeds and round(row.effect, 9) != 0
         same = {True: "yes", False: "no"}[np.sign(row.effect) in directions] if one_way else ""
-        outcome = counted(signs(alike)) if row.expected and len(alike) else ""
+        outcome = counted(signs(alike)) if known and row.expected and len(alike) else ""
         rows.append([alike["effect"].min(), alike["effect"].max(), outcome, same])
     return judged.join(pd.DataFrame(rows, judged.index, ["paper low", "paper high", "paper", "same direction"]))
 
 
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
-    """``claims.overview`` with the claims in a few words, and beside each encoder the paper's of its architecture."""
+    """``claims.overview`` with the claims in a few words, and beside each encoder the paper's (``models_of``)."""
     ours, theirs, words = claims.overview(judged), claims.overview(judge(evidence())), table()
     columns: dict[str, pd.Series] = {"claim": ours["claim"].map(lambda name: f"{name}: {words[name].short}")}
     encoders = judged.loc[judged["encoder"] != "", ["encoder", "architecture"]].drop_duplicates()
     for title, architecture in encoders.itertuples(index=False):
         columns[title] = ours[title]
-        if model := model_of(architecture):
+        for model in models_of(architecture):
             columns[f"the paper's {model}"] = theirs[evidence().titles[model]]
     return pd.DataFrame(columns)
 

@@ -12,7 +12,7 @@ from lib.results.summary import pick, top_third
 from lib.study import params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
-from lib.study.variants import written
+from lib.study.variants import SHARES, written
 
 
 def load(
@@ -156,6 +156,21 @@ def by_rate(scores: pd.DataFrame, drop: pd.DataFrame, name: str, usual: dict[str
     return points[several].drop(columns="checkpoint").sort_values([*TRAINING, "updates"])
 
 
+def by_examples(scores: pd.DataFrame, drop: pd.DataFrame, name: str, usual: dict[str, float]) -> pd.DataFrame:
+    """Score of the task and loss of grammar after several numbers of training examples.
+
+    The parameters, and the columns of the rows, are those of ``along_training``: one row per study, task, seed and
+    number of training ``examples``, of all trainings to the end at the study's own rate, if a task was trained on
+    several numbers of them.
+    """
+    whole = scores[~scores["amount"].isin(list(SHARES))]
+    points = _scores_and_losses(pick(whole, checkpoint=-1, rate=""), drop, name, usual)
+    several = (
+        points.groupby(["study", "task"])["examples"].transform("nunique").groupby(points["study"]).transform("max")
+    )
+    return points[several > 1].drop(columns="checkpoint").sort_values([*TRAINING, "examples"])
+
+
 TRAINING = ["study", "task", "rate", "seed"]
 
 
@@ -163,9 +178,9 @@ def _scores_and_losses(scores: pd.DataFrame, drop: pd.DataFrame, name: str, usua
     """The trainings of encoders with all layers, with their loss over the top third."""
     rows = pick(drop, property=name, word_group="all").sort_values("layer")
     loss = rows.groupby(["study", "variant"])["drop"].agg(top_third).mul(100.0).rename("loss").reset_index()
-    points = pick(scores, dropped="").merge(loss, on=["study", "variant"])
+    points = pick(scores, dropped="").merge(loss, on=["study", "variant"]).rename(columns={"train": "examples"})
     points["rate"] = points["rate"].where(points["rate"] != "", points["study"].map(usual).map(written))
-    return points[[*TRAINING, "checkpoint", "updates", "score", "majority", "learnt", "loss"]]
+    return points[[*TRAINING, "checkpoint", "updates", "examples", "score", "majority", "learnt", "loss"]]
 
 
 def by_probe(wanted: Iterable[Run], drop: pd.DataFrame, name: str) -> pd.DataFrame:

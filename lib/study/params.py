@@ -267,7 +267,7 @@ class Study(Section):
 
     ``suite`` : the studies that are drawn together; a file calls it ``scale``. ``corpus`` : of all properties that have
     none of their own. ``corpora`` : property → its own corpus, laid over ``corpus`` (``loading.merge``). ``tasks`` :
-    what is fine-tuned on, with what is not as usual (``sst2-1k``, ``variants.CONDITION``), once with each of the ``seeds``.
+    what is fine-tuned on, with what is not as usual (``sst2-1k``, ``variants.CONDITION``), once with each of ``seeds``.
     ``precision`` : of the passes through the encoder, in fine-tuning and extraction; weights and probes are float32.
     """
 
