@@ -83,7 +83,7 @@ def test_a_training_takes_as_long_as_its_updates(tmp_path: Path, monkeypatch: py
     # of 2,241 examples: ⌈⌈2,241 / 32⌉ × 3 / 2⌉
     assert forecast.hours(half, "finetune", before()) == pytest.approx(107 / 3600)
     assert forecast.hours(other, "finetune", before()) == pytest.approx(213 / 3600)
-    assert forecast.hours(load("mnli-s1"), "finetune", before()) == pytest.approx(33_135 / 3600)  # all of 392,702 rows
+    assert forecast.hours(load("mnli-400k-s1"), "finetune", before()) == pytest.approx(33_135 / 3600)  # of 392,702 rows
     assert forecast.hours(load("rte-at70-s1"), "finetune", before()) == pytest.approx(70 / 3600)
     assert forecast.hours(load("sentiment-s1"), "finetune", before()) is None, "its examples are not known"
     for changed in ({"finetune.batch_size": 8}, {"precision": "bfloat16"}):
@@ -96,7 +96,7 @@ def test_the_rows_of_a_copy_of_glue_count_where_it_is_here(tmp_path: Path, monke
     file = tmp_path / "train.parquet"
     pd.DataFrame({"label": range(1000)}).to_parquet(file)
     monkeypatch.setattr(unpackaged.Unpackaged, "place", lambda self, name: file)
-    assert forecast.hours(load("mnli-s1"), "finetune", before()) == pytest.approx(87 / 3600)  # ⌈⌈900 / 32⌉ × 3⌉
+    assert forecast.hours(load("mnli-5k-s1"), "finetune", before()) == pytest.approx(87 / 3600)  # ⌈⌈900 / 32⌉ × 3⌉
 
 
 def test_recorded_runs_are_timed_too(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_plan_counts_runs_and_needs_no_data(tmp_path: Path, planted, monkeyp
     assert "not known before the encoders of mpnet, mpnet-paper are here (make data SCALE=mpnet)" in told
     listed = [line for line in told.splitlines() if line.startswith("  mpnet")]
     assert len(listed) == grid.LISTED - 1
-    assert "... of 109 steps" in told
+    assert "... of 107 steps" in told
 
 
 def test_the_plan_of_what_is_half_done(planted, monkeypatch, capsys) -> None:
