@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from lib import disk
+from lib.encoders.checkpoints import multiplies_bfloat16
 from lib.pretraining.objectives import Batch, draw, logits
 from lib.pretraining.text import FAMILIES, READERS, Pieces, cooccurrence_embeddings
 from lib.study.params import Count, Fraction, ParameterError, Penalty, Positive, nearest
@@ -194,12 +195,7 @@ def draw_step(text: Pieces, tokenizer: PreTrainedTokenizerFast, settings: Settin
 
 def wants_bfloat16(settings: Settings, device: torch.device) -> bool:
     """Whether forward and backward pass are in bfloat16; the weights that are updated are always float32."""
-    cpu = Path("/proc/cpuinfo")  # of Linux
-    fast = {
-        "cuda": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        "cpu": torch.backends.mkldnn.is_available() and cpu.exists() and "avx512_bf16" in cpu.read_text("utf-8"),
-    }
-    return settings.precision == "bfloat16" or (settings.precision == "auto" and fast.get(device.type, False))
+    return settings.precision == "bfloat16" or (settings.precision == "auto" and multiplies_bfloat16(device))
 
 
 def loss_of(model: PreTrainedModel, batch: Batch, reach: int | None) -> Tensor:
