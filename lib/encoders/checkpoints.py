@@ -25,8 +25,9 @@ class EncoderError(RuntimeError):
 
 
 @cache
-def _library() -> ModuleType:
-    """The library of models, which takes a second to import; steps that load no encoder do without."""
+def library() -> ModuleType:
+    """``transformers`` without its own logs and bars. It takes a second to import; steps that load no encoder do
+    without."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -104,7 +105,7 @@ def tokenizer(study: params.Study) -> transformers.PreTrainedTokenizerBase:
     checkpoint = locate(study)
     lacking = _without_tokenizer(Path(checkpoint))
     try:
-        tok = _load(_library().AutoTokenizer, checkpoint, add_prefix_space=True)
+        tok = _load(library().AutoTokenizer, checkpoint, add_prefix_space=True)
     except EncoderError as error:
         raise EncoderError(lacking or str(error)) from error
     _refuse({
@@ -112,7 +113,7 @@ def tokenizer(study: params.Study) -> transformers.PreTrainedTokenizerBase:
         lacking or f"{checkpoint} holds no tokenizer (tokenizer.json)": tok.vocab_size <= len(tok.all_special_tokens),
     })  # fmt: skip
     try:
-        unlike = _mark_words(tok, _load(_library().AutoTokenizer, checkpoint))
+        unlike = _mark_words(tok, _load(library().AutoTokenizer, checkpoint))
     except Exception as error:  # a vocabulary without its unknown token, and other defects
         raise EncoderError(f"the tokenizer of {checkpoint} fails: {_in_short(error)}") from error
     if unlike:
@@ -201,7 +202,7 @@ def configuration(study: params.Study) -> transformers.PretrainedConfig:
     Raises EncoderError for what is no encoder.
     """
     checkpoint = locate(study)
-    config = _load(_library().AutoConfig, checkpoint)
+    config = _load(library().AutoConfig, checkpoint)
     _refuse({
         f"{checkpoint} is an encoder-decoder ({config.model_type}): only encoders can be studied":
             getattr(config, "is_encoder_decoder", False),
@@ -247,7 +248,7 @@ def bare(study: params.Study) -> tuple[transformers.PreTrainedModel, set[str]]:
 def randomised(study: params.Study) -> transformers.PreTrainedModel:
     """The same architecture with fresh weights, drawn by the study's seed: what probes read without any training."""
     torch.manual_seed(study.seed)
-    return _library().AutoModel.from_config(configuration(study), dtype=torch.float32).eval()
+    return library().AutoModel.from_config(configuration(study), dtype=torch.float32).eval()
 
 
 def finetuned(folder: Path) -> transformers.PreTrainedModel:
@@ -327,7 +328,7 @@ def without_layers(model: transformers.PreTrainedModel, end: str, count: int) ->
 
 def head(study: params.Study) -> type[transformers.PreTrainedModel]:
     """The class of the study's encoder under a head for sentences. Raises EncoderError if it cannot be fine-tuned."""
-    config, heads = configuration(study), _library().MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    config, heads = configuration(study), library().MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     _refuse({
         f"{locate(study)}: transformers has no head for tasks on top of {config.model_type}":
             type(config) not in heads,
@@ -346,7 +347,7 @@ def _weights(checkpoint: str, **options: object) -> tuple[transformers.PreTraine
         what is not a number.
     """
     model, report = _load(
-        _library().AutoModel, checkpoint, dtype=torch.float32, output_loading_info=True,
+        library().AutoModel, checkpoint, dtype=torch.float32, output_loading_info=True,
         ignore_mismatched_sizes=True, **options,
     )  # fmt: skip
     absent = report["missing_keys"]
