@@ -128,9 +128,9 @@ def _printed_panels(level: Axes, change: Axes, models: list[str], name: str, dep
         changes = changes.assign(kind=np.where(changes["condition"].isin(FORGET), *KINDS))
         for (kind, _), rows in changes.groupby(["kind", "kind" if len(models) > 1 else "condition"], sort=False):
             means = rows.groupby("layer")["drop"].mean()
-            whose = f"the paper's {model}-base" if len(models) > 1 else "the paper"
+            told = f"the paper: {kind}" if model == models[0] else None
             dashes = "-" if kind == KINDS[0] else ":"
-            change.plot(share * means.index, -100 * means, **look, linestyle=dashes, label=f"{whose}: {kind}")
+            change.plot(share * means.index, -100 * means, **look, linestyle=dashes, label=told)
     if len(models) == 1:
         change.text(0.03, 0.06, f"{models[0]}-base", color=PAPER["color"], transform=change.transAxes, size=9)
 

@@ -255,7 +255,7 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
     for row, (claim, found) in enumerate(cells.iterrows()):
         for column, text in enumerate(found):
             ax.add_patch(plt.Rectangle((column, row), 1, 1, color=_cell_colour(text), ec="white", lw=2))
-            wrapped = "\n".join(textwrap.wrap(text, 22))
+            wrapped = "\n".join(textwrap.wrap(text, 18))
             ax.text(column + 0.5, row + 0.5, wrapped, ha="center", va="center", size=9 if "\n" in wrapped else None)
         ax.text(-0.1, row + 0.5, claim, ha="right", va="center", weight="bold")
         wrapped = "\n".join(textwrap.wrap(says[claim].says, 72))
