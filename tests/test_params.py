@@ -563,6 +563,12 @@ def test_recorded_runs_have_what_base_says_of_them_unless_a_study_says_otherwise
     assert loading.load("bert-mini-sweep", "full", runs.RECORDED).ranking.half_samples == 0
 
 
+def test_a_study_may_say_how_its_own_recorded_runs_are_made() -> None:
+    plain, recorded = (loading.load("mpnet", "full", over) for over in ({}, runs.RECORDED))
+    assert (plain.precision, recorded.precision) == ("float32", "bfloat16")
+    assert (plain.ranking.half_samples, recorded.ranking.half_samples) == (0, 4)
+
+
 def test_the_table_shows_every_resolved_parameter() -> None:
     table = loading.load("minilm", "lesson", {"probe.epochs": 77}).table()["value"]
     assert table["probe.epochs"] == 77

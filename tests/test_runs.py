@@ -1,6 +1,7 @@
 """A result is used under the key it was made with and redone under any other; what fails leaves nothing behind."""
 
 import ast
+import json
 import multiprocessing
 import shutil
 import time
@@ -418,6 +419,38 @@ def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Pat
     (kept.result("neurons") / "tests.parquet").write_text("damaged")
     with pytest.raises(disk.StaleResult, match="is damaged or unfinished: run 'make record'"):
         runs.ensure(kept, "neurons", lambda folder: pytest.fail("computed"))
+
+
+def test_a_recorded_run_is_current_whatever_arithmetic_it_was_recorded_under(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(runs, "recorded", lambda suite: tmp_path / suite)
+    run = runs.load("minilm", "pretrained", overrides=runs.RECORDED)
+    with monkeypatch.context() as patch:
+        patch.setenv("ISA", "native")
+        for step in ("layers", "neurons"):
+            with runs.writing(run, step, run.result(step)) as (part, _):
+                for name in STEPS[step].tables:
+                    (part / name).write_text(name)
+            runs.record(run, step)
+    assert not any(runs.is_current(run, step) for step in ("layers", "neurons")), "computed under another"
+    kept = replace(run, recorded=True)
+    assert all(runs.is_current(kept, step) for step in ("layers", "neurons"))
+    file = kept.result("layers") / disk.MANIFEST
+    content = disk.read_json(file) | {"provenance": {"isa": "avx2"}}
+    file.write_text(json.dumps(content))
+    assert not runs.is_current(kept, "layers"), "its key is not of what it says"
+
+
+def test_a_file_that_is_not_here_counts_by_its_pin(tmp_path: Path, monkeypatch) -> None:
+    pinned = inputs.unpackaged_pins()
+    assert {len(sha256) for sha256 in pinned.values()} == {64}
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    path = next(iter(pinned))
+    assert inputs.file_digest(path) == pinned[path]
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text("another")
+    assert inputs.file_digest(path) == disk.file_digest(path) != pinned[path]
+    with pytest.raises(params.ParameterError, match="there is no file"):
+        inputs.file_digest("data/mine.txt")
 
 
 Usage = namedtuple("Usage", "total used free")

@@ -224,8 +224,10 @@ def configuration(study: params.Study) -> transformers.PretrainedConfig:
 
 
 def architecture(study: params.Study) -> str:
-    """The ``model_type`` of the study's encoder: ``bert``, ``roberta``, ``xlnet``, …"""
-    return configuration(study).model_type
+    """The ``model_type`` of the study's encoder: ``bert``, ``roberta``, ``xlnet``, …; of a named source whose entry
+    says so, without fetching it."""
+    source = sources.SOURCES.get(study.encoder.checkpoint)
+    return (source and source.architecture) or configuration(study).model_type
 
 
 def shape(study: params.Study) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib import disk, surroundings
+from lib import disk
 from lib.study import loading, params
 from lib.study.params import Study
 
@@ -66,6 +66,21 @@ def pins() -> dict[str, dict[str, Any]]:
     return loading.read_yaml(LIB / "sources.yaml")
 
 
+@lru_cache
+def unpackaged_pins() -> dict[str, str]:
+    """The files that no package registry has (``lib/unpackaged.yaml``): path in the repository → pinned SHA-256."""
+    entries = loading.read_yaml(LIB / "unpackaged.yaml").values()
+    files = [(f"{of['folder']}/{name}", file.get("sha256")) for of in entries for name, file in of["files"].items()]
+    return {path: sha256 for path, sha256 in files if sha256}
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a file; the pinned one where the file is not here, so that recorded results are read without it.
+    Raises ParameterError if it is neither here nor pinned."""
+    pinned = unpackaged_pins().get(path)
+    return pinned if pinned and not (params.ROOT / path).exists() else disk.file_digest(path)
+
+
 def checkpoint_digest(study: Study) -> str:
     """What the checkpoint of a study is: the pin of a named source, the files of a folder, or a hub id with its
     revision and the digests that are pinned of its files."""
@@ -86,13 +101,15 @@ def examples_of(study: Study, task: str) -> list[Any]:
         return [own, *map(disk.file_digest, own.files.values())]
     if task in SNIPPETS:
         return [pins()["movie-snippets"]]
-    files = sorted(p for p in (params.ROOT / data.glue / task).rglob("*") if p.is_file())
-    return [[p.name, disk.file_digest(p)] for p in files] or [data.glue, data.glue_revision]
+    folder = Path(data.glue) / task
+    files = [p.relative_to(params.ROOT) for p in (params.ROOT / folder).rglob("*") if p.is_file()]
+    files = files or [path for path in map(Path, unpackaged_pins()) if path.parent == folder]
+    return [[p.name, file_digest(p.as_posix())] for p in sorted(files)] or [data.glue, data.glue_revision]
 
 
-def arithmetic(study: Study) -> list[Any]:
+def arithmetic(study: Study, isa: str) -> list[Any]:
     """What the last digits of a result depend on, beside the processor's maker: ``ISA``, and the threads."""
-    return [surroundings.isa(), study.threads]
+    return [isa, study.threads]
 
 
 CORPUS_CODE = tuple(f"corpora/{module}" for module in ("corpus", *params.FORMATS))
@@ -101,6 +118,6 @@ CORPUS_CODE = tuple(f"corpora/{module}" for module in ("corpus", *params.FORMATS
 def corpus_digest(study: Study, name: str) -> str:
     """Digest of all that the sentences and labels of one of a study's corpora depend on."""
     corpus, properties = study.corpora_in_use[name]
-    files = {split: disk.file_digest(file) for split, file in corpus.files.items()}
+    files = {split: file_digest(file) for split, file in corpus.files.items()}
     used = [pins().get(source) for source in sorted(corpus.sources(properties))]
     return digest(code_key("corpus", CORPUS_CODE), corpus, properties, study.seed, files, used)

@@ -178,7 +178,7 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
     study : name of a file in ``params/`` without ``.yaml``.
     preset : ``full``, or a named reduction from ``presets`` of ``base.yaml`` (``lesson``).
     overrides : nested dictionary laid over both files; a key may be dotted (``{"probe.epochs": 5}``). ``recorded``:
-        whether what ``base.yaml`` says of recorded runs holds, where the study's file says nothing else. ``size``: a
+        whether what ``base.yaml`` and the study's file say of recorded runs (``recorded``) holds. ``size``: a
         named reduction that lies where the full study does (``preset`` has a folder of its own).
 
     Raises
@@ -199,8 +199,11 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
                 f"there is no preset '{wanted}'{nearest(wanted, presets)}\nSizes: {', '.join(presets)}"
             )
     own = read_yaml(params.ROOT / "params" / f"{study}.yaml")
+    own_recorded = own.pop("recorded", {})
+    if not isinstance(own_recorded, dict):
+        raise ParameterError(f"params/{study}.yaml: recorded: expected 'name: value' lines")
     if over.pop("recorded", False):
-        base = merge(base, of_recorded)
+        base, own = merge(base, of_recorded), merge(own, own_recorded)
     own |= {key: over.pop(key) for key in ("probe", "corpora") if isinstance(over.get(key), str)}
     notes: dict[str, str] = {}
     if isinstance(own.get("corpora"), str):

@@ -47,6 +47,12 @@ class Run:
         return self.model if step == "finetune" and not self.recorded else self.folder / step
 
     @property
+    def isa(self) -> str:
+        """The ``ISA`` of this process; of a recorded run, the one that it was computed under."""
+        facts = disk.read_json(self.result("layers") / "manifest.json") if self.recorded else None
+        return (facts or {}).get("provenance", {}).get("isa", surroundings.isa())
+
+    @property
     def model(self) -> Path:
         """The fine-tuned encoder: trained once per encoder, variant and settings, whatever is probed on it."""
         encoder = Path(self.study.encoder.checkpoint).name

@@ -48,7 +48,7 @@ class Step:
     def key(self, run: Run) -> str:
         """Digest of all that the step's result depends on, chained through the steps before it."""
         before = [STEPS[name].key(run) for name in self.after if STEPS[name].applies(run)]
-        code, computed = inputs.code_key(self.name, self.code), inputs.arithmetic(run.study)
+        code, computed = inputs.code_key(self.name, self.code), inputs.arithmetic(run.study, run.isa)
         return inputs.digest(self.name, code, computed, before, *self.inputs(run))
 
 
