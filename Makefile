@@ -182,9 +182,9 @@ bench: data ## the same job on NeuroX and on this package, beside the arithmetic
 	$(tell_surroundings)
 	@"$(PYTHON)" bench/bench.py $(BENCH)
 
-bench-precision: data ## what bfloat16 changes, and how long it takes, beside float32; BENCH="--study mpnet --task rte", BENCH=--record
+bench-precision: data ## what bfloat16 changes, beside float32 (on a CPU: ISA=native); after make data SCALE=mpnet, BENCH="--study mpnet --task rte"
 	$(tell_surroundings)
-	@"$(PYTHON)" bench/precision.py $(BENCH)
+	@"$(PYTHON)" -m bench.precision $(BENCH)
 
 test-exact: data ## the same digits on other processors, emulated by QEMU: of this maker, and of another (an hour)
 	@"$(PYTHON)" -m pytest -v tests/exact

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import ROOT, table
+from bench.bench import ROOT, table
+from lib import activations, encoders, finetune, probes, results
+from lib.study import runs
 
 HERE, FOLDER = Path(__file__).parent, ROOT / "runs" / "bench" / "precision"
 PRECISIONS = ("float32", "bfloat16")
@@ -28,6 +30,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of fine-tuning; 0: none [3]")
     parser.add_argument("--record", action="store_true", help="keep the results in the repository")
     given = parser.parse_args()
+    encoders.device(runs.load(given.study, "pretrained", "full", {"precision": PRECISIONS[1]}).study)  # may refuse
     rows = pd.concat([measured(given.study, given.task, given.seeds, precision) for precision in PRECISIONS])
     kept = HERE / "precision.csv"
     others = pd.read_csv(kept) if kept.exists() else rows[:0]
@@ -43,9 +46,6 @@ def measured(study: str, task: str, seeds: int, precision: str) -> pd.DataFrame:
     """One row per variant, property and layer: ``accuracy`` on the test words in per cent; ``training`` and
     ``extraction`` in seconds."""
     os.environ["RUNS"] = str(FOLDER / precision)
-    from lib import activations, finetune, probes, results  # here: where runs are written is known now
-    from lib.study import runs
-
     rows = []
     for name in ["pretrained", *(f"{task}-s{seed}" for seed in range(1, seeds + 1))]:
         run = runs.load(study, name, "full", {"precision": precision})
@@ -57,7 +57,8 @@ def measured(study: str, task: str, seeds: int, precision: str) -> pd.DataFrame:
         found = results.pick(results.accuracies(results.layers([run])), target="real", word_group="all")
         found = found[["study", "variant", "property", "layer"]].assign(accuracy=100 * found["accuracy"])
         by = runs.provenance()
-        rows.append(found.assign(precision=precision, training=trained, extraction=extracted, by=by["processor"]))
+        rows.append(found.assign(precision=precision, training=trained, extraction=extracted,
+                                 by=f"{by['processor']} (ISA={by['isa']})"))  # fmt: skip
         shutil.rmtree(run.folder)
     return pd.concat(rows)
 

@@ -7,7 +7,7 @@ those in ``runs/``; where it was not done before there is no estimate: nothing i
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -248,11 +248,11 @@ def _timed(study: Study, folder: Path, place: str) -> Iterator[Timing]:
     """The timings of the runs of a study that lie in a folder."""
     for of_run in sorted(p for p in folder.iterdir() if p.is_dir()):
         try:
-            run = Run(study, Variant.parse(of_run.name))
+            run = Run(study, Variant.parse(of_run.name), recorded=place.startswith("results"))
         except ParameterError:
             continue
         for step in (step for step in STEPS.values() if step.applies(run)):
-            for facts in filter(None, _facts(run, step, of_run)):
+            if facts := _facts(run, step, of_run):
                 by = facts["provenance"]
                 timed = Timing(work(run, step.name), facts["seconds"] * by["threads"], place, by["processor"])
                 if step.name == "finetune":
@@ -261,14 +261,13 @@ def _timed(study: Study, folder: Path, place: str) -> Iterator[Timing]:
                 yield timed
 
 
-def _facts(run: Run, step: Step, of_run: Path) -> Iterable[dict[str, Any] | None]:
-    """The manifests of a step's results; of the extraction, whose stores do not last, what its notebook took."""
+def _facts(run: Run, step: Step, of_run: Path) -> dict[str, Any] | None:
+    """The manifest of a step's result, if it is of these parameters; of the extraction, whose stores do not last, what
+    its notebook took."""
     if step.name == "extract":
-        notebook = disk.read_json(of_run / f"{step.notebook}.ipynb") or {"metadata": {}}
-        seconds = notebook["metadata"].get("papermill", {}).get("duration")
+        metadata = (disk.read_json(of_run / f"{step.notebook}.ipynb") or {"metadata": {}})["metadata"]
         by = {"threads": run.study.threads, "processor": ""}  # a notebook does not name it
-        return [{"seconds": seconds, "provenance": by}] if seconds else []
-    if (of_run / step.name / disk.MANIFEST).exists() or step.name != "finetune":
-        return [disk.read_json(of_run / step.name / disk.MANIFEST)]
-    models = runs.home() / "models" / Path(run.study.encoder.checkpoint).name / run.variant.name
-    return [disk.read_json(model / disk.MANIFEST) for model in sorted(models.glob("[!.]*"))]
+        facts = {"seconds": metadata.get("papermill", {}).get("duration"), "provenance": by, **metadata.get("lib", {})}
+    else:
+        facts = disk.read_json(run.result(step.name) / disk.MANIFEST) or {}
+    return facts if facts.get("seconds") and facts.get("key") == run.key(step.name) else None

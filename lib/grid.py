@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import re
 import shlex
 import sys
 import time
@@ -86,7 +88,9 @@ def fetch(wanted: list[Run]) -> None:
     if not lacking:
         problems += _problems(read, lambda pair: inputs.corpus_digest(*pair))
     if not problems:
-        problems = _problems(probing.values(), encoders.check) + _problems(probing.values(), corpora.check)
+        elsewhere = any(value and re.fullmatch("LAUNCH(_0[1-9]_.*)?", name) for name, value in os.environ.items())
+        problems = _problems(probing.values(), lambda study: encoders.check(study, elsewhere))
+        problems += _problems(probing.values(), corpora.check)
         problems += _problems({run.study.name: run.study for run in training}.values(), encoders.head)
         dropping = {(run.study.name, run.variant.dropped): run.study for run in training if run.variant.dropped}
         problems += _problems(dropping.items(), _drop)
@@ -235,13 +239,14 @@ def print_rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: 
     """For Make: fetch what the steps need (unless ``dry``), then print the steps as rules, and nothing else.
 
     Raises ParameterError for other properties than a study's own, another number of threads, another size or another
-    ``ISA``, if they are to be recorded.
+    ``ISA``, if they are to be recorded. bfloat16 is recorded under ``ISA=native`` too, which processors need for it.
     """
+    low = {run.study.precision for run in wanted} == {"bfloat16"}
     own = {
         "PROPERTIES": "properties" in overrides,
         "THREADS": "threads" in overrides,
         "SIZE": "size" in overrides,
-        "ISA": surroundings.isa() != "avx2",
+        "ISA": surroundings.isa() not in (("avx2", "native") if low else ("avx2",)),
     }
     for name in (name for name, given in own.items() if given and record):
         raise ParameterError(f"make record takes no {name}: what is recorded are the studies' own, under ISA=avx2")
@@ -276,7 +281,8 @@ def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, 
     left, now = sum(len(steps) for _, steps in doing.values()), time.time()
     draws = not recording and (left > 0 or not figures_are_current(wanted, suite))
     options = f"--overrides {shlex.quote(json.dumps(overrides))} --since {now:.2f} --of {left + draws}"
-    seen = f"for second in {{1..{SEEN_WITHIN}}}; do test -f $@ && exit; sleep 1; done"
+    seen = "test -f $@ && exit; test $$code = 0 || exit $$code"
+    seen += f"; for second in {{1..{SEEN_WITHIN}}}; do sleep 1; test -f $@ && exit; done"
     missing = "echo 'FAILED: $@ is not there, although its job has ended; the same command tries it again'; exit 1"
     lines, isa = ["SHELL := bash", ".SHELLFLAGS := -euo pipefail -c", ".PHONY: all", "all:"], surroundings.isa()
     lines.append(f"finished = {seen}; {missing}")
@@ -285,7 +291,12 @@ def rules(wanted: list[Run], suite: str, overrides: dict[str, Any], keep: bool, 
         launch = f"$${{LAUNCH_{Path(target).stem}-$${{LAUNCH-}}}}"
         step = f'set -f; {launch} "$(PYTHON)" -I lib/surroundings.py ISA={isa} -m lib {command} {options}'
         lines.extend(
-            [f".PHONY: {target}", f"all: {target}", f"{target}: {' '.join(before)}", f"\t@{step}; $(finished)"]
+            [
+                f".PHONY: {target}",
+                f"all: {target}",
+                f"{target}: {' '.join(before)}",
+                f"\t@code=0; {step} || code=$$?; $(finished)",
+            ]
         )
 
     def target(study: str, variant: str, step: Step) -> str:

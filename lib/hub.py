@@ -43,6 +43,9 @@ def folder(
         raise SourceError(
             f"'{repository}' is no folder here, and from the model hub it did not come{at}: {told}"
         ) from error
+    if absent := [name for name in pinned(repository, revision) if name in files and not (found / name).is_file()]:
+        lacking = OSError(f"{', '.join(absent)} of '{repository}' is not there")
+        raise SourceError(f"'{repository}': {_told(lacking, ', '.join(absent))}")
     for file in sorted(path for path in found.rglob("*") if path.is_file() and any(map(path.match, files))):
         _verify(file, pinned(repository, revision).get(file.name))
     return found

@@ -38,8 +38,8 @@ def finish(run: Run, seconds: float, *steps: str, threads: int = 1, **facts: obj
     for step in steps:
         folder = run.result(step) if step != "finetune" else run.model
         folder.mkdir(parents=True)
-        by = {"threads": threads, "processor": "Planted"}
-        (folder / "manifest.json").write_text(json.dumps({"seconds": seconds, "provenance": by, **facts}))
+        told = {"key": run.key(step), "seconds": seconds, "provenance": {"threads": threads, "processor": "Planted"}}
+        (folder / "manifest.json").write_text(json.dumps(told | facts))
 
 
 def before() -> pd.DataFrame:
@@ -103,8 +103,17 @@ def test_recorded_runs_are_timed_too(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "mpnet" / "mpnet" / "rte-s1" / "layers"
     folder.mkdir(parents=True)
     by = {"threads": 1, "processor": "Recorded"}
-    (folder / "manifest.json").write_text(json.dumps({"seconds": 7200.0, "provenance": by}))
-    assert forecast.hours(load("rte-s2"), "layers", before()) == 2
+    recorded = runs.load("mpnet", "rte-s1", overrides=runs.RECORDED)
+    told = {"key": recorded.key("layers"), "seconds": 7200.0, "provenance": by}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    again = runs.load("mpnet", "rte-s2", overrides=runs.RECORDED)
+    assert forecast.hours(again, "layers", before()) == 2
+    assert forecast.hours(load("rte-s2"), "layers", before()) is None, "recorded is bfloat16"
+
+
+def test_what_lies_there_of_other_parameters_is_no_timing_of_these() -> None:
+    finish(load("rte-s1", size="lesson"), 12.0, "layers")
+    assert forecast.timings() == []
 
 
 # Disk --------------------------------------------------------------------------------------------------------------

@@ -160,6 +160,25 @@ def test_before_a_step_stands_its_own_launcher_or_else_that_of_all(engine, tmp_p
     assert (tmp_path / "order").read_text().split()[-1] == "runs/figures/minilm/05_figures"
 
 
+def test_a_result_counts_whatever_its_launcher_returns(engine, tmp_path: Path) -> None:
+    (tmp_path / "odd").write_text('#!/bin/sh\n"$@"\nexit 7\n')
+    (tmp_path / "odd").chmod(0o755)
+    assert engine([runs.load("minilm", "rte-s1")], LAUNCH="./odd").returncode == 0
+    assert engine([runs.load("minilm", "rte-s2")], LAUNCH="false").returncode != 0
+
+
+def test_a_device_is_not_looked_for_here_where_a_launcher_takes_the_work_elsewhere(monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(grid.encoders, "check", lambda study, elsewhere: seen.append(elsewhere))
+    monkeypatch.setattr(grid, "_got", lambda *_: [])
+    monkeypatch.setattr(grid.corpora, "check", lambda study: None)
+    for name, value in (("LAUNCH", ""), ("LAUNCH", "srun"), ("LAUNCH_02_extract", "srun"), ("LAUNCHER", "x")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            grid.fetch([runs.load("minilm", "pretrained")])
+    assert seen == [False, True, True, False]
+
+
 def test_a_job_that_ends_well_without_its_result_has_failed(engine, tmp_path: Path) -> None:
     done = engine([runs.load("minilm", "rte-s1")], LAUNCH_03_probe_layers="true")
     assert done.returncode != 0

@@ -154,6 +154,14 @@ def test_a_cache_of_unknown_extent_is_completed(served, cache: Path) -> None:
     assert (Path(encoders.locate(study(BERT))) / "model.safetensors").exists()
 
 
+def test_a_pinned_file_that_a_cache_of_unknown_extent_lacks_is_one_line(served, monkeypatch) -> None:
+    for file in ("config.json", "tokenizer.json"):
+        huggingface_hub.hf_hub_download(XLNET, file, revision=REVISIONS[XLNET])
+    offline(monkeypatch)
+    with pytest.raises(SourceError, match=r"HF_HUB_OFFLINE=1 forbids to ask, and .* lacks pytorch_model\.bin"):
+        encoders.locate(study(XLNET))
+
+
 # Faults ----------------------------------------------------------------------------------------------------------
 
 

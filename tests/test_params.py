@@ -563,6 +563,13 @@ def test_recorded_runs_have_what_base_says_of_them_unless_a_study_says_otherwise
     assert loading.load("bert-mini-sweep", "full", runs.RECORDED).ranking.half_samples == 0
 
 
+def test_glue_on_the_hub_has_its_pinned_revision_also_where_a_study_does_not_name_it() -> None:
+    assert "glue" not in loading.read_yaml(params.ROOT / "params" / "bert-mini.yaml").get("task_data", {})
+    pinned = loading.hub_pins()["nyu-mll/glue"]["revision"]
+    assert loading.load("bert-mini").task_data.glue_revision == pinned
+    assert loading.load("mpnet").task_data.glue_revision is None, "a folder has none"
+
+
 def test_a_study_may_say_how_its_own_recorded_runs_are_made() -> None:
     plain, recorded = (loading.load("mpnet", "full", over) for over in ({}, runs.RECORDED))
     assert (plain.precision, recorded.precision) == ("float32", "bfloat16")

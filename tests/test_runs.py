@@ -440,6 +440,13 @@ def test_a_recorded_run_is_current_whatever_arithmetic_it_was_recorded_under(tmp
     assert not runs.is_current(kept, "layers"), "its key is not of what it says"
 
 
+def test_a_copy_of_glue_may_lie_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "rte").mkdir()
+    (tmp_path / "rte" / "train.parquet").write_text("rows")
+    study = runs.load("minilm", "rte-s1", overrides={"task_data.glue": str(tmp_path)}).study
+    assert inputs.examples_of(study, "rte") == [["train.parquet", disk.file_digest(tmp_path / "rte/train.parquet")]]
+
+
 def test_a_file_that_is_not_here_counts_by_its_pin(tmp_path: Path, monkeypatch) -> None:
     pinned = inputs.unpackaged_pins()
     assert {len(sha256) for sha256 in pinned.values()} == {64}

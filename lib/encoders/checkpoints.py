@@ -43,13 +43,22 @@ def _refuse(faults: dict[str, object]) -> None:
 
 
 def device(study: params.Study) -> torch.device:
-    """The study's device; ``auto`` takes CUDA, then Apple's, then the CPU."""
+    """The study's device; ``auto`` takes CUDA, then Apple's, then the CPU.
+
+    Raises EncoderError if it is not here, or does not multiply in the study's precision.
+    """
     name = study.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise EncoderError(f"device '{name}' is asked for, but PyTorch sees no CUDA device; use device: auto")
-    return torch.device(name)
+    found = torch.device(name)
+    _refuse({
+        f"precision: bfloat16 gains nothing on this {found.type.upper()}, which does not multiply it: use float32, or, "
+        "on a processor with AVX512-BF16, ISA=native":
+            study.precision == "bfloat16" and not multiplies_bfloat16(found),
+    })  # fmt: skip
+    return found
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -386,19 +395,17 @@ def _some(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
 
 
-def check(study: params.Study) -> None:
-    """Whether the study's encoder can be probed: weights, tokenizer and one forward pass of the longest input.
+def check(study: params.Study, elsewhere: bool = False) -> None:
+    """Whether the study's encoder can be probed: weights, tokenizer and one forward pass of the longest input; and,
+    unless it is computed ``elsewhere``, whether its device is here.
 
     Raises
     ------
     EncoderError : what does not fit, and what to do.
     """
-    checkpoint, tok, model, on = locate(study), tokenizer(study), pretrained(study), device(study)
-    _refuse({
-        f"precision: bfloat16 gains nothing on this {on.type.upper()}, which does not multiply it: use float32, or, on "
-        "a processor with AVX512-BF16, ISA=native":
-            study.precision == "bfloat16" and not multiplies_bfloat16(on),
-    })  # fmt: skip
+    checkpoint, tok, model = locate(study), tokenizer(study), pretrained(study)
+    if not elsewhere:
+        device(study)
     try:
         rows = len(model.get_input_embeddings().weight)
     except NotImplementedError as error:

@@ -102,7 +102,8 @@ def examples_of(study: Study, task: str) -> list[Any]:
     if task in SNIPPETS:
         return [pins()["movie-snippets"]]
     folder = Path(data.glue) / task
-    files = [p.relative_to(params.ROOT) for p in (params.ROOT / folder).rglob("*") if p.is_file()]
+    here = params.ROOT / folder
+    files = [folder / p.relative_to(here) for p in here.rglob("*") if p.is_file()]
     files = files or [path for path in map(Path, unpackaged_pins()) if path.parent == folder]
     return [[p.name, file_digest(p.as_posix())] for p in sorted(files)] or [data.glue, data.glue_revision]
 

@@ -218,9 +218,12 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
         data["corpora"] = {name: _merge_corpus(data.get("corpus"), own) for name, own in data["corpora"].items()}
     if isinstance(data.get("title"), str) and isinstance(data.get("properties"), list):
         data["title"] += _noted(data, notes)
-    for section, name, revision in (("encoder", "checkpoint", "revision"), ("task_data", "glue", "glue_revision")):
+    glue = params.TaskData.model_fields["glue"].default
+    for section, name, usual, revision in (
+        ("encoder", "checkpoint", None, "revision"), ("task_data", "glue", glue, "glue_revision"),
+    ):  # fmt: skip
         own = data.get(section)
-        if isinstance(own, dict) and own.get(revision) is None and (pin := hub_pins().get(str(own.get(name)))):
+        if isinstance(own, dict) and own.get(revision) is None and (pin := hub_pins().get(str(own.get(name, usual)))):
             data[section] = own | {revision: pin["revision"]}
     try:
         return Study(name=study, preset=preset, **data)
