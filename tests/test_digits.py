@@ -48,7 +48,7 @@ def kept(tmp_path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def wanted(threads: int = 1, device: str = "cpu") -> list:
-    return [SimpleNamespace(study=SimpleNamespace(threads=threads, device=device))]
+    return [SimpleNamespace(study=SimpleNamespace(threads=threads, device=device, precision="float32"))]
 
 
 def test_equal_digits_are_said_to_be_equal_and_others_are_named_by_the_first(kept: dict, monkeypatch) -> None:

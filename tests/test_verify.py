@@ -56,7 +56,7 @@ def judged(verdict: str = "reproduced") -> pd.DataFrame:
 
 
 def wanted(seeds=SEEDS) -> list:
-    study = SimpleNamespace(name="s", tasks=list(TASKS), device="cpu", threads=2)
+    study = SimpleNamespace(name="s", tasks=list(TASKS), device="cpu", precision="float32", threads=2)
     names = ["pretrained", "random", *(f"{task}-s{seed}" for task in TASKS for seed in seeds)]
     return [SimpleNamespace(study=study, variant=Variant.parse(name)) for name in names]
 
