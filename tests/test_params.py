@@ -280,15 +280,22 @@ def test_an_override_of_a_named_probe_replaces_the_one_that_the_study_names(fold
     assert loading.load("mine", overrides={"probe": "converged"}).probe.epochs == 200
 
 
-@pytest.mark.parametrize(("name", "nearest"), [("papers", "; did you mean 'paper'?"), ("base", ""), ("", "")])
-def test_an_unknown_probe_is_refused_with_the_nearest_name(folder: Path, name: str, nearest: str) -> None:
-    told = f"probe: there is no '{name}'{nearest}\nProbes: paper, raw, converged"
-    (folder / "mine.yaml").write_text(f"{MINE}probe: '{name}'\n")
+@pytest.mark.parametrize(("key", "name", "nearest", "known"), [
+    ("probe", "papers", "; did you mean 'paper'?", "Probes: paper, raw, converged"),
+    ("probe", "base", "", "Probes: paper, raw, converged"), ("probe", "", "", "Probes: paper, raw, converged"),
+    ("corpora", "golds", "; did you mean 'gold'?", "Corpora: gold, paper, universal"),
+    ("corpora", "zzz", "", "Corpora: gold, paper, universal"),
+])  # fmt: skip
+def test_an_unknown_name_in_base_is_refused_with_the_nearest(
+    folder: Path, key: str, name: str, nearest: str, known: str
+) -> None:
+    told = f"{key}: there is no '{name}'{nearest}\n{known}"
+    (folder / "mine.yaml").write_text(f"{MINE}{key}: '{name}'\n")
     with pytest.raises(ParameterError) as caught:
         loading.load("mine")
     assert str(caught.value) == told
     (folder / "mine.yaml").write_text(MINE)
-    assert refused({"probe": name}, "mine") == told
+    assert refused({key: name}, "mine") == told
 
 
 def test_the_named_probes_are_no_parameter_of_a_study(folder: Path) -> None:
@@ -656,17 +663,6 @@ def test_the_files_that_a_study_wishes_are_those_of_the_best_corpora(folder: Pat
     assert "data/ptb/train.txt" in wished
     assert not any("ud_ewt" in file for file in wished)
     assert loading.wished("plain") == set()
-
-
-@pytest.mark.parametrize(("name", "nearest"), [("golds", "; did you mean 'gold'?"), ("zzz", "")])
-def test_unknown_corpora_are_refused_with_the_nearest_name(folder: Path, name: str, nearest: str) -> None:
-    told = f"corpora: there is no '{name}'{nearest}\nCorpora: gold, paper, universal"
-    (folder / "mine.yaml").write_text(f"{MINE}corpora: {name}\n")
-    with pytest.raises(ParameterError) as caught:
-        loading.load("mine")
-    assert str(caught.value) == told
-    (folder / "mine.yaml").write_text(MINE)
-    assert refused({"corpora": name}, "mine") == told
 
 
 def test_the_named_corpora_are_no_parameter_of_a_study(folder: Path) -> None:
