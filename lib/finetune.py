@@ -1,6 +1,7 @@
 """Fine-tuning: ``transformers.Trainer`` on a Task, resumable. The only module that imports Trainer."""
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
+    TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
@@ -80,6 +82,24 @@ class _Bar(ProgressCallback):
         _check_finite({k: v for k, v in (logs or {}).items() if isinstance(v, float)}, state.global_step)
 
 
+class _Saver(TrainerCallback):
+    """A checkpoint every ten minutes, beside those at the evaluations: of a long training little is lost."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if time.monotonic() - self.saved > SAVE_EVERY:
+            control.should_save = control.should_log = True  # the losses since the last log are not in a checkpoint
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.saved = time.monotonic()
+
+
+SAVE_EVERY = 600.0
+"""Seconds of training after which it is saved."""
+
+
 class Diverged(params.ParameterError):
     """A training whose loss or weights are not finite numbers: its model is not kept."""
 
@@ -135,7 +155,7 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     trainer = _Trainer(
         model=model, args=_arguments(study.training(variant), checkpoints, steps, seed, device, study.precision),
         train_dataset=encoded["train"], eval_dataset=encoded["dev"].select(by_length["dev"]),
-        data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(task), callbacks=[bar],
+        data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(task), callbacks=[bar, _Saver()],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     try:
@@ -218,12 +238,18 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 def _curve(history: list[dict[str, float]]) -> pd.DataFrame:
     """The Trainer's log as one row per evaluation, its scores in the order of ``tasks.SCORES`` (the log of a resumed
-    training has them in another)."""
+    training has them in another). The training loss is the mean of all updates since the evaluation before."""
     log = (
         pd.DataFrame(history)
         .drop(columns="train_loss", errors="ignore")  # the mean of all updates
         .rename(columns=lambda name: "train_loss" if name == "loss" else name.replace("eval_", "dev_"))
     )
-    rows = log.groupby("step", as_index=False).first().dropna(subset="dev_loss").round({"epoch": 4})
+    rows = log.groupby("step", as_index=False).first()
+    updates = rows["step"].diff().fillna(rows["step"])  # that the loss is the mean of
+    rows["until"] = rows["step"].where(rows["dev_loss"].notna()).bfill()
+    last = rows.groupby("until")["train_loss"].transform("last")
+    rest = (updates * (rows["train_loss"] - last)).groupby(rows["until"]).transform("sum")
+    rows["train_loss"] = last + rest / updates.groupby(rows["until"]).transform("sum")
+    rows = rows.dropna(subset="dev_loss").round({"epoch": 4})
     columns = ["step", "epoch", "train_loss", "dev_loss", *(f"dev_{score}" for score in tasks.SCORES)]
-    return rows[[c for c in columns if c in rows]]
+    return rows[[c for c in columns if c in rows]].reset_index(drop=True)

@@ -4,10 +4,11 @@ A neuron is (layer, unit), numbered ``layer · width + unit``. One elastic-net p
 layers. A ranking orders the neurons; it is tested by retraining on its first n and by zeroing all but n.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -181,8 +182,8 @@ def ensure_layers(run: Run) -> pd.DataFrame:
 
 def ensure_halves(run: Run) -> pd.DataFrame:
     """As ``ensure_layers``, of rankings that are learnt from half of the training texts: ``sample``, numbered from 0,
-    each odd one from the texts that the one before it lacks. Without rows unless ``ranking.half_samples`` asks for
-    them."""
+    each odd one from the texts that the one before it lacks; ``accuracy`` on the test words, of a probe retrained on
+    these top or bottom neurons (on all training words). Without rows unless ``ranking.half_samples`` asks for them."""
     return pd.read_parquet(_ensure(run) / "halves.parquet")
 
 
@@ -206,11 +207,11 @@ def _rank_and_test(run: Run, folder: Path) -> None:
     pd.concat([tests for tests, *_ in tested]).to_parquet(folder / "tests.parquet", index=False)
     pd.concat([sets for _, sets, *_ in tested]).to_parquet(folder / "sets.parquet", index=False)
     ranks = [ranked for _, _, ranks, _ in tested for ranked in ranks]
-    halves = [(sample, ranked) for *_, halves in tested for sample, ranked in halves]
+    halves = [halves for *_, halves in tested if halves is not None]
     _per_layer(run, [(0, ranked) for ranked in ranks]).drop(columns="sample").to_parquet(
         folder / "layers.parquet", index=False
     )
-    _per_layer(run, halves).to_parquet(folder / "halves.parquet", index=False)
+    (pd.concat(halves) if halves else _per_layer(run, [])).to_parquet(folder / "halves.parquet", index=False)
     arrays = {f"{r.property}.{r.ranking}.order": r.order for r in ranks}
     arrays |= {f"{r.property}.weight": r.weight for r in ranks} | {f"{r.property}.labels": r.labels for r in ranks}
     np.savez_compressed(folder / "rankings.npz", allow_pickle=False, shape=ranks[0].shape, **arrays)
@@ -225,10 +226,9 @@ class _AllNeurons:
     penalty: tuple[float, float]
 
 
-def _rank_and_test_on(
-    run: Run, corpus: str
-) -> tuple[pd.DataFrame, pd.DataFrame, list[Ranked], list[tuple[int, Ranked]]]:
-    """The tests, the counts of the sets, the rankings, and those of half-samples, of the properties of one corpus."""
+def _rank_and_test_on(run: Run, corpus: str) -> tuple[pd.DataFrame, pd.DataFrame, list[Ranked], pd.DataFrame | None]:
+    """The tests, the counts of the sets, the rankings, and the table of half-samples (None where there are none), of
+    the properties of one corpus."""
     study, stores = run.study, activations.ensure(run, corpus)
     words = {split: store.words for split, store in stores.items()}
     vectors = {split: probes.held(store.vectors, encoders.device(study)) for split, store in stores.items()}
@@ -240,8 +240,8 @@ def _rank_and_test_on(
         for ranked in rank(own.labels, own.probe.weight[0].cpu().numpy(), stores["train"].vectors, study.ranking)
     ]
     sizes = sorted({ranks[0].count(fraction) for fraction in study.ranking.sizes})
-    retrained = _retrain(run, vectors["train"], ranks, learnt, sizes)
-    halves, tests, sets = _on_halves(run, stores["train"], vectors["train"], learnt), [], []
+    retrained = _retrain(run, vectors["train"], _chosen(run, ranks, learnt, sizes))
+    on_halves, tests, sets = _on_halves(run, stores["train"], vectors["train"], learnt), [], []
     for split, ranked in product(("dev", "test"), ranks):
         X, texts, name = vectors[split], probes.text_ids(words[split]), ranked.property
         shuffled = np.random.default_rng(study.seed).permutation(ranked.order)
@@ -261,6 +261,7 @@ def _rank_and_test_on(
             if which != "top" or n == ranked.count(study.ranking.top_of(name)):
                 right = guess == learnt[name, target].labels.ids[split]
                 sets.append(probes.counts_by_text(texts, right, cell | {"neurons": which, "target": target}))
+    halves = _tested_halves(run, vectors, on_halves, learnt) if on_halves else None
     return pd.concat(tests), pd.concat(sets), ranks, halves
 
 
@@ -293,6 +294,25 @@ def _on_halves(
             weight = probe.weight[0].cpu().numpy()
             found += [(sample, ranked) for ranked in rank(own.labels, weight, store.vectors, study.ranking)]
     return found
+
+
+def _tested_halves(
+    run: Run,
+    vectors: dict[str, Vectors],
+    halves: list[tuple[int, Ranked]],
+    learnt: dict[tuple[str, str], _AllNeurons],
+) -> pd.DataFrame:
+    """Where the neurons lie that half-samples choose, and how well probes do on them: as ``ensure_halves``."""
+    chosen = {}
+    for (sample, ranked), end in product(halves, ENDS):
+        scope = ranked.from_(end).order[: ranked.count(run.study.ranking.top_of(ranked.property))]
+        chosen[ranked.property, ranked.ranking, sample, end] = (learnt[ranked.property, "real"], scope)
+    rows = [
+        (*key, (probe.predict(vectors["test"])[0][0] == chosen[key][0].labels.ids["test"]).mean())
+        for key, probe in _retrain(run, vectors["train"], chosen, "retrained, by half-samples").items()
+    ]
+    cell = ["property", "ranking", "sample", "end"]
+    return _per_layer(run, halves).merge(pd.DataFrame(rows, columns=[*cell, "accuracy"]), on=cell)
 
 
 def _all_neuron_probes(
@@ -342,30 +362,36 @@ def _mean_accuracy(probe: Probe, real: list[Labels], X: Vectors) -> float:
     return float(np.mean([(p[0] == s.ids["dev"]).mean() for p, s in zip(predicted, real, strict=True)]))
 
 
-def _retrain(
-    run: Run,
-    vectors: Vectors,
-    ranks: list[Ranked],
-    learnt: dict[tuple[str, str], _AllNeurons],
-    sizes: list[int],
-) -> dict[tuple[str, str, str, str, int], Probe]:
-    """Probes on some neurons only, all in one pass: property, ranking, target, end, number of neurons → probe.
+def _chosen(
+    run: Run, ranks: list[Ranked], learnt: dict[tuple[str, str], _AllNeurons], sizes: list[int]
+) -> dict[tuple[str, str, str, str, int], tuple[_AllNeurons, np.ndarray]]:
+    """Property, ranking, target, end, number of neurons → the labels and the neurons to retrain a probe on.
 
     Of the real labels the top n for each size but the last, and the top and the bottom set; of a control task the top
     set.
     """
-    specs = {}
+    chosen = {}
     for ranked in ranks:
         top = ranked.count(run.study.ranking.top_of(ranked.property))
         wanted = [("real", "top", n) for n in (*sizes[:-1], top)] + [("real", "bottom", top), ("control", "top", top)]
         for target, end, n in wanted:
             if own := learnt.get((ranked.property, target)):
-                scope = torch.from_numpy(ranked.from_(end).order[:n].copy())
-                key = (ranked.property, ranked.ranking, target, end, n)
-                specs[key] = ProbeSpec([own.labels.target], scope, *own.penalty)
-    settings, seed, device = run.study.probe, run.study.seed, encoders.device(run.study)
-    fitted = probes.fit_specs(vectors, [*specs.values()], settings, seed, device, "retrained on some neurons")
-    return dict(zip(specs, fitted, strict=True))
+                chosen[ranked.property, ranked.ranking, target, end, n] = (own, ranked.from_(end).order[:n])
+    return chosen
+
+
+def _retrain(
+    run: Run,
+    vectors: Vectors,
+    chosen: Mapping[Any, tuple[_AllNeurons, np.ndarray]],
+    title: str = "retrained on some neurons",
+) -> dict[Any, Probe]:
+    """Probes on some neurons only, all in one pass. ``chosen`` : their labels and neurons."""
+    specs = [
+        ProbeSpec([own.labels.target], torch.from_numpy(scope.copy()), *own.penalty) for own, scope in chosen.values()
+    ]
+    fitted = probes.fit_specs(vectors, specs, run.study.probe, run.study.seed, encoders.device(run.study), title)
+    return dict(zip(chosen, fitted, strict=True))
 
 
 def ablate(probe: Probe, X: Vectors, orders: dict[str, np.ndarray], sizes: Sequence[int]) -> dict[str, np.ndarray]:

@@ -67,10 +67,13 @@ def test_shuffled_labels_are_not_learnt(run_of) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["own-s1", "own-at50-s1"])
+@pytest.mark.parametrize(
+    ("variant", "saved_every", "killed"), [("own-s1", 600, 2 / 3), ("own-at50-s1", 600, 2 / 3), ("own-s1", 0, 1 / 5)]
+)
 def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(
-    run_of, monkeypatch, tmp_path, variant: str
+    run_of, monkeypatch, tmp_path, variant: str, saved_every: float, killed: float
 ) -> None:
+    monkeypatch.setattr(finetune, "SAVE_EVERY", saved_every)  # seconds; else at the evaluations, the first after 1/3
     train, test = examples(120, 0), examples(20, 1)
     real, steps, killed_at = finetune.Trainer.training_step, [], 10**9
 
@@ -89,7 +92,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(
     monkeypatch.setenv("RUNS", str(tmp_path / "other"))
     run = run_of(train, test, variant)
     steps.clear()
-    killed_at = updates * 2 // 3
+    killed_at = round(updates * killed)
     with pytest.raises(KeyboardInterrupt):
         finetune.ensure(run)
     assert not run.model.exists(), "an unfinished model must not pass for a finished one"

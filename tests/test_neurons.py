@@ -222,6 +222,10 @@ def test_rankings_of_half_the_texts_are_counted_beside_and_none_is_learnt_unless
     assert found.groupby(["sample", "end"])["neurons"].sum().unique().tolist() == [3]
     bottom = pick(found, end="bottom").groupby("sample")["neurons"].agg(tuple)
     assert bottom.nunique() > 1, "noise is ordered otherwise by other words"
+    right = found.groupby("end")["accuracy"].agg(["min", "max"])
+    whole = shares(pick(neurons.ensure_sets(run), target="real"), "neurons")
+    assert right.loc["top"].tolist() == [whole["top"]] * 2, "the same neurons, the same probe"
+    assert right.loc["bottom", "max"] < 0.5 < whole["top"] and found["accuracy"].notna().all()
 
 
 def test_half_samples_come_in_pairs_that_share_no_text(planted_run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,8 +155,9 @@ def reads_padding(model: transformers.PreTrainedModel, windows: list[Window], pa
     tried = [windows[i] for i in sorted({0, len(windows) // 2, len(windows) - 1}) if i < len(windows)]
     if len({len(w.ids) for w in tried}) < 2:
         return False
-    together = _forward(model, tried, pad_id, "last")
-    alone = torch.cat([_forward(model, [w], pad_id, "last") for w in tried], 1)
+    with torch.autocast(model.device.type, enabled=False):  # in bfloat16, rounding alone moves a vector as far
+        together = _forward(model, tried, pad_id, "last")
+        alone = torch.cat([_forward(model, [w], pad_id, "last") for w in tried], 1)
     moved = (together - alone).norm(dim=2) / alone.norm(dim=2).clamp_min(1e-9)
     return not bool((moved <= 1e-4).all())  # rounding moves a vector by 1e-6 of its length; NaN counts as moved
 
