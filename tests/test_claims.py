@@ -1,7 +1,7 @@
 """Planted effects get the verdict they must have; what cannot be asked says so, and decides nothing."""
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -484,7 +484,7 @@ def test_variants_other_than_whole_ones_are_asked_nothing_but_the_controls() -> 
 
 @pytest.mark.parametrize(("claim", "seeds", "outcome"), [
     ("P1", [3, 3, 4], "as all three"), ("P1", [0, 0, 0.1], "neither"), ("P1", [-3, 0, 4], UNDECIDED),
-    ("P4", [2, 2, 3], "as RoBERTa and XLNet"), ("P4", [-2, -2, -3], "as BERT"),
+    ("P4", [2, 2, 3], "as RoBERTa and XLNet"), ("P4", [-2, -2, -2.1], "as BERT"),
     ("P5", [3, 3, 4], "as RoBERTa and XLNet"), ("P5", [0, 0.1, 0], "as BERT"),
     ("P6", [0, 0.1, 0], "as BERT"), ("P6", [-20, -21, -20], "as RoBERTa and XLNet"), ("P6", [20, 21, 20], "neither"),
     ("A1", [3, 3, 4], REPRODUCED),
@@ -711,23 +711,62 @@ def test_the_interval_is_students_over_seeds_with_the_variance_over_texts_added(
     assert claims.Estimate.of(drawn[:1], tuned=False).interval == pytest.approx(stats.norm.interval(0.95, 1.0, 1.0))
 
 
-def coverage(seeds: int, of_texts: float, times: int = 1000) -> float:
-    """The share of intervals that contain the true value, 0: each seed has its own error, of deviation 1, and all have
-    that of the same hundred texts."""
+def covered(estimates: Iterable[claims.Estimate], truth: float = 0.0) -> float:
+    """The share of intervals that contain the true value."""
+    intervals = np.array([estimate.interval for estimate in estimates])
+    return ((intervals[:, 0] <= truth) & (truth <= intervals[:, 1])).mean()
+
+
+def simulated(seeds: int, of_texts: float, cells: tuple[int, ...] = (), times: int = 1000) -> Iterator[np.ndarray]:
+    """Effects whose true values are 0: each seed has its own error, of deviation 1, and all have that of the same
+    hundred texts."""
     rng = np.random.default_rng(seeds)
-    weight, hits = rng.multinomial(100, np.full(100, 0.01), 200).T / 100, 0
+    weight = rng.multinomial(100, np.full(100, 0.01), 200).T / 100
     for _ in range(times):
-        texts = rng.normal(0, 10 * of_texts, 100)
-        drawn = rng.normal(size=(seeds, 1)) + np.append(texts.mean(), texts @ weight)
-        low, high = claims.Estimate.of(drawn).interval
-        hits += low <= 0 <= high
-    return hits / times
+        texts = rng.normal(0, 10 * of_texts, (*cells, 1, 100))
+        yield rng.normal(size=(*cells, seeds, 1)) + np.concatenate([texts.mean(-1, keepdims=True), texts @ weight], -1)
 
 
 @pytest.mark.parametrize("of_texts", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("seeds", [3, 5, 8])
 def test_95_per_cent_of_the_intervals_contain_the_truth(seeds: int, of_texts: float) -> None:
-    assert 0.93 <= coverage(seeds, of_texts) <= 0.97
+    assert 0.93 <= covered(map(claims.Estimate.of, simulated(seeds, of_texts))) <= 0.97
+
+
+@pytest.mark.parametrize("of_words", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("seeds", [3, 5, 8])
+def test_they_do_so_with_the_words_of_four_pairs_of_halves(seeds: int, of_words: float) -> None:
+    """A number is the mean over words; each half has the mean of its own, so the two halves err to opposite sides."""
+    rng, found = np.random.default_rng(seeds), []
+    for effect in simulated(seeds, 0.0, times=2000):
+        words = rng.normal(0, of_words * np.sqrt(200), 200)
+        halves = [half.mean() for _ in range(4) for half in np.split(rng.permutation(words), 2)]
+        whole = effect[:, :1] + words.mean()
+        found.append(claims.Estimate.of(whole, words=effect[:, :1] + np.array(halves)))
+    assert 0.93 <= covered(found) <= 0.97
+
+
+@pytest.mark.parametrize(("fold", "truth"), [(claims.SMALLEST, -1.0), (claims.LARGEST, 1.0)])
+@pytest.mark.parametrize("spread", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_the_interval_of_an_extreme_of_many_layers_contains_the_truth_at_least_as_often(
+    fold: claims.Fold, truth: float, spread: float, seeds: int
+) -> None:
+    """That of the smallest mean, not the mean of each seed's smallest, which lies below all of them."""
+    layers = np.append(truth, truth - np.sign(truth) * spread * np.ones(17))[:, None, None]
+    every = [claims.Estimate.of(layers + effect, fold=fold) for effect in simulated(seeds, 0.5, (18,), 300)]
+    assert covered(every, truth) >= 0.94
+    naive = [claims.Estimate.of(fold.of(layers + effect)) for effect in simulated(seeds, 0.5, (18,), 300)]
+    assert spread > 1 or covered(naive, truth) < 0.5
+
+
+def test_the_largest_of_one_is_compared_with_the_largest_of_the_other_whatever_tasks_they_come_from() -> None:
+    one, other = np.array([[1.0, 1.2], [5.0, 5.2]])[:, None], np.array([[2.0, 2.1], [0.0, 0.1]])[None]
+    found = claims.Estimate.of((one - other)[..., None], fold=claims.LARGEST_DIFFERENCE)
+    assert found.value == pytest.approx(5.1 - 2.05)
+    low, high = found.interval
+    assert low < found.value < high
+    assert found.p("above", 1) < 1 and found.p("above", found.value) == 1
 
 
 def test_a_verdict_is_what_its_p_says() -> None:
@@ -741,7 +780,9 @@ def test_a_verdict_is_what_its_p_says() -> None:
 
 def test_an_effect_beyond_what_is_decidable_is_decided_four_times_in_five() -> None:
     rng, hits = np.random.default_rng(0), []
-    beyond = claims.Estimate(0.0, 1 / np.sqrt(8), 7).decidable  # of eight seeds with deviation 1
+    beyond = claims.Estimate(
+        np.zeros(()), np.array(1 / np.sqrt(8)), np.array(7)
+    ).decidable  # of eight seeds with deviation 1
     for _ in range(2000):
         low, high = claims.Estimate.of(0.5 + beyond + rng.normal(size=(8, 1))).interval
         hits.append(claims.verdict(low, high, "above", 0.5) == REPRODUCED)
@@ -758,6 +799,7 @@ def test_the_words_that_a_ranking_was_learnt_from_widen_the_interval_of_the_neur
         }
         found = only(judged({"top per layer": where, "halves": halves}), claim="P6", compared="sst2")
         assert found["effect"] == plain["effect"]
+        assert (found["variance"] == "seeds 100%, words 0%") == (not wider)
         assert (found["high"] - found["low"] > plain["high"] - plain["low"] + 1) == wider
 
 
@@ -861,7 +903,7 @@ def test_the_columns_are_those_that_are_promised() -> None:
     table = judged(plant("P1", [3, 3, 3]))
     assert {*table.columns} == {
         "claim", "study", "encoder", "architecture", "other", "property", "compared", "effect", "low", "high", "unit",
-        "margin", "expected", "seeds", "p", "holm", "decidable", "per_seed", "doubt", "verdict",
+        "margin", "expected", "seeds", "p", "holm", "decidable", "variance", "per_seed", "doubt", "verdict",
     }  # fmt: skip
     assert table["seeds"].dtype == int
     assert table["claim"].unique().tolist() == [*EXPECTED]

@@ -5,7 +5,7 @@ of the test split. A fine-tuned run that did not learn its task (``results.task_
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, product
 
 import numpy as np
@@ -80,9 +80,10 @@ def table() -> dict[str, Claim]:
 class Comparison:
     """A number that a claim is about.
 
-    ``runs`` : study and condition of each run that it takes. ``effect`` : [seeds, 1 + resamples]. ``label`` : what is
-    compared. ``other`` : the study against which. ``judged`` : whether it decides; else it is only shown. ``doubt`` :
-    why it cannot decide.
+    ``runs`` : study and condition of each run that it takes. ``effect`` : [seeds, 1 + resamples]; with a ``fold``,
+    [cells, seeds, 1 + resamples] of the numbers of which it is one. ``words`` : [seeds, half-samples], if the words
+    matter that a ranking was learnt from. ``label`` : what is compared. ``other`` : the study against which. ``judged``
+    : whether it decides; else it is only shown. ``doubt`` : why it cannot decide.
     """
 
     study: str
@@ -93,6 +94,30 @@ class Comparison:
     other: str = ""
     judged: bool = True
     doubt: str = ""
+    words: np.ndarray | None = None
+    fold: "Fold" = field(default_factory=lambda: ONE)
+
+    @property
+    def per_seed(self) -> np.ndarray:
+        """[seeds] the number in each of them."""
+        return self.fold.of(self.effect[..., 0])
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Which of several numbers is judged, by size: ``of`` takes the smaller or the larger ones along the first axes.
+    ``smallest``, ``largest`` : whether it is just that."""
+
+    of: Callable[[np.ndarray], np.ndarray]
+    smallest: bool = False
+    largest: bool = False
+
+
+ONE = Fold(lambda numbers: numbers, smallest=True, largest=True)
+SMALLEST = Fold(lambda numbers: numbers.min(0), smallest=True)
+LARGEST = Fold(lambda numbers: numbers.max(0), largest=True)
+LARGEST_DIFFERENCE = Fold(lambda numbers: numbers.min(1).max(0))
+"""Of all differences, [of one, of the other, ...]: that of the largest of one and the largest of the other."""
 
 
 def onset(loss: np.ndarray, margin: float) -> np.ndarray:
@@ -122,12 +147,13 @@ def losses(evidence: Evidence, margin: float = 1.0) -> pd.DataFrame:
             (loss,) = evidence.losses("layer", name, (study, task))
             measures = {
                 "top third": top_third(loss), "top layer": loss[-1], "layer 0": loss[0], "layer 1": loss[1],
-                "smallest": loss.min(0), "begins": onset(loss, margin),
+                "smallest": loss, "begins": onset(loss, margin),
             }  # fmt: skip
             for measure, effect in measures.items():
-                low, high = Estimate.of(effect).interval
-                cell = {"study": study, "property": name, "task": task, "measure": measure, "seeds": len(effect)}
-                rows.append(cell | {"value": effect[:, 0].mean(), "low": low, "high": high})
+                found = Estimate.of(effect, fold=SMALLEST if measure == "smallest" else ONE)
+                low, high = found.interval
+                cell = {"study": study, "property": name, "task": task, "measure": measure, "seeds": loss.shape[1]}
+                rows.append(cell | {"value": found.value, "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
@@ -163,9 +189,10 @@ def p3(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
         if not (tasks := evidence.learnt(tasks, other, bert)):
             continue
         runs = [*product((other, bert), tasks)]
-        at_top = [loss[-1] for loss in evidence.losses("layer", name, *runs)]
-        effect = np.max(at_top[: len(tasks)], 0) - np.max(at_top[len(tasks) :], 0)
-        yield Comparison(other, name, f"largest of {', '.join(tasks)}", runs, effect, bert)
+        at_top = np.array([loss[-1] for loss in evidence.losses("layer", name, *runs)])
+        effect = at_top[: len(tasks), None] - at_top[None, len(tasks) :]
+        label = f"largest of {', '.join(tasks)}"
+        yield Comparison(other, name, label, runs, effect, bert, fold=LARGEST_DIFFERENCE)
 
 
 def p4(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -173,8 +200,9 @@ def p4(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
     for study, name, tasks in evidence.each("layer"):
         if not (runs := [(study, task) for task in evidence.learnt(tasks, study)]):
             continue
-        effect = np.min(evidence.losses("layer", name, *runs), (0, 1))
-        yield Comparison(study, name, f"smallest of {', '.join(task for _, task in runs)}", runs, effect)
+        effect = np.concatenate(evidence.losses("layer", name, *runs))
+        label = f"smallest of {', '.join(task for _, task in runs)}"
+        yield Comparison(study, name, label, runs, effect, fold=SMALLEST)
 
 
 def p4b(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -182,11 +210,11 @@ def p4b(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
     for study, name, tasks in evidence.each("layer"):
         if not (runs := [(study, task) for task in evidence.learnt(tasks, study)]):
             continue
-        losses = np.array(evidence.losses("layer", name, *runs))  # [tasks, layers, seeds, n]
-        begins = np.array([onset(loss, claim.onset) for loss in losses])[:, None]
-        layers = np.arange(losses.shape[1])[:, None, None]
-        effect = np.where(layers < begins, losses, -np.inf).max((0, 1))
-        yield Comparison(study, name, f"largest of {', '.join(task for _, task in runs)}", runs, effect)
+        losses = evidence.losses("layer", name, *runs)
+        begins = [int(onset(loss[..., 0].mean(1), claim.onset)) for loss in losses]
+        effect = np.concatenate([loss[:first] for loss, first in zip(losses, begins, strict=True)])
+        label = f"largest of {', '.join(task for _, task in runs)}"
+        yield Comparison(study, name, label, runs, effect, fold=LARGEST)
 
 
 def p5(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -194,8 +222,11 @@ def p5(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
     for end, label in (("bottom", "{}"), ("top", "{}, top neurons")):
         for study, name, tasks in evidence.each(end):
             for task in tasks:
-                (lost,) = evidence.losses(end, name, (study, task))
-                yield Comparison(study, name, label.format(task), [(study, task)], lost[0], judged=end == "bottom")
+                runs = [(study, "pretrained"), (study, task)]
+                (before,), (after,) = evidence.numbers(end, name, *runs)
+                halves, judged = evidence.halves(end, name, *runs), end == "bottom"
+                words = (halves[0] - halves[1])[0] if halves else None
+                yield Comparison(study, name, label.format(task), runs, before - after, judged=judged, words=words)
 
 
 def p6(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -204,14 +235,20 @@ def p6(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
     for judged, label in ((True, "{}"), (False, "{}, without the top layer")):
         for study, name, tasks in evidence.each("top per layer"):
             for task in tasks:
-                both = evidence.numbers("top per layer", name, (study, task), (study, "pretrained"))
-                if not judged:
-                    both = [np.concatenate([neurons[:-1], 0 * neurons[-1:]]) for neurons in both]
-                after, before = map(mean_layer, both)
                 runs = [(study, task), (study, "pretrained")]
+                effect = _shift(evidence.numbers("top per layer", name, *runs), judged)
+                halves = evidence.halves("top per layer", name, *runs)
+                words = _shift(halves, judged) if halves else None
                 tested = evidence.numbers("ranked", name, *runs) if "ranked" in evidence.measures else []
                 doubt = "" if all((margin > 0).all() for margin in tested) else "no better than random neurons"
-                yield Comparison(study, name, label.format(task), runs, after - before, judged=judged, doubt=doubt)
+                shown = label.format(task)
+                yield Comparison(study, name, shown, runs, effect, judged=judged, doubt=doubt, words=words)
+
+
+def _shift(both: Sequence[np.ndarray], whole: bool) -> np.ndarray:
+    """Mean layer after minus before, of the neurons in all layers or, unless ``whole``, in all but the top one."""
+    after, before = (n if whole else np.concatenate([n[:-1], 0 * n[-1:]]) for n in both)
+    return mean_layer(after) - mean_layer(before)
 
 
 def p7(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -220,7 +257,9 @@ def p7(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
         for name in evidence.properties("all", study):
             run = (study, "pretrained")
             (every,), (top,) = (evidence.numbers(kind, name, run)[0] for kind in ("all", "selected"))
-            yield Comparison(study, name, "all − top neurons", [run], every - top)
+            halves = evidence.halves("selected", name, run)
+            words = every[:, :1] - halves[0][0] if halves else None
+            yield Comparison(study, name, "all − top neurons", [run], every - top, words=words)
 
 
 def p8(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -292,44 +331,81 @@ CLAIMS: dict[str, Callable[[Evidence, Claim], Iterator[Comparison]]] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, its standard ``error`` and the degrees of ``freedom`` of that: Student's t over the seeds,
-    with the variance over texts (and words) added; NaN if seeds are asked for and there is one only.
+    """Means over seeds, [...] one for each cell, their standard ``error``, and the degrees of ``freedom`` of that; NaN
+    if seeds are asked for and there is one only. ``fold`` : which of them is judged. ``sources`` : what share of the
+    variance comes from what.
 
-    The degrees of freedom are those of the seeds times the whole variance's ratio to theirs. (Satterthwaite's formula
-    squares the ratio; with three seeds its intervals contain the truth in 92.5 % of simulations, these in 94 to 97 %.)
+    The variance is that over seeds, with those over texts and words added. The variance over texts, known from many
+    resamples, counts as exact; that over words is the mean square of what half-samples differ by from all words, and
+    has one degree of freedom for each pair of halves. The degrees of freedom of the sum are the fewest that one of them
+    alone would leave: its own times the sum's ratio to it. (Satterthwaite's formula squares the ratio; with three seeds
+    its intervals contain the truth in 92.5 % of simulations, these in 94 to 97 %.)
     """
 
-    mean: float
-    error: float
-    freedom: float
+    means: np.ndarray
+    error: np.ndarray
+    freedom: np.ndarray
+    fold: Fold = ONE
+    sources: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, effect: np.ndarray, tuned: bool = True) -> "Estimate":
-        """``effect`` : [seeds, 1 + resamples], the number of each seed first. ``tuned`` : whether seeds have a part in
-        it; else it has one row, and texts alone count."""
-        seeds, mean = len(effect), float(effect[:, 0].mean()) if len(effect) else np.nan
-        if seeds < 1 + tuned or (not tuned and effect.shape[1] < 3):
-            return cls(mean, np.nan, np.nan)
-        of_seeds = effect[:, 0].var(ddof=1) / seeds if tuned else 0.0
-        every = of_seeds + (effect.mean(0)[1:].var(ddof=1) if effect.shape[1] > 2 else 0.0)
-        return cls(mean, float(np.sqrt(every)), float((seeds - 1) * every / of_seeds) if of_seeds else np.inf)
+    def of(
+        cls, effect: np.ndarray, tuned: bool = True, words: np.ndarray | None = None, fold: Fold = ONE
+    ) -> "Estimate":
+        """``effect`` : [..., seeds, 1 + resamples], the number of each seed first. ``tuned`` : whether seeds have a
+        part in it; else it has one row, and texts and words alone count. ``words`` : [..., seeds, half-samples]."""
+        *cells, seeds, drawn = effect.shape
+        means, none = effect[..., 0].mean(-1) if seeds else np.full(cells, np.nan), np.full(cells, np.nan)
+        parts = {}
+        if tuned:
+            parts["seeds"] = (effect[..., 0].var(-1, ddof=1) / seeds, seeds - 1) if seeds > 1 else (none, 0)
+        if drawn > 2:
+            parts["texts"] = (effect.mean(-2)[..., 1:].var(-1, ddof=1), np.inf)
+        if words is not None and words.shape[-1] > 1:
+            moved = words.mean(-2) - means[..., None]
+            parts["words"] = (np.square(moved).mean(-1), words.shape[-1] // 2)
+        if not parts or np.isnan(parts.get("seeds", (0, 0))[0]).any():
+            return cls(means, none, none, fold)
+        every = sum(variance for variance, _ in parts.values())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            freedom = np.min([of_it * every / variance for variance, of_it in parts.values()], 0)
+            shares = {name: float(np.mean(variance / every)) for name, (variance, _) in parts.items()}
+        return cls(means, np.sqrt(every), np.where(np.isnan(freedom), np.inf, freedom), fold, shares)
+
+    @property
+    def value(self) -> float:
+        """The mean that is judged."""
+        return float(self.fold.of(self.means))
+
+    @property
+    def _counted(self) -> tuple[int, int]:
+        """By how many means the level of a bound is divided, below and above: by all (Bonferroni), unless the judged
+        one lies beyond the bound only if all do."""
+        every = max(np.size(self.means), 1)
+        return 1 if self.fold.smallest else every, 1 if self.fold.largest else every
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval."""
-        half = stats.t.ppf(0.975, self.freedom) * self.error
-        return self.mean - half, self.mean + half
+        """The 95 % interval of the mean that is judged."""
+        below, above = (stats.t.ppf(1 - 0.025 / count, self.freedom) * self.error for count in self._counted)
+        return float(self.fold.of(self.means - below)), float(self.fold.of(self.means + above))
 
     def p(self, expected: str, margin: float) -> float:
         """The two-sided p of the mean lying at the nearest bound of what is expected."""
         upper = "above" in expected or "at most" in expected
-        bound = margin if upper else -margin if expected == "below" else np.copysign(margin, self.mean)
-        return float(2 * stats.t.sf(abs(self.mean - bound) / self.error, self.freedom)) if self.error else np.nan
+        bound = margin if upper else -margin if expected == "below" else np.copysign(margin, self.value)
+        if not np.all(self.error > 0):
+            return np.nan
+        sizes = (self.means - bound) / self.error
+        above, below = -self.fold.of(-stats.t.sf(sizes, self.freedom)), self.fold.of(stats.t.sf(-sizes, self.freedom))
+        return float(min(2 * self._counted[0] * above, 2 * self._counted[1] * below, 1.0))
 
     @property
     def decidable(self) -> float:
         """How far from its bound an effect must lie to be decided, with as many seeds, four times in five."""
-        return float(self.error * (stats.t.ppf(0.975, self.freedom) + stats.t.ppf(0.8, self.freedom)))
+        own = np.unravel_index(np.argmin(np.abs(self.means - self.value)), np.shape(self.means))
+        error, freedom = self.error[own], self.freedom[own]
+        return float(error * (stats.t.ppf(1 - 0.025 / max(self._counted), freedom) + stats.t.ppf(0.8, freedom)))
 
 
 def holm(p: pd.Series) -> pd.Series:
@@ -369,8 +445,8 @@ def likeness(low: float, high: float, claim: Claim) -> str:
     return LIKE.get(holds, UNDECIDED)
 
 
-TEXTS = ["claim", "study", "encoder", "architecture", "other", "property", "compared", "unit", "expected", "per_seed",
-         "doubt", "verdict"]  # fmt: skip
+TEXTS = ["claim", "study", "encoder", "architecture", "other", "property", "compared", "unit", "expected", "variance",
+         "per_seed", "doubt", "verdict"]  # fmt: skip
 
 COLUMNS = [*TEXTS[:7], "effect", "low", "high", "unit", "margin", "expected", "seeds", "p", "holm", "decidable",
            *TEXTS[9:]]  # fmt: skip
@@ -385,8 +461,9 @@ def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
     of them, as text), ``low``, ``high`` : its 95 % interval (of printed numbers the effect itself), all in ``unit``.
     ``p`` : two-sided, that the mean lies at the nearest bound of what is expected; ``holm`` : the same, corrected for
     all comparisons that have one. ``decidable`` : how far beyond its bound an effect must lie to be decided four times
-    in five. ``expected`` : as in ``paper/claims.yaml``; empty if the number is only shown. ``verdict`` : *not testable
-    here* if it is only shown, or if no seed learnt every task. A claim without any comparison has one row that says so.
+    in five. ``variance`` : which shares of it come from seeds, texts and words. ``expected`` : as in
+    ``paper/claims.yaml``; empty if the number is only shown. ``verdict`` : *not testable here* if it is only shown, or
+    if no seed learnt every task. A claim without any comparison has one row that says so.
     """
     rows = []
     for claim in (claim.scaled(factor) for claim in table().values()):
@@ -398,12 +475,12 @@ def judge(evidence: Evidence, factor: float = 1.0) -> pd.DataFrame:
 
 
 def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
-    effect, architecture = comparison.effect, evidence.architectures[comparison.study]
+    seeds, architecture = len(comparison.per_seed), evidence.architectures[comparison.study]
     expected = claim.expects(architecture) if comparison.judged else ""
     tuned = any(condition != "pretrained" for _, condition in comparison.runs)
-    found = Estimate.of(effect, tuned)
-    low, high = (found.mean, found.mean) if evidence.printed else found.interval
-    enough = len(effect) >= MIN_SEEDS or evidence.printed or not tuned
+    found = Estimate.of(comparison.effect, tuned, comparison.words, comparison.fold)
+    low, high = (found.value, found.value) if evidence.printed else found.interval
+    enough = seeds >= MIN_SEEDS or evidence.printed or not tuned
     decides = expected and enough and not comparison.doubt
     outcome = UNDECIDED
     if decides:
@@ -417,18 +494,19 @@ def _row(evidence: Evidence, claim: Claim, comparison: Comparison) -> dict:
         "other": comparison.other,
         "property": comparison.property,
         "compared": comparison.label,
-        "effect": found.mean,
+        "effect": found.value,
         "low": low,
         "high": high,
         "unit": claim.unit,
         "margin": claim.margin,
         "expected": expected,
-        "seeds": len(effect),
+        "seeds": seeds,
         "p": found.p(expected, claim.margin) if decides and not evidence.printed else np.nan,
         "decidable": found.decidable if decides and not evidence.printed else np.nan,
-        "per_seed": " ".join(f"{value:+.3f}" for value in effect[:, 0]),
+        "variance": ", ".join(f"{name} {share:.0%}" for name, share in found.sources.items()),
+        "per_seed": " ".join(f"{value:+.3f}" for value in comparison.per_seed),
         "doubt": comparison.doubt,
-        "verdict": outcome if expected and len(effect) else NOT_TESTABLE,
+        "verdict": outcome if expected and seeds else NOT_TESTABLE,
     }
 
 
@@ -478,12 +556,14 @@ def again(judged: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
     -------
     One row per comparison that both have and that a claim expects something of: ``recorded`` (the sign of its verdict,
     and of how many seeds), ``effect`` (of this run), ``from``, ``to`` (where 95 % of runs with as many seeds lie),
-    ``agrees`` (yes, no). Where nothing was fine-tuned, only rounding may differ: by half a point.
+    ``agrees`` (yes, no). Where nothing was fine-tuned, only rounding may differ: by half a point. What cannot be
+    decided on the recorded runs (their ``doubt``) is left out.
     """
-    rows = recorded[(recorded["expected"] != "") & (recorded["seeds"] > 0)]
+    rows = recorded[(recorded["expected"] != "") & (recorded["seeds"] > 0) & (recorded["doubt"] == "")]
     values = rows[AGAIN].assign(value=rows["per_seed"].str.split()).explode("value").astype({"value": float})
     rows = rows.assign(recorded=signs(rows) + " (" + rows["seeds"].astype(str) + ")")
-    run = judged.loc[judged["seeds"] > 0, [*AGAIN, "encoder", "effect", "seeds"]].rename(columns={"seeds": "own"})
+    run = judged.loc[judged["seeds"] > 0, [*AGAIN, "encoder", "per_seed", "seeds"]].rename(columns={"seeds": "own"})
+    run["effect"] = [np.mean(np.array(text.split(), float)) for text in run["per_seed"]]
     found = run.merge(rows[[*AGAIN, "recorded"]], on=AGAIN)
     found = found.merge(spread.of_cells(values, ["claim"], AGAIN[1:]), on=AGAIN)
     half = spread.reach(found, found["own"], 0.95).fillna(0.5)

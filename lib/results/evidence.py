@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -19,6 +19,9 @@ WHOLE = {"amount": "", "dropped": "", "rate": "", "checkpoint": -1}
 """The columns of a variant with all layers, examples and updates, at the study's learning rate."""
 
 
+Key = tuple[str, str, str, int, str]
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Numbers of runs, our own or as printed.
@@ -26,7 +29,9 @@ class Evidence:
     ``titles`` : study → title of its encoder. ``architectures`` : study → ``model_type`` of its encoder's config.json.
     ``tuned`` : one row per fine-tuned run: study, the columns of the variant, ``learnt``. ``values`` : (measure, study,
     condition, seed, property) → [layers, 1 + resamples], of all texts first; one layer if the measure has none, seed -1
-    before fine-tuning, no property of a score. ``printed`` : means without a spread; effect and margin decide alone.
+    before fine-tuning, no property of a score. ``words`` : the same keys → [layers, half-samples], by rankings learnt
+    from half of the words, two halves after each other. ``printed`` : means without a spread; effect and margin decide
+    alone.
 
     Measures, in per cent or counts: ``layer`` (accuracy of its probe); ``all``, ``top``, ``bottom`` (of a probe on
     these neurons), ``selected`` (``top``, beside ``all`` in one table); ``top per layer``, ``bottom per layer`` (how
@@ -36,7 +41,8 @@ class Evidence:
     titles: dict[str, str]
     architectures: dict[str, str]
     tuned: pd.DataFrame
-    values: dict[tuple[str, str, str, int, str], np.ndarray]
+    values: dict[Key, np.ndarray]
+    words: dict[Key, np.ndarray] = field(default_factory=dict)
     printed: bool = False
 
     @property
@@ -92,10 +98,20 @@ class Evidence:
 
     def numbers(self, measure: str, name: str, *runs: tuple[str, str]) -> list[np.ndarray]:
         """A measure of each run in all ``seeds`` of them, [layers, seeds, 1 + resamples]."""
+        return self._of(self.values, measure, name, runs)
+
+    def halves(self, measure: str, name: str, *runs: tuple[str, str]) -> list[np.ndarray] | None:
+        """As ``numbers``, [layers, seeds, half-samples]; None if a run has no half-samples."""
+        try:
+            return self._of(self.words, measure, name, runs)
+        except KeyError:
+            return None
+
+    def _of(self, known: dict[Key, np.ndarray], measure: str, name: str, runs: Iterable[tuple[str, str]]) -> list:
         seeds, found = self.seeds(*runs), []
         for study, condition in runs:
             every = sorted(pick(self.tuned, study=study, condition=condition)["seed"]) or [-1]
-            stacked = np.stack([self.values[measure, study, condition, seed, name] for seed in every], 1)
+            stacked = np.stack([known[measure, study, condition, seed, name] for seed in every], 1)
             found.append(stacked[:, np.isin(every, seeds)] if every != [-1] else stacked.repeat(len(seeds), 1))
         return found
 
@@ -149,13 +165,13 @@ def evidence_of(
     ranking: str = "lca",
 ) -> Evidence:
     """``evidence`` of tables as ``results`` gives them; ``neuron_layers`` : of the top and of the bottom neurons,
-    ``halves`` : of both, of half-samples of the words; they stand where other measures have resamples of the texts."""
+    ``halves`` : of both, of half-samples of the words."""
     gold, run = {"source": "gold", "target": "real"}, ["study", "condition", "seed", "property"]
     counts, sets = pick(counts, **gold, word_group="all", split="test"), pick(sets, **gold, ranking=ranking)
     texts = counts.groupby(["property", "study"])["text"].agg(frozenset)
     if texts.groupby("property").nunique().gt(1).any():
         raise ValueError("the studies were not probed on the same test texts: judge each alone")
-    values = {}
+    values, words = {}, {}
     if len(counts):
         cells, _, accuracy = results.resampled(counts, "test", seed=0)
         for key, rows in cells.groupby(run):
@@ -171,7 +187,10 @@ def evidence_of(
             values[f"{end} per layer", *key] = rows.sort_values("layer")[["neurons"]].to_numpy(float)
     for (end, *key), rows in pick(halves, source="gold", ranking=ranking).groupby(["end", *run]):
         drawn = rows.pivot(index="layer", columns="sample", values="neurons").to_numpy(float)
-        values[f"{end} per layer", *key] = np.hstack([values[f"{end} per layer", *key], drawn])
+        words[f"{end} per layer", *key] = drawn
+        if "accuracy" in rows and rows["accuracy"].notna().all():
+            words[end, *key] = 100 * rows.groupby("sample")["accuracy"].first().to_numpy()[None]
+            words["selected" if end == "top" else end, *key] = words[end, *key]
     for key, rows in pick(tests, source="gold", ranking=ranking, split="test").groupby(run):
         values["ranked", *key] = np.array([[results.margin(rows)]])
     for row in scores.itertuples():
@@ -179,4 +198,4 @@ def evidence_of(
         variance = row.score * (1 - row.score) if row.metric == "accuracy" else 1
         noise = np.random.default_rng(zlib.crc32(repr(key).encode())).standard_normal(results.RESAMPLES)
         values[key] = 100 * (row.score + np.sqrt(variance / row.test) * np.append(0, noise))[None]
-    return Evidence(titles, architectures, scores, values)
+    return Evidence(titles, architectures, scores, values, words)

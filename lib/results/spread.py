@@ -14,7 +14,8 @@ def of_cells(values: pd.DataFrame, pools: Sequence[str], cell: list[str]) -> pd.
     ----------
     values : one row per seed, with a column ``value`` and those named.
     pools : columns that tell pools of cells apart, the largest pools first, such as measures, then measures of a task.
-        A deviation is that of the largest pool whose cells are alike (Bartlett's test at 1 %), else the cell's own.
+        A deviation is that of the largest pool whose cells are alike (Bartlett's test at 10 %), else the cell's own;
+        that of the largest pool where all seeds of the cell have one value.
 
     Returns
     -------
@@ -28,11 +29,12 @@ def of_cells(values: pd.DataFrame, pools: Sequence[str], cell: list[str]) -> pd.
             inside = values[values[column] == name]
             samples = [own.to_numpy() for _, own in inside.groupby(every)["value"] if len(own) > 1]
             with np.errstate(all="ignore"):  # seeds that are all equal
-                unlike = len(samples) > 1 and stats.bartlett(*samples).pvalue < 0.01
+                unlike = len(samples) > 1 and stats.bartlett(*samples).pvalue < 0.1
             freedom = sum(map(len, samples)) - len(samples)
-            if freedom and not unlike:
+            chosen = rows.index[table.loc[rows.index, "deviation"] == 0] if unlike else rows.index
+            if freedom:
                 pooled = np.sqrt(sum((len(own) - 1) * own.var(ddof=1) for own in samples) / freedom)
-                table.loc[rows.index, ["deviation", "freedom"]] = pooled, freedom
+                table.loc[chosen, ["deviation", "freedom"]] = pooled, freedom
     return table
 
 
