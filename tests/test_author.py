@@ -7,7 +7,7 @@ from conftest import with_variants
 
 from lib import corpora, grid, results, unpackaged
 from lib.results import verify
-from lib.study import loading, params
+from lib.study import loading, params, runs
 
 EXPECTED = params.ROOT / "expected" / "author.yaml"
 STUDIES = ("author", "author-neurons", "author-free")
@@ -82,14 +82,15 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "neuron_layers", lambda _: with_variants(pd.DataFrame(top)))
     monkeypatch.setattr(verify, "exact", lambda _: {})
     monkeypatch.setattr(verify, "tight", lambda _: {})
-    monkeypatch.setattr(verify, "by_seed", lambda _: pd.DataFrame({"name": [], "value": []}))
+    monkeypatch.setattr(verify, "by_seed", lambda *_: pd.DataFrame({"name": [], "value": []}))
 
 
 NOTHING_TUNED = pd.DataFrame(columns=["study", "variant", "property", "task", *verify.MEASURES])
 
 
 def verdicts(row: list[float]) -> dict[str, str]:
-    table = verify.compare(verify.read(EXPECTED), [], layers(row), NOTHING_TUNED)
+    wanted = [runs.load(study, "pretrained") for study in ("author", "author-free", "author-neurons")]
+    table = verify.compare(verify.read(EXPECTED), wanted, layers(row), NOTHING_TUNED)
     return table.set_index("name")["verdict"].to_dict()
 
 
@@ -132,7 +133,7 @@ def test_recording_keeps_what_others_published(tmp_path, monkeypatch) -> None:
     (tmp_path / "expected" / "author.yaml").write_bytes(EXPECTED.read_bytes())
     before = verify.read(tmp_path / "expected" / "author.yaml")["published"]
     monkeypatch.setattr(results, "recorded_runs", lambda _: [])
-    monkeypatch.setattr(verify, "_tables", lambda _: (None, None))
+    monkeypatch.setattr(verify, "_tables", lambda _: (None, None, None))
     own = {"exact": {"values": {}}, "tight": {"values": {}}, "spread": {"values": {}}}
     monkeypatch.setattr(verify, "expectations", lambda *_: own)
     verify.record([], "author")
