@@ -83,10 +83,11 @@ def fetch(wanted: list[Run]) -> None:
     training = [run for run in wanted if run.variant.task and not runs.is_current(run, "finetune")]
     needs = _needs(probing.values(), training)
     lacking = unpackaged.lacking(needs)
-    problems = unpackaged.told(lacking, wanted[0].study.suite if wanted else "") + _got(wanted, training, lacking)
-    read = [(study, corpus) for study in probing.values() for corpus in study.corpora_in_use]
-    if not lacking:
-        problems += _problems(read, lambda pair: inputs.corpus_digest(*pair))
+    problems = unpackaged.told(lacking, wanted[0].study.suite if wanted else "") + unpackaged.wrong(needs)
+    problems += _got(wanted, training, lacking)
+    for study in probing.values():
+        known = [name for name, (of, _) in study.corpora_in_use.items() if not {*unpackaged.of_corpus(of)} & {*lacking}]
+        problems += _problems(known, lambda name, study=study: inputs.corpus_digest(study, name))
     if not problems:
         elsewhere = any(value and re.fullmatch("LAUNCH(_0[1-9]_.*)?", name) for name, value in os.environ.items())
         problems = _problems(probing.values(), lambda study: encoders.check(study, elsewhere))
@@ -109,11 +110,11 @@ def get_data(wanted: list[Run], suite: str, mirror: str) -> None:
     """
     if mirror and not (params.ROOT / mirror).is_dir():
         raise ParameterError(f"MIRROR={mirror}: there is no folder {(params.ROOT / mirror).resolve()}")
-    sources.fetch_all()
+    problems = _problems(sources.needed(), _fetched)
     studies = {run.study.name: run.study for run in wanted}
     training = [run for run in wanted if run.variant.task]
     needs = _needs(studies.values(), training)
-    problems = unpackaged.provide(needs, suite, (params.ROOT / mirror).resolve() if mirror else None)
+    problems += unpackaged.provide(needs, suite, (params.ROOT / mirror).resolve() if mirror else None)
     problems += _got(wanted, training, unpackaged.lacking(needs))
     wished = unpackaged.of(set().union(*map(loading.wished, studies)))
     better = unpackaged.lacking({name: files for name, files in wished.items() if name not in needs})
@@ -136,10 +137,14 @@ def _got(wanted: list[Run], training: list[Run], lacking: unpackaged.Needs) -> l
         for run in training if not _from_snippets(run)
     }  # fmt: skip
     checkpoints = {(s.encoder.checkpoint, s.encoder.revision): s for s in (run.study for run in wanted)}
-    problems = _problems(sorted(set().union(*map(_sources, wanted))), lambda n: print("OK", n, sources.fetch(n)))
+    problems = _problems(sorted(set().union(*map(_sources, wanted))), _fetched)
     problems += _problems([s for (name, _), s in checkpoints.items() if name not in sources.SOURCES], encoders.locate)
     found = [run for run in reading.values() if not {*lacking} & {*_needs([], [run])}]
     return problems + _problems(found, lambda run: tasks.load(run.study, run.variant))
+
+
+def _fetched(name: str) -> None:
+    print("OK", name, sources.fetch(name))
 
 
 def _from_snippets(run: Run) -> bool:

@@ -124,20 +124,14 @@ def _unpack_joined(source: Source, folder: Path) -> None:
         unpack(joined, folder, source.keep, source.limit)
 
 
-def fetch_all() -> None:
-    """For Make: fetch all sources but the optional ones, and print where each is."""
-    for name, source in SOURCES.items():
-        if not source.optional:
-            print("OK", name, fetch(name))
+def needed() -> list[str]:
+    """Names of all sources but the optional ones."""
+    return [name for name, source in SOURCES.items() if not source.optional]
 
 
 def missing() -> list[str]:
-    """Names of the sources that are not here yet, the optional ones left out."""
-    return [
-        name
-        for name, source in SOURCES.items()
-        if not source.optional and not (home() / f"{name}-{source.version}" / disk.MANIFEST).exists()
-    ]
+    """Those of ``needed`` that are not here yet."""
+    return [name for name in needed() if not (home() / f"{name}-{SOURCES[name].version}" / disk.MANIFEST).exists()]
 
 
 def verify(archive: Path, sha256: str, fix: str = "Delete it and run 'make data'") -> None:

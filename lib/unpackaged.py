@@ -63,7 +63,12 @@ Needs = Mapping[str, list[str]]
 
 def needed(study: Study) -> Needs:
     """What a study's corpora are read from."""
-    return of({file for corpus, _ in study.corpora_in_use.values() for file in corpus.files.values()})
+    return joined(of_corpus(corpus) for corpus, _ in study.corpora_in_use.values())
+
+
+def of_corpus(corpus: params.Corpus) -> Needs:
+    """What a corpus is read from."""
+    return of({*corpus.files.values()})
 
 
 def trained_on(study: Study, task: str) -> Needs:
@@ -131,9 +136,7 @@ def provide(needs: Needs, suite: str, mirror: Path | None) -> list[str]:
     for name, files in needs.items():
         one = UNPACKAGED[name]
         wrong, reason = _get(name, [f for f in files if not one.has(f)], mirror)
-        for file in (f for f in files if not wrong and one.place(f).is_file()):
-            wrong += [f"{text}\nTake it away, then run the same command again"
-                      for text in difference(name, file, one.place(file), print)]  # fmt: skip
+        wrong = wrong or _wrong(name, files, print)
         missing = [f for f in files if not one.has(f)]
         if missing and not wrong:
             wrong = [_told(name, missing, suite, reason)]
@@ -141,6 +144,21 @@ def provide(needs: Needs, suite: str, mirror: Path | None) -> list[str]:
             print("OK", name, params.ROOT / one.folder)
         problems += wrong
     return problems
+
+
+def wrong(needs: Needs) -> list[str]:
+    """One text per file that is here and may not be used."""
+    return [text for name, files in needs.items() for text in _wrong(name, files, lambda _: None)]
+
+
+def _wrong(name: str, files: list[str], tell: Callable[[str], object]) -> list[str]:
+    places = {file: UNPACKAGED[name].place(file) for file in files}
+    return [
+        f"{text}\nTake it away, then run the same command again"
+        for file, place in places.items()
+        if place.is_file()
+        for text in difference(name, file, place, tell)
+    ]
 
 
 def _get(name: str, missing: list[str], mirror: Path | None) -> tuple[list[str], str]:

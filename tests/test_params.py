@@ -633,7 +633,7 @@ def test_an_override_may_name_corpora(folder: Path) -> None:
 
 def test_the_title_says_which_corpus_stands_in_for_the_papers_where_its_property_is_probed(folder: Path) -> None:
     (folder / "mine.yaml").write_text(f"{MINE}{GOLD}corpora: gold\n")
-    assert loading.load("mine").title == "A (pos: UD-EWT)"
+    assert loading.load("mine").title == "A (pos: UD-EWT XPOS)"
     assert loading.load("mine", overrides={"properties": ["chunk"]}).title == "A"
     own = {"name": "own", "columns": {"word": 0, "pos": 1}, "format": "columns", "files": {"train": "a", "test": "b"}}
     assert loading.load("mine", overrides={"corpora.pos": own}).title == "A"
@@ -642,7 +642,7 @@ def test_the_title_says_which_corpus_stands_in_for_the_papers_where_its_property
 def test_a_licensed_corpus_is_taken_where_it_is_and_the_free_one_where_it_is_not(folder: Path) -> None:
     (folder / "mine.yaml").write_text(f"{MINE}{GOLD}corpora: paper\n")
     without = loading.load("mine")
-    assert (without.corpora["pos"].name, without.title) == ("ud_ewt", "A (pos: UD-EWT)")
+    assert (without.corpora["pos"].name, without.title) == ("ud_ewt", "A (pos: UD-EWT XPOS)")
     place = folder.parent / "data" / "ptb"
     place.mkdir(parents=True)
     for split in ("train", "dev"):

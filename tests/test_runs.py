@@ -440,6 +440,24 @@ def test_a_recorded_run_is_current_whatever_arithmetic_it_was_recorded_under(tmp
     assert not runs.is_current(kept, "layers"), "its key is not of what it says"
 
 
+def test_recorded_runs_are_of_the_pinned_files_whatever_copy_is_here(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(params, "ROOT", shutil.copytree(params.ROOT / "params", tmp_path / "params").parent)
+    shutil.copytree(inputs.LIB.parent / "models", tmp_path / "models")
+    wanted = [("bert-mini-sst2", "sst2-s1", "finetune"), ("mpnet", "pretrained", "extract")]
+    every = [(runs.load(study, variant, overrides=runs.RECORDED), step) for study, variant, step in wanted]
+    keys = [run.key(step) for run, step in every]
+    assert keys == [replace(run, recorded=True).key(step) for run, step in every], "without any copy"
+    for name in inputs.unpackaged_pins():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("another copy")
+    assert keys == [replace(run, recorded=True).key(step) for run, step in every]
+    assert not {*keys} & {run.key(step) for run, step in every}
+    run = runs.load("bert-mini-sst2", "sst2-s1", overrides=runs.RECORDED)
+    monkeypatch.setattr(runs, "manifest", lambda run, step: {"key": run.key(step)})
+    with pytest.raises(params.ParameterError, match=r"other files than those that lib/unpackaged\.yaml pins"):
+        runs.record(run, "finetune")
+
+
 def test_a_copy_of_glue_may_lie_anywhere(tmp_path: Path) -> None:
     (tmp_path / "rte").mkdir()
     (tmp_path / "rte" / "train.parquet").write_text("rows")
@@ -456,6 +474,7 @@ def test_a_file_that_is_not_here_counts_by_its_pin(tmp_path: Path, monkeypatch) 
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_text("another")
     assert inputs.file_digest(path) == disk.file_digest(path) != pinned[path]
+    assert inputs.file_digest(path, recorded=True) == pinned[path], "what is recorded is read beside another copy"
     with pytest.raises(params.ParameterError, match="there is no file"):
         inputs.file_digest("data/mine.txt")
 

@@ -304,7 +304,6 @@ def test_the_mirror_is_what_the_table_says(shared: Path, tmp_path: Path, monkeyp
 
 
 def test_the_licensed_corpora_are_told_where_a_study_wishes_them(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(sources, "fetch_all", lambda: None)
     monkeypatch.setattr(sources, "fetch", lambda name: tmp_path)
     monkeypatch.setattr(unpackaged, "provide", lambda *_: [])
     monkeypatch.setattr(loading, "wished", lambda study: {"data/ptb/train.txt"})
@@ -312,6 +311,30 @@ def test_the_licensed_corpora_are_told_where_a_study_wishes_them(tmp_path, monke
     told = capsys.readouterr().out
     assert "what the paper has; where you have the licence:\nPenn Treebank, Wall Street Journal, LDC99T42" in told
     assert "train.txt: 36,557 different sentences, 44 pos" in told
+
+
+def test_a_source_that_cannot_be_fetched_hides_nothing_else_that_is_missing(tmp_path, monkeypatch) -> None:
+    def fetch(name: str) -> None:
+        raise sources.SourceError(f"{name} cannot be fetched")
+
+    run = runs.load("mpnet", "pretrained")
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    monkeypatch.setattr(sources, "fetch", fetch)
+    monkeypatch.setattr(unpackaged, "_get", lambda *_: ([], "no network"))
+    with pytest.raises(sources.SourceError) as error:
+        grid.get_data([run], "mpnet", "")
+    told = str(error.value)
+    assert [name for name in [*sources.needed(), "all-mpnet-base-v2"] if f"{name} cannot be fetched" not in told] == []
+    assert all(UNPACKAGED[name].title in told for name in ("ud_ewt", "pmb4", "conll2000"))
+
+
+def test_a_file_that_was_cut_short_is_refused_before_anything_is_computed(own, mirror: Path) -> None:
+    own()
+    assert unpackaged.provide(NEEDS, "mine", mirror) == unpackaged.wrong(NEEDS) == []
+    place = unpackaged.UNPACKAGED["own"].place("train.txt")
+    place.write_text(place.read_text()[:4])
+    (problem,) = unpackaged.wrong(NEEDS)
+    assert str(place) in problem and "Take it away" in problem
 
 
 def test_a_mirror_that_is_not_there_is_refused() -> None:

@@ -37,6 +37,7 @@ NAMES = {
     "pretrained": "before fine-tuning",
     "random": "random weights",
     "pos": "parts of speech",
+    "sem": "semantic tags",
     "chunk": "chunks",
     "supersense": "semantic classes",
 }

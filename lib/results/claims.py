@@ -58,8 +58,10 @@ class Claim:
         return self.section == "not in the paper"
 
     def expects(self, architecture: str) -> str:
-        """What is expected of an architecture: as in ``claims.yaml``; several, for one that the paper does not have."""
-        others = set(self.expected.values()) if architecture not in set().union(*LIKE) else set()
+        """What is expected of an architecture: as in ``claims.yaml``; several, for one that the paper does not have, if
+        the claim expects something of BERT too: else nothing tells what it is like."""
+        known = architecture in set().union(*LIKE) or "bert" not in self.expected
+        others = set() if known else set(self.expected.values())
         return self.expected.get(architecture, ", ".join(sorted(others)))
 
     def scaled(self, factor: float) -> "Claim":

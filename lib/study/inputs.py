@@ -74,11 +74,12 @@ def unpackaged_pins() -> dict[str, str]:
     return {path: sha256 for path, sha256 in files if sha256}
 
 
-def file_digest(path: str) -> str:
-    """SHA-256 of a file; the pinned one where the file is not here, so that recorded results are read without it.
-    Raises ParameterError if it is neither here nor pinned."""
+def file_digest(path: str, recorded: bool = False) -> str:
+    """SHA-256 of a file; the pinned one where the file is not here. Of what is ``recorded`` always the pinned one, if
+    there is one: it is read without the file, and beside another copy. Raises ParameterError if the file is neither
+    here nor pinned."""
     pinned = unpackaged_pins().get(path)
-    return pinned if pinned and not (params.ROOT / path).exists() else disk.file_digest(path)
+    return pinned if pinned and (recorded or not (params.ROOT / path).exists()) else disk.file_digest(path)
 
 
 def checkpoint_digest(study: Study) -> str:
@@ -94,8 +95,9 @@ def checkpoint_digest(study: Study) -> str:
     return digest(name, digest([[p.name, disk.file_digest(p)] for p in counted]))
 
 
-def examples_of(study: Study, task: str) -> list[Any]:
-    """What the examples of a task depend on: the files of one's own, the pinned snippets, or the copy of GLUE."""
+def examples_of(study: Study, task: str, recorded: bool = False) -> list[Any]:
+    """What the examples of a task depend on: the files of one's own, the pinned snippets, or the copy of GLUE (of what
+    is ``recorded``, the pinned one)."""
     data = study.task_data
     if own := data.own.get(task):
         return [own, *map(disk.file_digest, own.files.values())]
@@ -103,9 +105,10 @@ def examples_of(study: Study, task: str) -> list[Any]:
         return [pins()["movie-snippets"]]
     folder = Path(data.glue) / task
     here = params.ROOT / folder
+    pinned = [path for path in map(Path, unpackaged_pins()) if path.parent == folder]
     files = [folder / p.relative_to(here) for p in here.rglob("*") if p.is_file()]
-    files = files or [path for path in map(Path, unpackaged_pins()) if path.parent == folder]
-    return [[p.name, file_digest(p.as_posix())] for p in sorted(files)] or [data.glue, data.glue_revision]
+    files = pinned if recorded or not files else files
+    return [[p.name, file_digest(p.as_posix(), recorded)] for p in sorted(files)] or [data.glue, data.glue_revision]
 
 
 def arithmetic(study: Study, isa: str) -> list[Any]:
@@ -116,9 +119,10 @@ def arithmetic(study: Study, isa: str) -> list[Any]:
 CORPUS_CODE = tuple(f"corpora/{module}" for module in ("corpus", *params.FORMATS))
 
 
-def corpus_digest(study: Study, name: str) -> str:
-    """Digest of all that the sentences and labels of one of a study's corpora depend on."""
+def corpus_digest(study: Study, name: str, recorded: bool = False) -> str:
+    """Digest of all that the sentences and labels of one of a study's corpora depend on. ``recorded`` : as for
+    ``file_digest``."""
     corpus, properties = study.corpora_in_use[name]
-    files = {split: file_digest(file) for split, file in corpus.files.items()}
+    files = {split: file_digest(file, recorded) for split, file in corpus.files.items()}
     used = [pins().get(source) for source in sorted(corpus.sources(properties))]
     return digest(code_key("corpus", CORPUS_CODE), corpus, properties, study.seed, files, used)

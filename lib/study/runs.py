@@ -150,10 +150,13 @@ def writing(run: Run, step: str, folder: Path) -> Iterator[tuple[Path, dict[str,
 
 
 def record(run: Run, step: str) -> None:
-    """Copy the small tables of a step's result into ``results/``, with its manifest. Raises StaleResult."""
+    """Copy the small tables of a step's result into ``results/``, with its manifest. Raises StaleResult, and
+    ParameterError for a result of other parameters or of other files than the pinned ones."""
     facts, target = manifest(run, step), replace(run, recorded=True).result(step)
     if facts["key"] != load(run.study.name, run.variant.name, overrides=RECORDED).key(step):
         raise ParameterError(f"{target}: only results of the study's own parameters are recorded, without overrides")
+    if any(one.inputs(run) != one.inputs(replace(run, recorded=True)) for one in STEPS.values() if one.applies(run)):
+        raise ParameterError(f"{target}: computed from other files than those that lib/unpackaged.yaml pins")
     with disk.lock(target), disk.atomic_write(target) as part:
         part.mkdir()
         for name in STEPS[step].tables:
@@ -168,7 +171,8 @@ PACKAGES = ["torch", "transformers", "tokenizers", "datasets", "numpy", "pandas"
 
 
 def provenance() -> dict[str, Any]:
-    """The machine, Python, the packages, the commit, and the shell's variables that results may depend on."""
+    """The machine, the device that this process used, Python, the packages, the commit, and the shell's variables that
+    results may depend on."""
     import torch  # here: commands that compute nothing do not wait for it
 
     return {
@@ -176,6 +180,7 @@ def provenance() -> dict[str, Any]:
         "system": platform.system(),
         "instructions": torch.backends.cpu.get_cpu_capability(), "isa": surroundings.isa(),
         "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu",
         "python": platform.python_version(), **{name: version(name) for name in PACKAGES},
         "commit": _commit(), **surroundings.remaining(),
     }  # fmt: skip

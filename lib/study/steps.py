@@ -56,14 +56,14 @@ def _training(run: Run) -> list[Any]:
     study, data = run.study, run.study.task_data
     settings = [inputs.checkpoint_digest(study), study.training(run.variant), study.encoder.max_subwords, study.seed]
     amounts = data.model_dump(exclude={"own", "glue", "glue_revision"})
-    examples = inputs.examples_of(study, run.variant.task or "")
+    examples = inputs.examples_of(study, run.variant.task or "", run.recorded)
     return [run.variant.name, run.variant.share, *settings, amounts, *examples, *_precision(study)]
 
 
 def _extraction(run: Run) -> list[Any]:
     study = run.study
     source = [] if run.variant.task else [inputs.checkpoint_digest(study), run.variant.name, study.seed]
-    corpora = [inputs.corpus_digest(study, name) for name in study.corpora_in_use]
+    corpora = [inputs.corpus_digest(study, name, run.recorded) for name in study.corpora_in_use]
     return [source, corpora, study.encoder.pooling, study.encoder.max_subwords, study.properties, *_precision(study)]
 
 
