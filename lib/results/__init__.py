@@ -17,6 +17,7 @@ from lib.results.summary import (
     selectivity_of_sets,
     summary,
     task_scores,
+    that_learnt,
     top_third,
     train_missing,
 )

@@ -543,9 +543,13 @@ def counted(signs: pd.Series) -> str:
 
 
 def told(judged: pd.DataFrame) -> str:
-    """How many comparisons have a p, are decided, and are so when p is corrected for their number."""
-    decided, firm = ~judged["verdict"].isin([UNDECIDED, NOT_TESTABLE]), signs(judged).str.endswith("†")
-    return f"comparisons: {judged['p'].notna().sum()} - decided: {decided.sum()} - corrected (Holm): {firm.sum()}"
+    """How many comparisons there are, are decided, and are so when p is corrected for their number."""
+    asked = judged[(judged["expected"] != "") & (judged["verdict"] != NOT_TESTABLE)]
+    decided, firm = asked["verdict"] != UNDECIDED, signs(asked).str.endswith("†")
+    return (
+        f"{len(asked)} comparisons: {decided.sum()} are decided, {firm.sum()} of them also when p is corrected for the "
+        f"number of all that have one ({asked['p'].notna().sum()})."
+    )
 
 
 AGAIN = ["claim", "study", "other", "property", "compared"]

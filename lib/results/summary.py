@@ -141,6 +141,20 @@ def task_scores(wanted: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def that_learnt(wanted: Iterable[Run]) -> list[Run]:
+    """The runs without the trainings that failed: whole encoders, trained to the end at their study's rate, that did
+    not learn their task although another seed of it did. Prints which these are."""
+    wanted = list(wanted)
+    scores = task_scores(wanted)
+    whole = pick(scores, dropped="", rate="", checkpoint=-1)
+    able = whole.groupby(["study", "condition"])["learnt"].transform("any")
+    failed = whole[able & ~whole["learnt"]]
+    names = {*zip(failed["study"], failed["variant"], strict=True)}
+    for study, variant in sorted(names):
+        print(f"left out of the figures, because it did not learn its task as other seeds did: {study}, {variant}")
+    return [run for run in wanted if (run.study.name, run.variant.name) not in names]
+
+
 def train_missing(wanted: Iterable[Run]) -> None:
     """Fine-tune the runs that have no model of their parameters: for lessons, which need nothing done before."""
     for run in wanted:

@@ -118,7 +118,18 @@ def from_csv(path: Path) -> pd.DataFrame:
     """A table as ``figures.save_table`` wrote it: what is empty in its columns of text stays so, and is no number."""
     text = [
         *("variant", "condition", "task", "amount", "dropped", "rate", "study", "encoder", "architecture", "other"),
-        *("property", "compared", "expected", "per_seed", "doubt", "paper", "same direction", "ranking", "probe"),
+        *(
+            "property",
+            "compared",
+            "expected",
+            "per_seed",
+            "variance",
+            "doubt",
+            "paper",
+            "same direction",
+            "ranking",
+            "probe",
+        ),
     ]
     return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
 

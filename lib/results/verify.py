@@ -208,7 +208,7 @@ def read(path: Path) -> dict[str, Any]:
 def with_claims(page: str, suite: str, judged: pd.DataFrame) -> str:
     """A Markdown page with the overview of a suite's claims, beside the paper's, between the marks
     ``<!-- claims: SUITE -->`` and ``<!-- end -->``, if it has them."""
-    table = claims.to_markdown(paper.overview(judged))
+    table = f"{claims.to_markdown(paper.overview(judged))}\n\n{claims.told(judged)}"
     marks = re.compile(rf"(<!-- claims: {suite} -->\n).*?(<!-- end -->)", re.S)
     return marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page)
 
