@@ -265,8 +265,17 @@ def p7(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
 
 
 def p8(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
-    """What dropping layers costs: the other encoder minus BERT; of the top layers without a verdict."""
+    """What dropping layers costs: the other encoder minus BERT; of the top layers without a verdict. Of an architecture
+    that the paper does not have its own cost is shown, and that of the paper's beside it."""
     for end in ("bottom", "top"):
+        for study in evidence.titles:
+            if evidence.printed or evidence.architectures[study] not in set().union(*LIKE):
+                for condition, task in evidence.conditions(study, "score", **(WHOLE | {"dropped": end})).items():
+                    if task in evidence.conditions(study, "score"):
+                        runs = [(study, task), (study, condition)]
+                        (whole,), (cut,) = evidence.numbers("score", "", *runs)
+                        label = f"{_dropped(evidence, study, condition)[0]}, its own cost"
+                        yield Comparison(study, "", label, runs, whole - cut, judged=False)
         for other, bert, name, tasks in evidence.pairs("score"):
             pruned = [evidence.conditions(study, "score", **(WHOLE | {"dropped": end})) for study in (other, bert)]
             for condition, task in pruned[0].items():
@@ -274,14 +283,22 @@ def p8(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
                     runs = [(study, run) for study in (other, bert) for run in (task, condition)]
                     whole, cut, bert_whole, bert_cut = evidence.numbers("score", name, *runs)
                     effect = (whole - cut - (bert_whole - bert_cut))[0]
-                    (count,) = set(pick(evidence.tuned, study=other, condition=condition)["layers_dropped"])
-                    layers = evidence.depth(other) - 1
-                    half = layers < 1 or abs(2 * count - layers) <= 1
-                    label = f"{task}, {end} layers dropped" if half else f"{task}, {count} {end} layers dropped"
+                    label, half = _dropped(evidence, other, condition)
                     able = any(pick(evidence.tuned, condition=condition)["learnt"])
                     doubt = "" if able else "without these layers neither does better than a constant answer"
                     judged = end == "bottom" and half
                     yield Comparison(other, name, label, runs, effect, bert, judged=judged, doubt=doubt)
+
+
+def _dropped(evidence: Evidence, study: str, condition: str) -> tuple[str, bool]:
+    """What a pruned encoder is called, and whether it is half of them."""
+    ((task, end, count),) = {
+        (row.task, row.dropped, row.layers_dropped)
+        for row in pick(evidence.tuned, study=study, condition=condition).itertuples()
+    }
+    layers = evidence.depth(study) - 1
+    half = layers < 1 or abs(2 * count - layers) <= 1
+    return f"{task}, {end} layers dropped" if half else f"{task}, {count} {end} layers dropped", half
 
 
 def a1(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
