@@ -116,10 +116,17 @@ def drawn(
     return figure
 
 
-def pruning(scores: pd.DataFrame, titles: dict[str, str], caption: str = SEEDS) -> Figure:
+def pruning(
+    scores: pd.DataFrame,
+    titles: dict[str, str],
+    caption: str = SEEDS,
+    printed: dict[str, list[str]] | None = None,
+) -> Figure:
     """Score of each task with all layers, and with the top or the bottom ones dropped before fine-tuning.
 
     ``scores`` : as ``results.task_scores`` gives them; drawn are the tasks that a pruned encoder was trained on.
+    ``printed`` : study → the paper's models (``paper.models_of``), whose scores stand beside as grey lines where it has
+    the task.
     """
     rows = scores[(scores["amount"] == "") & (scores["rate"] == "") & (scores["checkpoint"] < 0)]
     pruned = set(rows.loc[rows["dropped"] != "", "task"])
@@ -142,6 +149,12 @@ def pruning(scores: pd.DataFrame, titles: dict[str, str], caption: str = SEEDS) 
                 look = {"color": shades[end], "alpha": 0.75, "label": label if place == 0 else None}
                 ax.bar(x, found.mean(), 0.92 * width, **look)
                 ax.scatter([x] * len(found), found, s=12, color="black", zorder=3, lw=0)
+                theirs = [paper.score(model, task, end) for model in (printed or {}).get(study, [])]
+                if theirs := [score for score in theirs if score is not None]:
+                    told = None if place or step else "the paper's encoders (6 of 12 layers dropped)"
+                    ax.hlines(
+                        theirs, x - 0.4 * width, x + 0.4 * width, color=PAPER["color"], lw=2.5, zorder=2, label=told
+                    )
         for place, task in enumerate(tasks):
             floor = 100 * pick(rows, study=study, task=task)["majority"].mean()
             if np.isnan(floor):

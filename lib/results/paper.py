@@ -134,6 +134,14 @@ def selectivity_beside(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFr
     return pd.concat([ours, selectivity().rename(columns={"study": "encoder"})], ignore_index=True)
 
 
+def score(model: str, task: str, dropped: str = "") -> float | None:
+    """The printed score, in per cent, of a model on a task, whole or with its ``top`` or ``bottom`` half dropped; None
+    if it is not printed."""
+    condition = f"{task}-drop{dropped}6" if dropped else task
+    found = evidence().values.get(("score", model, condition, 1, ""))
+    return None if found is None else float(found[0, 0])
+
+
 def models_of(architecture: str) -> list[str]:
     """The paper's encoder of an architecture; all three, if it has none of that."""
     return [model for model, kind in MODELS.items() if kind == architecture] or [*MODELS]
