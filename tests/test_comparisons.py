@@ -420,6 +420,13 @@ def test_saving_heeds_no_setting_that_is_made_after_the_drawing(tmp_path: Path) 
         assert (tmp_path / f"plain.{suffix}").read_bytes() == (tmp_path / f"own.{suffix}").read_bytes()
 
 
+def test_twins_are_found_by_their_names_whichever_of_them_is_the_suite() -> None:
+    assert comparisons.twins(["a-raw", "b-raw"]) == ({"a": "a-raw", "b": "b-raw"}, "raw neurons")
+    assert comparisons.twins(["a-paper"]) == ({"a": "a-paper"}, "the paper's probe")
+    assert comparisons.twins(["a-standardised"]) == ({"a-standardised": "a"}, "the paper's probe")
+    assert comparisons.twins(["a", "b"])[0] == {}
+
+
 @pytest.mark.parametrize("kind", ["image/png", "image/svg+xml"])
 def test_a_report_without_a_picture_is_refused(tmp_path: Path, kind: str) -> None:
     cell = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("display_data", {"text/plain": "<Figure>"})])

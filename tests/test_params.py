@@ -607,6 +607,31 @@ def test_files_that_make_cannot_name_and_those_that_editors_leave_are_no_studies
     assert [*loading.studies()] == ["größe.v2", "mine"]
 
 
+# A study like another one ------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_what_it_is_like_but_for_what_its_own_file_says(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}tasks: [rte]\nprobe: paper\nfinetune: {{batch_size: 8}}\n")
+    (folder / "other.yaml").write_text(
+        "like: mine\nscale: others\ntitle: B\nprobe: standardised\ntask_data: {glue: g}\n"
+    )
+    (folder / "third.yaml").write_text("like: other\nscale: others\ntitle: C\nencoder: {checkpoint: y}\n")
+    mine, other, third = map(loading.load, ("mine", "other", "third"))
+    assert [s.title for s in (mine, other, third)] == ["A", "B", "C"]
+    assert [s.finetune.batch_size for s in (mine, other, third)] == [8] * 3
+    assert [s.encoder.checkpoint for s in (mine, other, third)] == ["x", "x", "y"]
+    assert [s.probe.standardise for s in (mine, other, third)] == [False, True, True]
+    assert loading.studies() == {"mine": "mine", "other": "others", "third": "others"}
+
+
+@pytest.mark.parametrize("like", ["min", "other"])
+def test_a_study_that_is_like_none_or_itself_is_refused(folder: Path, like: str) -> None:
+    (folder / "mine.yaml").write_text(f"{MINE}like: other\n")
+    (folder / "other.yaml").write_text(f"{MINE}like: {like if like == 'min' else 'mine'}\n")
+    with pytest.raises(ParameterError, match=r"params/other\.yaml: like: there is no other study"):
+        loading.load("mine" if like == "other" else "other")
+
+
 # Named corpora -----------------------------------------------------------------------------------------------------
 
 GOLD = "tasks: []\nproperties: [pos, sem, chunk]\n"

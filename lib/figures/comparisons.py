@@ -245,6 +245,16 @@ def _printed_share(ax: Axes, models: list[str], theirs: pd.DataFrame, depth: int
         ax.plot(before["layer"] / scale, share, **look, label=f"the paper's {of}")
 
 
+def twins(studies: Collection[str]) -> tuple[dict[str, str], str]:
+    """The studies that are another one under another probe: study with standardised neurons → study with the other
+    probe; and the name of that probe."""
+    for suffix, probe in (("-raw", "raw neurons"), ("-paper", "the paper's probe")):
+        if found := {name.removesuffix(suffix): name for name in studies if name.endswith(suffix)}:
+            return found, probe
+    standardised = "-standardised"
+    return {name: name.removesuffix(standardised) for name in studies if name.endswith(standardised)}, probe
+
+
 def raw_and_standardised(
     neuron_layers: pd.DataFrame,
     accuracy: pd.DataFrame,

@@ -106,6 +106,20 @@ def problems(suite: str) -> Iterator[str]:
 # Laying one over another --------------------------------------------------------------------------------------------
 
 
+def _own(study: str, *alike: str) -> dict[str, Any]:
+    """What the file of a study says, laid over that of the study which it is ``like``, if any. ``alike`` : the studies
+    that led here. Raises ParameterError if there is none of that name, or if it is like itself."""
+    own = read_yaml(params.ROOT / "params" / f"{study}.yaml")
+    model = own.pop("like", None)
+    if model is None:
+        return own
+    if model not in (known := [name for name in studies() if name not in (study, *alike)]):
+        raise ParameterError(
+            f"params/{study}.yaml: like: there is no other study '{model}'{nearest(str(model), known)}"
+        )
+    return merge(_own(model, study, *alike), own)
+
+
 def merge(base: dict, over: dict) -> dict:
     """``over`` laid upon ``base``, section by section. A corpus's or a task's own table of columns or files replaces
     the one below it as a whole; of a corpus with another name, only the numbers of words remain."""
@@ -143,7 +157,7 @@ def _here(corpus: dict) -> bool:
 def wished(study: str) -> set[str]:
     """The corpus files of a study that names a collection, were all of the best there."""
     named = read_yaml(params.ROOT / "params" / "base.yaml").get("collections", {})
-    own = read_yaml(params.ROOT / "params" / f"{study}.yaml").get("corpora")
+    own = _own(study).get("corpora")
     best = [listed[0] for listed in _collection(own, named).values()] if isinstance(own, str) else []
     return {file for corpus in best for file in corpus.get("files", {}).values()}
 
@@ -175,7 +189,7 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
 
     Parameters
     ----------
-    study : name of a file in ``params/`` without ``.yaml``.
+    study : name of a file in ``params/`` without ``.yaml``; it is laid over that of the study that it is ``like``.
     preset : ``full``, or a named reduction from ``presets`` of ``base.yaml`` (``lesson``).
     overrides : nested dictionary laid over both files; a key may be dotted (``{"probe.epochs": 5}``). ``recorded``:
         whether what ``base.yaml`` and the study's file say of recorded runs (``recorded``) holds. ``size``: a
@@ -198,7 +212,7 @@ def load(study: str, preset: str = "full", overrides: dict[str, Any] | None = No
             raise ParameterError(
                 f"there is no preset '{wanted}'{nearest(wanted, presets)}\nSizes: {', '.join(presets)}"
             )
-    own = read_yaml(params.ROOT / "params" / f"{study}.yaml")
+    own = _own(study)
     own_recorded = own.pop("recorded", {})
     if not isinstance(own_recorded, dict):
         raise ParameterError(f"params/{study}.yaml: recorded: expected 'name: value' lines")
