@@ -87,14 +87,17 @@ def _grid(own: dict[str, Doing]) -> list[str]:
 
 def _row(own: Doing, before: pd.DataFrame) -> dict[str, Any]:
     shares = {name: [steps for run, steps in own if kind(run.variant) == name] for name in KINDS}
-    spent = [(step.name, hours(run, step.name, before)) for run, steps in own for step in steps]
+    on_cpu, on_gpu = before[before["device"] == "cpu"], before[before["device"] != "cpu"]
+    spent = [(step.name, hours(run, step.name, on_cpu)) for run, steps in own for step in steps]
     known = [time for _, time in spent if time is not None]
+    fast = [time for run, steps in own for step in steps if (time := hours(run, step.name, on_gpu)) is not None]
     unknown = Counter(step for step, time in spent if time is None)
     return {
         **{name: f"{sum(not s for s in todo)}/{len(todo)}" if todo else "" for name, todo in shares.items()},
         "steps to do": len(spent),
         "core-hours": f"{sum(known):.1f}" if known or not spent else "no estimate",
         "not in them": ", ".join(f"{n} {step}" for step, n in unknown.items()),
+        "GPU-hours": f"{sum(fast):.1f} ({len(fast)} steps)" if fast else "",
     }
 
 
@@ -169,8 +172,9 @@ def _known_words(file: str) -> int | None:
 
 
 class Timing(NamedTuple):
-    """What a step took: ``work``, ``core_seconds`` (of a training: per update), and where that stands. ``training``,
-    ``updates`` : which training it was, and how many updates it had."""
+    """What a step took: ``work``, ``core_seconds`` (of a training: per update; on a GPU, its seconds), and where that
+    stands. ``training``, ``updates`` : which training it was, and how many updates it had. ``device`` : cpu, or the
+    name of a GPU."""
 
     work: str
     core_seconds: float
@@ -178,11 +182,12 @@ class Timing(NamedTuple):
     processor: str
     training: str = ""
     updates: int = 0
+    device: str = "cpu"
 
 
 def hours(run: Run, step: str, before: pd.DataFrame) -> float | None:
-    """Core-hours that a step of a run takes: the median of those that the same work took; None if it was never done.
-    ``before`` : timings, one row each."""
+    """Hours of a core, or of a GPU, that a step of a run takes: the median of those that the same work took; None if it
+    was never done. ``before`` : timings, one row each."""
     same = before.loc[before["work"] == work(run, step), ["core_seconds", "training", "updates"]]
     if same.empty:
         return None
@@ -254,7 +259,9 @@ def _timed(study: Study, folder: Path, place: str) -> Iterator[Timing]:
         for step in (step for step in STEPS.values() if step.applies(run)):
             if facts := _facts(run, step, of_run):
                 by = facts["provenance"]
-                timed = Timing(work(run, step.name), facts["seconds"] * by["threads"], place, by["processor"])
+                device = by.get("device", "cpu")
+                seconds = facts["seconds"] * (by["threads"] if device == "cpu" else 1)
+                timed = Timing(work(run, step.name), seconds, place, by["processor"], device=device)
                 if step.name == "finetune":
                     each, training = timed.core_seconds / facts["updates"], _training(run)
                     timed = timed._replace(core_seconds=each, training=training, updates=facts["updates"])

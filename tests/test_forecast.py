@@ -196,3 +196,14 @@ def test_the_plan_of_what_is_half_done(planted, monkeypatch, capsys) -> None:
     assert "disk at peak: 0.0 GB" in told
     assert "as 1 steps in results/x took (Planted)" in told
     assert "to run:\n  mpnet/rte-s1/03_probe_layers\n" in told
+    assert "GPU-hours" not in told
+    rows.append(rows[0]._replace(core_seconds=1800.0, device="NVIDIA"))
+    grid.print_plan(wanted, "mpnet", 2)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("mpnet "))
+    assert line.split()[4:] == ["1.5", "0.5", "(1", "steps)"], "a GPU's hours are not a core's"
+
+
+def test_what_a_gpu_took_is_told_by_its_name(tmp_path: Path) -> None:
+    finish(load("rte-s1"), 100.0, "layers", threads=2, provenance={"threads": 2, "processor": "P", "device": "NVIDIA"})
+    (row,) = before().itertuples()
+    assert (row.core_seconds, row.device) == (100.0, "NVIDIA")

@@ -283,8 +283,8 @@ def test_an_override_of_a_named_probe_replaces_the_one_that_the_study_names(fold
 @pytest.mark.parametrize(("key", "name", "nearest", "known"), [
     ("probe", "papers", "; did you mean 'paper'?", "Probes: paper, raw, converged"),
     ("probe", "base", "", "Probes: paper, raw, converged"), ("probe", "", "", "Probes: paper, raw, converged"),
-    ("corpora", "golds", "; did you mean 'gold'?", "Corpora: gold, paper, universal"),
-    ("corpora", "zzz", "", "Corpora: gold, paper, universal"),
+    ("corpora", "golds", "; did you mean 'gold'?", "Corpora: gold, paper, ccg, universal"),
+    ("corpora", "zzz", "", "Corpora: gold, paper, ccg, universal"),
 ])  # fmt: skip
 def test_an_unknown_name_in_base_is_refused_with_the_nearest(
     folder: Path, key: str, name: str, nearest: str, known: str
