@@ -93,6 +93,7 @@ def tables(planted: Planted, study: str = "s", failed: Iterable[str] = (), name:
         },
         "halves": named(pd.DataFrame(halves, columns=["variant", "end", "sample", "layer", "neurons"])),
         "tests": named(pd.DataFrame(tests, columns=["variant", "test", "neurons", "accuracy"])),
+        "resampled_scores": {},
     }
 
 
@@ -610,6 +611,7 @@ def planted_runs(monkeypatch: pytest.MonkeyPatch, make_study: Callable) -> Calla
             asked = {"counts": "layers", "scores": "task_scores"}.get(name, f"neuron_{name}")
             monkeypatch.setattr(results, asked, lambda wanted, name=name: every[name])
         monkeypatch.setattr(results, "neuron_layers", lambda wanted, end: every["neuron_layers"][end])
+        monkeypatch.setattr(results, "resampled_scores", lambda wanted: {})
         studies = [make_study(kind).model_copy(update={"name": name}) for name, kind in kinds.items()]
         return [Run(study, Variant(start)) for study in studies for start in ("pretrained", "random")]
 

@@ -281,8 +281,9 @@ def test_an_override_of_a_named_probe_replaces_the_one_that_the_study_names(fold
 
 
 @pytest.mark.parametrize(("key", "name", "nearest", "known"), [
-    ("probe", "papers", "; did you mean 'paper'?", "Probes: paper, raw, converged"),
-    ("probe", "base", "", "Probes: paper, raw, converged"), ("probe", "", "", "Probes: paper, raw, converged"),
+    ("probe", "papers", "; did you mean 'paper'?", "Probes: paper, raw, standardised, converged"),
+    ("probe", "base", "", "Probes: paper, raw, standardised, converged"),
+    ("probe", "", "", "Probes: paper, raw, standardised, converged"),
     ("corpora", "golds", "; did you mean 'gold'?", "Corpora: gold, paper, ccg, universal"),
     ("corpora", "zzz", "", "Corpora: gold, paper, ccg, universal"),
 ])  # fmt: skip

@@ -165,6 +165,28 @@ def test_a_task_is_learnt_when_chance_would_not_give_its_score(
     assert found["learnt"].tolist() == [learnt], "1,000 test examples: three standard errors are 4.7 points, or .095"
 
 
+def test_scores_are_resampled_by_the_same_examples_for_all_runs_of_a_task(
+    make_study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Run, "result", lambda run, step: tmp_path / run.variant.name)
+    monkeypatch.setattr(
+        runs, "manifest", lambda run, step: {"metric": "pearson" if run.variant.task == "stsb" else "accuracy"}
+    )
+    gold, rng = np.zeros(1000, int), np.random.default_rng(0)
+    answers = {"sst2-s1": rng.random(1000) < 0.2, "stsb-s1": gold}
+    answers["sst2-droptop3-s1"] = answers["sst2-s1"] | (rng.random(1000) < 0.1)  # nearly the same mistakes
+    for name, predicted in answers.items():
+        (tmp_path / name).mkdir()
+        pd.DataFrame({"gold": gold, "predicted": predicted.astype(int)}).to_csv(tmp_path / name / "predictions.csv")
+    found = results.resampled_scores([Run(make_study(), Variant.parse(v)) for v in ("pretrained", *answers)])
+    whole, pruned = (found["minilm", condition, 1] for condition in ("sst2", "sst2-droptop3"))
+    assert len(found) == 2 and whole.shape == (1 + results.RESAMPLES,)
+    assert whole[0] == pytest.approx(1 - answers["sst2-s1"].mean())
+    assert whole[1:].std() == pytest.approx(np.sqrt(whole[0] * (1 - whole[0]) / 1000), rel=0.1)
+    cost = (answers["sst2-droptop3-s1"] & ~answers["sst2-s1"]).mean()
+    assert (whole - pruned)[1:].std() == pytest.approx(np.sqrt(cost * (1 - cost) / 1000), rel=0.1), "they are paired"
+
+
 def test_pick_takes_the_rows_with_all_these_values() -> None:
     table = pd.DataFrame({"a": [1, 1, 2], "b": ["x", "y", "x"], "n": [10, 20, 30]})
     assert results.pick(table, a=1, b="x")["n"].tolist() == [10]

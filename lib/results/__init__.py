@@ -13,6 +13,7 @@ from lib.results.summary import (
     margin,
     pick,
     resampled,
+    resampled_scores,
     selectivity,
     selectivity_of_sets,
     summary,

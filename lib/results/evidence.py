@@ -144,6 +144,7 @@ def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
         {name: title if unlike else f"{title} ({name})" for name, title in titles.items()},
         {run.study.name: encoders.architecture(run.study) for run in wanted},
         results.task_scores(wanted),
+        results.resampled_scores(wanted),
         results.layers(wanted),
         results.neuron_sets(ranked),
         {end: results.neuron_layers(ranked, end) for end in neurons.ENDS},
@@ -157,6 +158,7 @@ def evidence_of(
     titles: dict[str, str],
     architectures: dict[str, str],
     scores: pd.DataFrame,
+    resampled_scores: dict[tuple[str, str, int], np.ndarray],
     counts: pd.DataFrame,
     sets: pd.DataFrame,
     neuron_layers: dict[str, pd.DataFrame],
@@ -164,8 +166,8 @@ def evidence_of(
     tests: pd.DataFrame,
     ranking: str = "lca",
 ) -> Evidence:
-    """``evidence`` of tables as ``results`` gives them; ``neuron_layers`` : of the top and of the bottom neurons,
-    ``halves`` : of both, of half-samples of the words."""
+    """``evidence`` of tables as ``results`` gives them; ``resampled_scores`` : of the runs that have an accuracy,
+    ``neuron_layers`` : of the top and of the bottom neurons, ``halves`` : of both, of half-samples of the words."""
     gold, run = {"source": "gold", "target": "real"}, ["study", "condition", "seed", "property"]
     counts, sets = pick(counts, **gold, word_group="all", split="test"), pick(sets, **gold, ranking=ranking)
     texts = counts.groupby(["property", "study"])["text"].agg(frozenset)
@@ -194,8 +196,8 @@ def evidence_of(
     for key, rows in pick(tests, source="gold", ranking=ranking, split="test").groupby(run):
         values["ranked", *key] = np.array([[results.margin(rows)]])
     for row in scores.itertuples():
-        key = ("score", row.study, row.condition, row.seed, "")
-        variance = row.score * (1 - row.score) if row.metric == "accuracy" else 1
+        key = (row.study, row.condition, row.seed)
         noise = np.random.default_rng(zlib.crc32(repr(key).encode())).standard_normal(results.RESAMPLES)
-        values[key] = 100 * (row.score + np.sqrt(variance / row.test) * np.append(0, noise))[None]
+        of_correlation = row.score + np.append(0, noise) / np.sqrt(row.test)
+        values["score", *key, ""] = 100 * resampled_scores.get(key, of_correlation)[None]
     return Evidence(titles, architectures, scores, values, words)

@@ -1,5 +1,6 @@
 """Summary: accuracies and drops with 95 % bootstrap intervals over texts, and the headline table of several runs."""
 
+import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -139,6 +140,22 @@ def task_scores(wanted: Iterable[Run]) -> pd.DataFrame:
         rows.append([run.study.name, *run.variant.columns().values(), *numbers])
     columns = ["study", *VARIANT, "metric", "score", "majority", "learnt", "updates", "train", "test"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def resampled_scores(wanted: Iterable[Run]) -> dict[tuple[str, str, int], np.ndarray]:
+    """Accuracy of each fine-tuned run on its task, on all test examples and on examples drawn with replacement, the
+    same draws for all runs of a task: (study, condition, seed) → [1 + RESAMPLES]. Without runs of other metrics."""
+    found, drawn = {}, {}
+    for run in (run for run in wanted if run.variant.task and runs.manifest(run, "finetune")["metric"] == "accuracy"):
+        table = pd.read_csv(run.result("finetune") / "predictions.csv")
+        right, count = (table["gold"] == table["predicted"]).to_numpy(np.float32), len(table)
+        if (run.variant.task, count) not in drawn:
+            rng = np.random.default_rng(zlib.crc32(f"{run.variant.task} {count}".encode()))
+            weights = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float32)
+            drawn[run.variant.task, count] = weights
+        resamples = drawn[run.variant.task, count] @ right
+        found[run.study.name, run.variant.condition, run.variant.seed] = np.append(right.sum(), resamples) / count
+    return found
 
 
 def that_learnt(wanted: Iterable[Run]) -> list[Run]:
