@@ -73,7 +73,7 @@ export PYTHON LAUNCH
 export PYTHONPATH := $(CURDIR)
 export IPYTHONDIR := $(CURDIR)/runs/.ipython
 
-.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify digits record report pretrain test test-quick test-faults test-exact test-hub test-slurm bench bench-precision lint notebooks lab clean clean-runs clean-all env
+.PHONY: begin $(VENV)/installed help doctor data plan reproduce figures verify digits record report pretrain test test-quick test-faults test-exact test-hub test-slurm bench bench-large bench-precision lint notebooks lab clean clean-runs clean-all env
 
 help: ## this list
 	@echo 'make TARGET [SELECTOR=value ...]'
@@ -181,6 +181,10 @@ test-faults: data ## the slow tests of what is killed, full, damaged or made twi
 bench: data ## the same job on NeuroX and on this package, beside the arithmetic alone; BENCH="--device cuda" on a GPU, BENCH=--record to keep it
 	$(tell_surroundings)
 	@"$(PYTHON)" bench/bench.py $(BENCH)
+
+bench-large: data ## a job of the paper's size, after make data SCALE=mpnet: store, times and memory; BENCH="--device cuda" on a GPU
+	$(tell_surroundings)
+	@"$(PYTHON)" -m bench.large $(BENCH)
 
 bench-precision: data ## what bfloat16 changes, beside float32 (on a CPU: ISA=native); after make data SCALE=mpnet, BENCH="--study mpnet --task rte"
 	$(tell_surroundings)

@@ -179,12 +179,9 @@ def report(rows: pd.DataFrame, jobs: dict[int, dict], repeats: int) -> str:
             line += [f"{found:.2f}", f"{found / times - 1:+.1%}"] if found else ["", ""]
         memory = [f"memory of the {part} (MB)" for part in ("extraction", "probing")]
         growth.append(line + [f"{own[what] / ours[what]:.2f}" if what in own else "" for what in memory])
-    told, cpus = jobs[1], Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else []
-    machine = [*(names or [platform.machine()])[:1], f"{os.cpu_count()} cores", f"threads: {told['threads']}"]
-    machine += [told["gpu"] or "no GPU", f"Python {platform.python_version()}", f"torch {told['torch']}"]
+    told = jobs[1]
     return "\n\n".join([
-        f"Machine: {', '.join(machine)}. Shown are medians; rounds: {repeats}.",
+        f"Machine: {machine(told)}. Shown are medians; rounds: {repeats}.",
         f"Job: {told['sentences']['all']:,} Brown sentences, {told['words']['train']:,} training and "
         f"{told['words']['test']:,} test words, {told['labels']} part-of-speech tags; MiniLM-L6, {told['shape'][0]} "
         f"layers x {told['shape'][1]}; {PROBE['epochs']} epochs, batch {PROBE['batch_size']}, raw vectors; "
@@ -200,6 +197,14 @@ def report(rows: pd.DataFrame, jobs: dict[int, dict], repeats: int) -> str:
         table(["this package", *(h for what in timed for h in (what, "beside linear")),
                "memory of the extraction", "memory of the probing"], growth),
     ]) + "\n"  # fmt: skip
+
+
+def machine(told: dict) -> str:
+    """What computed a job. ``told`` : what its stage ``prepare`` tells, and its threads."""
+    cpus = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else []
+    parts = [*(names or [platform.machine()])[:1], f"{os.cpu_count()} cores", f"threads: {told['threads']}"]
+    return ", ".join([*parts, told["gpu"] or "no GPU", f"Python {platform.python_version()}", f"torch {told['torch']}"])
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -46,7 +46,7 @@ def prepare(run: Run) -> dict:
 
 
 def extract(run: Run) -> dict:
-    folder = run.folder / "activations"
+    folder = run.result("extract")
     disk.remove(folder)
     activations.encoder(run)  # imports the encoder's modules before the clock starts
     start = clock()
@@ -143,7 +143,7 @@ def _products(study: Study, words: int, groups: int, features: int, labels: int,
 
 if __name__ == "__main__":
     stage, job = sys.argv[1], json.loads(sys.argv[2])
-    run = runs.load("minilm", "pretrained", overrides=job["overrides"])
+    run = runs.load(job.get("study", "minilm"), "pretrained", overrides=job["overrides"])
     torch.set_num_threads(run.study.threads)
     stages = {"prepare": prepare, "extract": extract, "probe": probe, "limits": limits, "scaling": scaling}
     Path(sys.argv[3]).write_text(json.dumps(stages[stage](run)))
