@@ -95,6 +95,9 @@ def test_a_task_is_shown_at_its_learning_rates_and_lengths() -> None:
     (line,) = (line for line in score.lines if line.get_label() == "sst2, 50 updates")
     assert line.get_ydata().tolist() == pytest.approx([70, 70])
     assert [tick.get_text() for tick in lost.get_xticklabels()] == ["2e-4", "1e-3"]
+    assert lost.get_yscale() == "linear"
+    _, lost = effects.rates(points.assign(loss=10 * points["loss"]), TITLES).axes
+    assert lost.get_yscale() == "symlog" and "logarithmic" in lost.figure.legends[0].get_title().get_text()
 
 
 def test_tasks_are_shown_at_their_numbers_of_examples() -> None:

@@ -185,7 +185,8 @@ def rates(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """
     label = points["task"] + ", " + points["updates"].astype(str) + " updates"
     figure = _scores_and_losses(points.assign(label=label, rate=points["rate"].astype(float)), titles, "rate", written)
-    return finish(figure, "Score and grammar, by learning rate", f"Lines: medians. {DOTS}")
+    scale = " Losses above one point: on a logarithmic scale." if points["loss"].max() > MANY else ""
+    return finish(figure, "Score and grammar, by learning rate", f"Lines: medians. {DOTS}{scale}")
 
 
 def examples(points: pd.DataFrame, titles: dict[str, str]) -> Figure:
@@ -220,9 +221,18 @@ def _scores_and_losses(
         bottom.xaxis.set_minor_locator(NullLocator())
         places = sorted(set(rows[across]))
         bottom.set_xticks(places, map(tick, places), rotation=60, size=9)
+        if rows["loss"].max() > MANY:
+            bottom.set_yscale("symlog", linthresh=1)
+            bottom.set_ylim(min(-0.2, rows["loss"].min()))
+            bottom.set_yticks([0, 0.5, 1, 2, 5, 10, 20, 50], ["0", "0.5", "1", "2", "5", "10", "20", "50"])
+            bottom.yaxis.set_minor_locator(NullLocator())
         top.yaxis.set_major_locator(MaxNLocator(integer=True))
         percent_axis(top)
     return figure
+
+
+MANY = 10
+"""Points from which losses are drawn on a scale that is logarithmic above one point."""
 
 
 def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:
