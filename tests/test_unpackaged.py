@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -318,7 +319,7 @@ def test_a_source_that_cannot_be_fetched_hides_nothing_else_that_is_missing(tmp_
         raise sources.SourceError(f"{name} cannot be fetched")
 
     run = runs.load("mpnet", "pretrained")
-    monkeypatch.setattr(params, "ROOT", tmp_path)
+    monkeypatch.setattr(params, "ROOT", shutil.copytree(params.ROOT / "params", tmp_path / "params").parent)
     monkeypatch.setattr(sources, "fetch", fetch)
     monkeypatch.setattr(unpackaged, "_get", lambda *_: ([], "no network"))
     with pytest.raises(sources.SourceError) as error:

@@ -50,10 +50,10 @@ def summary(seeds=SEEDS, shift: dict[str, float] | None = None) -> pd.DataFrame:
 def judged(verdict: str = "reproduced") -> pd.DataFrame:
     return pd.DataFrame(
         [
-            ("P1", "S", "bert", "sst2 − rte", "pos", "above", 0.01, verdict),
-            ("P3", "S", "bert", "", "", "", np.nan, "not testable here"),
+            ("P1", "S", "bert", "sst2 − rte", "pos", "above", 0.01, 0.01, verdict),
+            ("P3", "S", "bert", "", "", "", np.nan, np.nan, "not testable here"),
         ],
-        columns=["claim", "encoder", "architecture", "compared", "property", "expected", "holm", "verdict"],
+        columns=["claim", "encoder", "architecture", "compared", "property", "expected", "p", "holm", "verdict"],
     )
 
 
@@ -314,7 +314,8 @@ def test_the_overview_of_the_claims_takes_its_place_in_a_page() -> None:
     page = "before\n<!-- claims: mini -->\nold | table\n<!-- end -->\nafter\n"
     table = judged()
     found = verify.with_claims(page, "mini", table)
-    assert found == page.replace("old | table", claims.to_markdown(paper.overview(table)))
+    told = "Decided: 1 of 1 comparisons, 1 of them also when p is corrected for the number of all that have one (1)."
+    assert found == page.replace("old | table", f"{claims.to_markdown(paper.overview(table))}\n\n{told}")
     assert verify.with_claims(found, "mini", table) == found
     assert verify.with_claims(page, "paper", table) == page
 

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -98,18 +99,20 @@ def drawn(
     table: pd.DataFrame,
     suite: str,
     folder: Path,
-    draw: Callable[[pd.DataFrame, dict[str, str]], Figure],
+    draw: Callable[..., Figure],
     titles: dict[str, str],
+    **options: Any,
 ) -> Figure | None:
     """A figure of the runs at hand, kept in ``folder``; if ``table`` has no rows, of the recorded ones of the suite,
-    and marked so; if there are none either, a line that says so."""
+    and marked so; if there are none either, a line that says so. ``draw`` : takes the table, ``titles``, and
+    ``options``."""
     mark = ""
     if table.empty:
         table, mark = results.recorded_table(suite, name), " (recorded)"
     if table.empty:
         print(f"{name}: not computed here, and not recorded yet; README has the command")
         return None
-    figure = draw(table, titles)
+    figure = draw(table, titles, **options)
     figure.suptitle(figure.get_suptitle() + mark)
     if not mark:
         save(figure, folder, name, table)

@@ -83,5 +83,5 @@ def print_summary(wanted: list[Run], suite: str) -> None:
         print("\nthis run beside the recorded verdicts (and their seeds); 95 % of honest runs lie between from and to,")
         print("so that one number in twenty does not agree by chance")
         print(claims.again(judged, recorded).round(2).to_string(index=False))
-        print(f"what is recorded has {claims.told(recorded)}")
+        print(f"recorded: {claims.told(recorded)}")
     print(f"\nfigures and their tables: {os.path.relpath(folder)}/")
