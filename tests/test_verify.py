@@ -314,7 +314,7 @@ def test_the_overview_of_the_claims_takes_its_place_in_a_page() -> None:
     page = "before\n<!-- claims: mini -->\nold | table\n<!-- end -->\nafter\n"
     table = judged()
     found = verify.with_claims(page, "mini", table)
-    told = "Decided: 1 of 1 comparisons, 1 of them also when p is corrected for the number of all that have one (1)."
+    told = "Decided: 1 of 1 comparisons, 1 of them also when p is corrected for all 1 that have one."
     assert found == page.replace("old | table", f"{claims.to_markdown(paper.overview(table))}\n\n{told}")
     assert verify.with_claims(found, "mini", table) == found
     assert verify.with_claims(page, "paper", table) == page

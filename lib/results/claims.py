@@ -564,8 +564,8 @@ def told(judged: pd.DataFrame) -> str:
     asked = judged[(judged["expected"] != "") & (judged["verdict"] != NOT_TESTABLE)]
     decided, firm = asked["verdict"] != UNDECIDED, signs(asked).str.endswith("†")
     return (
-        f"Decided: {decided.sum()} of {len(asked)} comparisons, {firm.sum()} of them also when p is corrected for the "
-        f"number of all that have one ({asked['p'].notna().sum()})."
+        f"Decided: {decided.sum()} of {len(asked)} comparisons, {firm.sum()} of them also when p is corrected for all "
+        f"{asked['p'].notna().sum()} that have one."
     )
 
 
