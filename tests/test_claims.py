@@ -795,6 +795,21 @@ def test_a_verdict_is_what_its_p_says() -> None:
             assert decided == (found.p(expected, 0.5) < 0.05)
 
 
+def test_a_layer_at_which_nothing_varies_leaves_the_others_their_p() -> None:
+    layers = np.array([0.0, 0.4, 0.6])[:, None, None] + np.random.default_rng(0).normal(
+        0, [[[0]], [[0.1]], [[0.1]]], (3, 8, 9)
+    )
+    largest = claims.Estimate.of(layers, fold=claims.LARGEST)
+    assert largest.p("at most", 2) < 1e-6
+    assert sum(largest.sources.values()) == pytest.approx(1)
+    smallest = claims.Estimate.of(layers, fold=claims.SMALLEST)
+    assert smallest.interval[1] == 0
+    assert smallest.p("above", 0) == 1, "it lies at the bound"
+    still = claims.Estimate.of(np.zeros((8, 9)))
+    assert np.isnan(still.p("above", 0))
+    assert still.sources == {}
+
+
 def test_an_effect_beyond_what_is_decidable_is_decided_four_times_in_five() -> None:
     rng, hits = np.random.default_rng(0), []
     beyond = claims.Estimate(

@@ -287,7 +287,8 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
         wrapped = "\n".join(textwrap.wrap(says[claim].says, 72))
         ax.text(cells.shape[1] + 0.1, row + 0.5, wrapped, ha="left", va="center", size=9)
     ax.set(xlim=(0, cells.shape[1] + 2.6), ylim=(len(cells), 0), yticks=[])
-    ax.set_xticks(np.arange(cells.shape[1]) + 0.5, map(named, cells.columns))
+    wrapped = ["\n".join(textwrap.wrap(named(title), 18)) for title in cells.columns]
+    ax.set_xticks(np.arange(cells.shape[1]) + 0.5, wrapped)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.grid(False)

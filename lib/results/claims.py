@@ -388,7 +388,7 @@ class Estimate:
         every = sum(variance for variance, _ in parts.values())
         with np.errstate(divide="ignore", invalid="ignore"):
             freedom = np.min([of_it * every / variance for variance, of_it in parts.values()], 0)
-            shares = {name: float(np.mean(variance / every)) for name, (variance, _) in parts.items()}
+            shares = {name: np.nanmean(variance / every) for name, (variance, _) in parts.items() if np.any(every)}
         return cls(means, np.sqrt(every), np.where(np.isnan(freedom), np.inf, freedom), fold, shares)
 
     @property
@@ -410,12 +410,13 @@ class Estimate:
         return float(self.fold.of(self.means - below)), float(self.fold.of(self.means + above))
 
     def p(self, expected: str, margin: float) -> float:
-        """The two-sided p of the mean lying at the nearest bound of what is expected."""
+        """The two-sided p of the mean lying at the nearest bound of what is expected. NaN where nothing varies."""
         upper = "above" in expected or "at most" in expected
         bound = margin if upper else -margin if expected == "below" else np.copysign(margin, self.value)
-        if not np.all(self.error > 0):
+        if not np.any(self.error > 0):
             return np.nan
-        sizes = (self.means - bound) / self.error
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sizes = np.nan_to_num((self.means - bound) / self.error, posinf=np.inf, neginf=-np.inf)
         above, below = -self.fold.of(-stats.t.sf(sizes, self.freedom)), self.fold.of(stats.t.sf(-sizes, self.freedom))
         return float(min(2 * self._counted[0] * above, 2 * self._counted[1] * below, 1.0))
 
