@@ -30,6 +30,7 @@ from lib.figures.style import (
 )
 from lib.results import claims, paper
 from lib.results.summary import pick
+from lib.study import loading
 from lib.study.variants import written
 
 DOTS = "Dots: single seeds."
@@ -305,8 +306,12 @@ def claims_page(judged: pd.DataFrame, title: str) -> Figure:
 
 
 def _those_in(names: pd.Series, titles: dict[str, str]) -> dict[str, str]:
-    """The titles of what a table is about, or the names where they have none."""
-    return {name: titles.get(name, name) for name in dict.fromkeys(names)}
+    """The titles of what a table is about: those given, else of the studies of these names, else the names."""
+    known = loading.studies()
+    return {
+        name: titles[name] if name in titles else loading.load(name).title if name in known else name
+        for name in dict.fromkeys(names)
+    }
 
 
 def _width(titles: dict[str, str]) -> float:
