@@ -795,6 +795,12 @@ def test_a_verdict_is_what_its_p_says() -> None:
             assert decided == (found.p(expected, 0.5) < 0.05)
 
 
+def test_what_could_not_be_tested_is_not_counted_beside_what_could() -> None:
+    assert claims.counted(pd.Series(["?", "–", "?"])) == "?"
+    assert claims.counted(pd.Series(["?", "–", "✓†"])) == "✓† 1, ? 1"
+    assert claims.counted(pd.Series(["–", "–"])) == "–"
+
+
 def test_a_layer_at_which_nothing_varies_leaves_the_others_their_p() -> None:
     layers = np.array([0.0, 0.4, 0.6])[:, None, None] + np.random.default_rng(0).normal(
         0, [[[0]], [[0.1]], [[0.1]]], (3, 8, 9)

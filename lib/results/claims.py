@@ -553,8 +553,9 @@ def signs(judged: pd.DataFrame) -> pd.Series:
 
 
 def counted(signs: pd.Series) -> str:
-    """How many there are of each sign; the sign alone if all are the same."""
-    counts = signs.value_counts()
+    """How many there are of each sign, of those that could be tested; the sign alone if all are the same."""
+    tested = signs[signs != SIGNS[NOT_TESTABLE]]
+    counts = (tested if len(tested) else signs).value_counts()
     order = [*SIGNS.values()]
     found = sorted(((sign, count) for sign, count in counts.items()), key=lambda one: order.index(one[0].rstrip("†")))
     return found[0][0] if len(found) == 1 else ", ".join(f"{sign} {count}" for sign, count in found)
