@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from lib import results
 from lib.figures.style import (
     HOLLOW,
+    MANY,
     PAPER,
     PRETRAINED,
     accuracy_panel,
@@ -24,6 +25,7 @@ from lib.figures.style import (
     line,
     line_style,
     lines,
+    logarithmic_points,
     named,
     panels,
     percent_axis,
@@ -114,6 +116,10 @@ def encoders_side_by_side(
             depth = levels.loc[levels["study"] == study, "layer"].max()
             _printed_panels(column[0], column[-1], (printed or {}).get(study, []), name, depth)
     caption = caption or _caption(changes, texts=True) + (_SQUEEZED if len(beside) else "")
+    if len(changes) and 100 * changes["max"].max() > MANY:
+        caption += " Beyond one point, the scale of our changes is logarithmic."
+        for ax in axes[1]:
+            logarithmic_points(ax)
     return finish(figure, f"Accuracy of linear probes: {property_name(accuracy, name)}", caption)
 
 

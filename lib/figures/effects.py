@@ -17,11 +17,13 @@ from lib.figures.comparisons import labelled, property_name
 from lib.figures.style import (
     BASELINE,
     COLOURS,
+    MANY,
     PAPER,
     PRETRAINED,
     colour,
     finish,
     lines,
+    logarithmic_points,
     named,
     panels,
     percent_axis,
@@ -226,17 +228,11 @@ def _scores_and_losses(
         places = sorted(set(rows[across]))
         bottom.set_xticks(places, map(tick, places), rotation=60, size=9)
         if rows["loss"].max() > MANY:
-            bottom.set_yscale("symlog", linthresh=1)
+            logarithmic_points(bottom)
             bottom.set_ylim(min(-0.2, rows["loss"].min()))
-            bottom.set_yticks([0, 0.5, 1, 2, 5, 10, 20, 50], ["0", "0.5", "1", "2", "5", "10", "20", "50"])
-            bottom.yaxis.set_minor_locator(NullLocator())
         top.yaxis.set_major_locator(MaxNLocator(integer=True))
         percent_axis(top)
     return figure
-
-
-MANY = 10
-"""Points from which losses are drawn on a scale that is logarithmic above one point."""
 
 
 def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:

@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from lib import disk
 from lib.results.summary import pick
@@ -160,6 +160,19 @@ def layers_axis(ax: Axes) -> None:
     """Layers, in whole numbers, along the x axis."""
     ax.set_xlabel("layer (0 = embedding output)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+MANY = 10
+"""Points from which losses are drawn on a scale that is logarithmic above one point."""
+
+
+def logarithmic_points(ax: Axes) -> None:
+    """Points along the y axis, evenly up to one point on both sides of zero, and logarithmically beyond."""
+    below, above = ax.get_ylim()
+    ax.set_yscale("symlog", linthresh=1)
+    places = [place for size in (0, 0.5, 1, 3, 10, 30) for place in {-size, size} if below <= place <= above]
+    ax.set_yticks(places, [f"{place:g}".replace("-", "−") for place in places])
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def percent_axis(ax: Axes) -> None:
