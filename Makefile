@@ -190,7 +190,7 @@ bench-precision: data ## what bfloat16 changes, beside float32 (on a CPU: ISA=na
 	$(tell_surroundings)
 	@"$(PYTHON)" -m bench.precision $(BENCH)
 
-test-exact: data ## the same digits on other processors, emulated by QEMU: of this maker, and of another (an hour)
+test-exact: data ## the same digits on other processors, emulated by QEMU: of this maker, and of another (forty minutes)
 	@"$(PYTHON)" -m pytest -n 2 -v tests/exact
 
 test-hub: data ## the paper's studies, fetched from a double of the model hub on this machine and run at a reduction (half an hour)
