@@ -1,6 +1,7 @@
 """The same digits on other processors, as README promises them: small studies here and under emulated processors.
 
-An emulator stands in for processors that are not at hand. It takes forty minutes; ``tests/test_digits.py`` has a short case.
+An emulator stands in for processors that are not at hand. It takes forty minutes; ``tests/test_digits.py`` has a
+short case.
 """
 
 import json
