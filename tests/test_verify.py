@@ -320,8 +320,20 @@ def test_the_overview_of_the_claims_takes_its_place_in_a_page() -> None:
     assert verify.with_claims(page, "paper", table) == page
 
 
-def test_the_readme_shows_the_recorded_verdicts() -> None:
-    page = (params.ROOT / "README.md").read_text(encoding="utf-8")
-    recorded = results.from_csv(results.figures_folder("mini", recorded=True) / "claims.csv")
-    assert "<!-- claims: mini -->" in page
-    assert verify.with_claims(page, "mini", recorded) == page
+@pytest.mark.parametrize("suite", ["mini", "mpnet"])
+def test_the_readme_shows_what_is_recorded(suite: str) -> None:
+    page, folder = (params.ROOT / "README.md").read_text(encoding="utf-8"), results.figures_folder(suite, recorded=True)
+    judged, lost = (results.from_csv(folder / f"{name}.csv") for name in ("claims", "losses"))
+    assert f"<!-- claims: {suite} -->" in page
+    assert verify.with_claims(page, suite, judged, lost) == page
+
+
+def test_losses_stand_beside_those_that_the_paper_prints() -> None:
+    cell = {"study": "ours", "measure": "top third", "seeds": 3, "low": 0.0, "high": 0.0}
+    lost = pd.DataFrame([{**cell, "property": "pos", "task": task, "value": 2.0} for task in ("sst2", "sentiment")])
+    table = paper.losses_beside(lost, {"ours": "Ours"})
+    assert table.columns.tolist() == ["property", "task", "Ours", *(f"the paper's {model}" for model in paper.MODELS)]
+    assert table[["property", "task", "Ours"]].to_numpy().tolist() == [["pos", "sst2", 2.0]]
+    drop = results.pick(paper.drops(), study="XLNet", property="pos", task="sst2").sort_values("layer")["drop"]
+    assert table["the paper's XLNet"].item() == pytest.approx(100 * drop.tail(4).mean())
+    assert paper.losses_beside(lost[lost["task"] == "sentiment"], {"ours": "Ours"}).empty

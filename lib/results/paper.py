@@ -178,6 +178,22 @@ def beside(judged: pd.DataFrame) -> pd.DataFrame:
     return judged.join(pd.DataFrame(rows, judged.index, ["paper low", "paper high", "paper", "same direction"]))
 
 
+def losses_beside(lost: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
+    """The loss over the top third of the layers, in points, ours before the paper's: a row per property and task of the
+    paper's, a column per encoder; without rows if ours has none of its tasks.
+
+    ``lost`` : as ``claims.losses`` gives it. ``titles`` : study → title of its encoder.
+    """
+    printed = claims.losses(evidence())
+    both = pick(pd.concat([lost, printed], ignore_index=True), measure="top third")
+    both = both[both["task"].isin({*lost["task"]} & {*printed["task"]}) & both["property"].isin(set(lost["property"]))]
+    named = {**titles, **{model: f"the paper's {model}" for model in MODELS}}
+    wide = both.assign(encoder=both["study"].map(named)).pivot_table(
+        "value", ["property", "task"], "encoder", sort=False
+    )
+    return wide.reindex(columns=[title for title in named.values() if title in wide]).reset_index()
+
+
 def overview(judged: pd.DataFrame) -> pd.DataFrame:
     """``claims.overview`` with the claims in a few words, and beside each encoder the paper's (``models_of``)."""
     ours, theirs, words = claims.overview(judged), claims.overview(judge(evidence())), table()

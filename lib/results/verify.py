@@ -205,18 +205,27 @@ def read(path: Path) -> dict[str, Any]:
     return expected
 
 
-def with_claims(page: str, suite: str, judged: pd.DataFrame) -> str:
-    """A Markdown page with the overview of a suite's claims, beside the paper's, between the marks
-    ``<!-- claims: SUITE -->`` and ``<!-- end -->``, if it has them."""
-    table = f"{claims.to_markdown(paper.overview(judged))}\n\n{claims.told(judged)}"
-    marks = re.compile(rf"(<!-- claims: {suite} -->\n).*?(<!-- end -->)", re.S)
-    return marks.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page)
+def with_claims(page: str, suite: str, judged: pd.DataFrame, lost: pd.DataFrame | None = None) -> str:
+    """A Markdown page with what came out of a suite, beside the paper's, where the page has marks for it: the overview
+    of its claims between ``<!-- claims: SUITE -->`` and ``<!-- end -->``, its losses between ``<!-- losses: SUITE -->``
+    and ``<!-- end -->``. ``lost`` : as ``claims.losses`` gives it."""
+    shown = {"claims": f"{claims.to_markdown(paper.overview(judged))}\n\n{claims.told(judged)}"}
+    if lost is not None:
+        titles = dict(judged.loc[judged["encoder"] != "", ["study", "encoder"]].itertuples(index=False))
+        points = paper.losses_beside(lost, titles)
+        shown["losses"] = claims.to_markdown(points.map(lambda v: f"{v:.1f}" if isinstance(v, float) else v))
+        shown["losses"] = shown["losses"].replace("nan", "–")
+    for what, text in shown.items():
+        marks = re.compile(rf"(<!-- {what}: {suite} -->\n).*?(<!-- end -->)", re.S)
+        page = marks.sub(lambda found, text=text: f"{found[1]}{text}\n{found[2]}", page)
+    return page
 
 
-def write_claims(suite: str, judged: pd.DataFrame) -> None:
-    """Write the overview of a suite's claims into README, if it has a place for them."""
-    page = params.ROOT / "README.md"
-    text = with_claims(page.read_text(encoding="utf-8"), suite, judged)
+def write_claims(suite: str) -> None:
+    """Write what came out of a recorded suite into README, where it has a place for it."""
+    folder, page = results.figures_folder(suite, recorded=True), params.ROOT / "README.md"
+    judged, lost = (results.from_csv(folder / f"{name}.csv") for name in ("claims", "losses"))
+    text = with_claims(page.read_text(encoding="utf-8"), suite, judged, lost)
     with disk.atomic_write(page) as part:
         part.write_text(text, encoding="utf-8")
 
