@@ -193,8 +193,8 @@ bench-precision: data ## what bfloat16 changes, beside float32 (on a CPU: ISA=na
 test-exact: data ## the same digits on other processors, emulated by QEMU: of this maker, and of another (forty minutes)
 	@"$(PYTHON)" -m pytest -n 2 -v tests/exact
 
-test-hub: data ## the paper's studies, fetched from a double of the model hub on this machine and run at a reduction (half an hour)
-	@"$(PYTHON)" -m pytest -v -s tests/hub
+test-hub: data ## the paper's studies, fetched from a double of the model hub on this machine and run at a reduction (half an hour); MIRROR=folder has the corpora
+	@MIRROR="$(abspath $(MIRROR))" "$(PYTHON)" -m pytest -v -s tests/hub
 
 slurm = $(foreach p,munged slurmctld slurmd srun,$(if $(shell PATH="$$PATH:/usr/sbin" command -v $p),,$p))
 test-slurm: data ## a small grid on a Slurm of one node, its jobs killed, out of time, requeued (some ten minutes; installs Debian's slurm-wlm)

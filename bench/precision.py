@@ -58,7 +58,8 @@ def measured(study: str, task: str, seeds: int, precision: str) -> pd.DataFrame:
         found = found[["study", "variant", "property", "layer"]].assign(accuracy=100 * found["accuracy"])
         by = runs.provenance()
         rows.append(found.assign(precision=precision, training=trained, extraction=extracted,
-                                 by=f"{by['processor']} (ISA={by['isa']})"))  # fmt: skip
+                                 by=f"{by['processor']} (ISA={by['isa']})"
+                                 if by["device"] == "cpu" else by["device"]))  # fmt: skip
         shutil.rmtree(run.folder)
     return pd.concat(rows)
 
@@ -85,7 +86,7 @@ def report(rows: pd.DataFrame) -> str:
             cells = [f"{top[p].mean():.2f} ± {top[p].std():.2f}" for p in PRECISIONS]
             tuned.append([study, name, *cells, f"{top.diff(axis=1).iloc[:, 1].mean():+.2f}", times["training"]])
     parts = [
-        f"Processor: {', '.join(rows['by'].unique())}. Differences in points, bfloat16 minus float32.",
+        f"Computed on: {', '.join(rows['by'].unique())}. Differences in points, bfloat16 minus float32.",
         table(["as released", "property", "mean over layers", "largest of a layer", "extraction: times faster"],
               released),
     ]  # fmt: skip

@@ -140,7 +140,7 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     study, variant, seed = run.study, run.variant, run.variant.seed
     assert seed is not None and variant.task
     task, data = tasks.task(study, variant.task), tasks.load(study, variant)
-    device, tok = _device(study), encoders.tokenizer(study)
+    where, tok = device(study), encoders.tokenizer(study)
     surroundings.clean()  # once more: Trainer and accelerate read theirs when they are made
     set_seed(seed)
     model = _untrained(study, variant, task)
@@ -153,7 +153,7 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     bar = _Bar()
     bar.last = variant.checkpoint or steps
     trainer = _Trainer(
-        model=model, args=_arguments(study.training(variant), checkpoints, steps, seed, device, study.precision),
+        model=model, args=_arguments(study.training(variant), checkpoints, steps, seed, where, study.precision),
         train_dataset=encoded["train"], eval_dataset=encoded["dev"].select(by_length["dev"]),
         data_collator=DataCollatorWithPadding(tok), compute_metrics=tasks.scores(task), callbacks=[bar, _Saver()],
     )  # fmt: skip
@@ -179,14 +179,16 @@ def _train(run: runs.Run, folder: Path, checkpoints: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _device(study: params.Study) -> torch.device:
-    device = encoders.device(study)
-    if device.index:
+def device(study: params.Study) -> torch.device:
+    """The device of a study's trainings. Raises ParameterError for another than the first GPU, and as
+    ``encoders.device``."""
+    found = encoders.device(study)
+    if found.index:
         raise params.ParameterError(
-            f"device: fine-tuning takes the first GPU that it sees: with {device}, set "
-            f"CUDA_VISIBLE_DEVICES={device.index} and device: cuda"
+            f"device: fine-tuning takes the first GPU that it sees: with {found}, set "
+            f"CUDA_VISIBLE_DEVICES={found.index} and device: cuda"
         )
-    return device
+    return found
 
 
 def _untrained(study: params.Study, variant: Variant, task: tasks.Task) -> PreTrainedModel:

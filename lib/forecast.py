@@ -143,10 +143,12 @@ def _folder(study: Study) -> Path | None:
         return sources.home() / f"{name}-{sources.SOURCES[name].version}"
     if (params.ROOT / name).is_dir():
         return params.ROOT / name
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import errors, try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json", revision=study.encoder.revision)
-    return Path(found).parent if isinstance(found, str) else None
+    with contextlib.suppress(errors.HFValidationError):  # a folder that is not there
+        found = try_to_load_from_cache(name, "config.json", revision=study.encoder.revision)
+        return Path(found).parent if isinstance(found, str) else None
+    return None
 
 
 def words(study: Study) -> int:
@@ -273,7 +275,12 @@ def _facts(run: Run, step: Step, of_run: Path) -> dict[str, Any] | None:
     its notebook took."""
     if step.name == "extract":
         metadata = (disk.read_json(of_run / f"{step.notebook}.ipynb") or {"metadata": {}})["metadata"]
-        by = {"threads": run.study.threads, "processor": ""}  # a notebook does not name it
+        probed = disk.read_json(run.result("layers") / disk.MANIFEST) or {}  # a notebook names no device
+        by = {
+            "threads": run.study.threads,
+            "processor": "",
+            "device": probed.get("provenance", {}).get("device", "cpu"),
+        }
         facts = {"seconds": metadata.get("papermill", {}).get("duration"), "provenance": by, **metadata.get("lib", {})}
     else:
         facts = disk.read_json(run.result(step.name) / disk.MANIFEST) or {}

@@ -79,7 +79,7 @@ def fetch(wanted: list[Run]) -> None:
     ------
     SourceError : one list of all that cannot be had or used, each with what to do.
     """
-    probing = {run.study.name: run.study for run in wanted if not runs.is_current(run, "layers")}
+    probing = {run.study.name: run.study for run in wanted if {step.name for step in to_do(run)} - {"finetune"}}
     training = [run for run in wanted if run.variant.task and not runs.is_current(run, "finetune")]
     needs = _needs(probing.values(), training)
     lacking = unpackaged.lacking(needs)
@@ -93,6 +93,8 @@ def fetch(wanted: list[Run]) -> None:
         problems = _problems(probing.values(), lambda study: encoders.check(study, elsewhere))
         problems += _problems(probing.values(), corpora.check)
         problems += _problems({run.study.name: run.study for run in training}.values(), encoders.head)
+        if not elsewhere:
+            problems += _problems({run.study.name: run.study for run in training}.values(), _trains_here)
         dropping = {(run.study.name, run.variant.dropped): run.study for run in training if run.variant.dropped}
         problems += _problems(dropping.items(), _drop)
         problems += _problems([run for run in training if run.variant.checkpoint], _stop)
@@ -149,6 +151,13 @@ def _fetched(name: str) -> None:
 
 def _from_snippets(run: Run) -> bool:
     return run.variant.task in tasks.REGISTRY
+
+
+def _trains_here(study: Study) -> None:
+    if ":" in study.device:  # of several GPUs
+        from lib import finetune  # here: Trainer takes seconds to import
+
+        finetune.device(study)
 
 
 def _drop(pruned: tuple[tuple[str, tuple[str, int]], Study]) -> None:

@@ -106,8 +106,8 @@ def _told(error: BaseException, lacking: str) -> str:
         )
     if status in (401, 403):
         return (
-            f"{place} does not open it to you ({status}): its name is wrong, it is private, or your token is. Correct "
-            "the name, or log in with 'hf auth login' (or HF_TOKEN)"
+            f"{place} does not open it to you ({status}): its name is wrong, it is private, or your token is not "
+            "valid. Correct the name, or log in with 'hf auth login' (or HF_TOKEN)"
         )
     if status == 404:
         return f"{place} does not have it (404). Correct its name in the study"
@@ -120,7 +120,7 @@ def _told(error: BaseException, lacking: str) -> str:
         return f"{place} is out of order ({status}), also after waiting. Type the same command again later: {later}"
     if constants.HF_HUB_OFFLINE:
         return (
-            f"HF_HUB_OFFLINE=1 forbids to ask, and {cache} lacks {lacking}. Type the same command once where there is "
+            f"HF_HUB_OFFLINE=1 forbids asking, and {cache} lacks {lacking}. Type the same command once where there is "
             "a network, without HF_HUB_OFFLINE, or set HF_HOME to a cache that has it"
         )
     if unwritten:

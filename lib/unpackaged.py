@@ -101,7 +101,7 @@ def lacking(needs: Needs) -> Needs:
 
 
 def told(needs: Needs, suite: str) -> list[str]:
-    """One text per corpus that is missing: what it is, where it comes from, where to lay it, what it is held to, and
+    """One text per corpus that is missing: what it is, where it comes from, where to put it, what it is held to, and
     the command that gets it."""
     return [_told(name, files, suite) for name, files in needs.items()]
 
@@ -111,7 +111,7 @@ def _told(name: str, files: list[str], suite: str, reason: str = "") -> str:
     one = UNPACKAGED[name]
     lines = [f"{one.title}, {one.version} ({one.licence}), is not here. From: {one.home}"]
     lines += [f"  it could not be fetched: {reason}"] if reason else []
-    lines += [f"  lay into {one.folder}/:"] + [f"    {file}{_expected(one, file)}" for file in files]
+    lines += [f"  put into {one.folder}/:"] + [f"    {file}{_expected(one, file)}" for file in files]
     lines += [textwrap.indent(one.get.rstrip(), "  ")] if one.get else []
     free = f"make data SCALE={suite} fetches it; " if (one.web or one.hub) and not reason else ""
     lines += [f"  {free}from a copy: make data SCALE={suite} MIRROR=folder, with the files in folder/{one.mirror}/"]

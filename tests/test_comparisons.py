@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from lib import figures, results
 from lib.figures import comparisons, report, style
 from lib.results.summary import pick
+from lib.study import loading
 
 TITLES = {"bert-mini": "BERT-mini", "roberta-mini": "RoBERTa-mini", "xlnet-mini": "XLNet-mini", "minilm": "MiniLM-L6"}
 TASKS = ["sentiment", "sentiment-quarter", "acceptability", "shuffled"]
@@ -420,11 +421,13 @@ def test_saving_heeds_no_setting_that_is_made_after_the_drawing(tmp_path: Path) 
         assert (tmp_path / f"plain.{suffix}").read_bytes() == (tmp_path / f"own.{suffix}").read_bytes()
 
 
-def test_twins_are_found_by_their_names_whichever_of_them_is_the_suite() -> None:
+def test_twins_are_found_by_their_names_whichever_of_them_is_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "studies", lambda: dict.fromkeys(["a", "b"], "suite"))
     assert comparisons.twins(["a-raw", "b-raw"]) == ({"a": "a-raw", "b": "b-raw"}, "raw neurons")
     assert comparisons.twins(["a-paper"]) == ({"a": "a-paper"}, "the paper's probe")
     assert comparisons.twins(["a-standardised"]) == ({"a-standardised": "a"}, "the paper's probe")
     assert comparisons.twins(["a", "b"])[0] == {}
+    assert comparisons.twins(["news-paper", "news-standardised"])[0] == {}, "a name that only ends so"
 
 
 @pytest.mark.parametrize("kind", ["image/png", "image/svg+xml"])

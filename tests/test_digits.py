@@ -2,13 +2,12 @@
 
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from conftest import emulated, examples, native
 
-from lib import disk, finetune, neurons, probes
+from lib import disk, finetune, neurons, probes, results
 from lib.results import digits
 from lib.study import inputs, params, runs
 from lib.study.steps import STEPS
@@ -37,21 +36,21 @@ def test_nothing_that_is_trained_or_ranked_takes_a_root_that_depends_on_the_proc
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Digests that runs have, in a repository in which none are kept, on an AMD processor."""
+    """Digests that runs have, in a repository in which none are kept."""
     found = {"s: sentiment-s1: finetune": "a", "s: sentiment-s1: layers": "b", "s: pretrained: layers": "c"}
     monkeypatch.setattr(digits.params, "ROOT", tmp_path)
     monkeypatch.setattr(digits, "of_runs", lambda wanted: dict(found))
-    monkeypatch.setattr(runs, "maker", lambda: "AuthenticAMD")
-    monkeypatch.setattr(digits.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(digits, "_computed_by", lambda wanted: wanted)
     (tmp_path / "expected").mkdir()
     return found
 
 
-def wanted(threads: int = 1, device: str = "cpu") -> list:
-    return [SimpleNamespace(study=SimpleNamespace(threads=threads, device=device, precision="float32"))]
+def wanted(**other: object) -> list:
+    """A run, as the facts of what computed it."""
+    return [{"machine": "x86_64, 2 cores", "device": "cpu", "threads": 1, "maker": "AuthenticAMD"} | other]
 
 
-def test_equal_digits_are_said_to_be_equal_and_others_are_named_by_the_first(kept: dict, monkeypatch) -> None:
+def test_equal_digits_are_said_to_be_equal_and_others_are_named_by_the_first(kept: dict) -> None:
     here = wanted()
     assert digits.compare(here) == (
         "digits: none are kept for AuthenticAMD processors in digits.yaml; the comparisons above count",
@@ -65,7 +64,7 @@ def test_equal_digits_are_said_to_be_equal_and_others_are_named_by_the_first(kep
     kept["s: sentiment-s1: layers"] = kept["s: pretrained: layers"] = "other"
     says, equal = digits.compare(here)
     assert not equal and "1 of 3 results" in says and says.endswith("the first that differs is s: sentiment-s1: layers")
-    monkeypatch.setattr(runs, "maker", lambda: "GenuineIntel")
+    here = wanted(maker="GenuineIntel")
     assert "none are kept for GenuineIntel" in digits.compare(here)[0]
     digits.keep(here)
     kept |= {"s: shuffled-s1: layers": "d"}
@@ -79,18 +78,16 @@ def test_equal_digits_are_said_to_be_equal_and_others_are_named_by_the_first(kep
 def test_under_exact_all_makers_have_one_set_of_digits(kept: dict, monkeypatch) -> None:
     monkeypatch.setenv("ISA", "compatible")
     digits.keep(wanted())
-    monkeypatch.setattr(runs, "maker", lambda: "GenuineIntel")
-    assert digits.compare(wanted())[1]
+    assert digits.compare(wanted(maker="GenuineIntel"))[1]
     assert not (params.ROOT / "expected" / "digits.yaml").exists()
 
 
-@pytest.mark.parametrize("how", ["isa", "threads", "device", "machine"])
+@pytest.mark.parametrize("how", ["isa", "threads", "device", "machine", "makers"])
 def test_where_no_digits_are_promised_none_are_kept_or_compared(kept: dict, monkeypatch, how: str) -> None:
-    here = wanted(threads=2 if how == "threads" else 1, device="mps" if how == "device" else "cpu")
+    other = {"threads": {"threads": 2}, "device": {"device": "NVIDIA H200"}, "machine": {"machine": "aarch64, 4 cores"}}
+    here = wanted(**other.get(how, {})) + (wanted(maker="GenuineIntel") if how == "makers" else [])
     if how == "isa":
         monkeypatch.setenv("ISA", "native")
-    if how == "machine":
-        monkeypatch.setattr(digits.platform, "machine", lambda: "aarch64")
     says, equal = digits.compare(here)
     assert says.startswith("digits: none are promised") and not equal
     with pytest.raises(params.ParameterError, match="digits are promised, and kept"):
@@ -100,6 +97,8 @@ def test_where_no_digits_are_promised_none_are_kept_or_compared(kept: dict, monk
 def test_a_digest_is_of_weights_tables_and_orders(run_of) -> None:
     run = run_of(examples(40, 0), examples(20, 1), finetune__epochs=1.0)
     finetune.ensure(run), probes.ensure_layer_counts(run), neurons.ensure_tests(run)
+    assert {(by["device"], by["maker"]) for by in digits._computed_by([run])} == {("cpu", runs.maker())}
+    assert results.devices([run]) == "float32 on cpu" and results.computed_by([run])["steps"].tolist() == [3]
     before = digits.of_runs([run])
     assert {*before} == {f"minilm: own-s1: {step}" for step in ("finetune", "layers", "neurons")}
     assert len({*before.values()}) == 3

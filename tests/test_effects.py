@@ -111,7 +111,11 @@ def test_tasks_are_shown_at_their_numbers_of_examples() -> None:
     assert points[["study", "task", "examples", "loss"]].to_numpy().tolist() == [
         ["b", "rte", 2241, 2], ["b", "sst2", 2241, 1], ["b", "sst2", 5000, 4],
     ]  # fmt: skip
-    _, lost = effects.examples(points, TITLES).axes
+    score, lost = effects.examples(points, TITLES).axes
+    assert "best constant answer" in [line.get_label() for line in score.lines]
+    floors = points.assign(majority=points["task"].map({"sst2": 0.5, "rte": 0.6}))
+    score, _ = effects.examples(floors, TITLES).axes
+    assert "best constant answer" not in [line.get_label() for line in score.lines], "of which task?"
     (line,) = (line for line in lost.lines if line.get_label() == "sst2")
     assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([2241, 5000], pytest.approx([1, 4]))
     assert [tick.get_text() for tick in lost.get_xticklabels()] == ["2,241", "5,000"]

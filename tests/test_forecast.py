@@ -207,3 +207,8 @@ def test_what_a_gpu_took_is_told_by_its_name(tmp_path: Path) -> None:
     finish(load("rte-s1"), 100.0, "layers", threads=2, provenance={"threads": 2, "processor": "P", "device": "NVIDIA"})
     (row,) = before().itertuples()
     assert (row.core_seconds, row.device) == (100.0, "NVIDIA")
+    run = load("rte-s1")
+    run.notebook("extract").write_text(
+        json.dumps({"metadata": {"papermill": {"duration": 7.0}, "lib": {"key": run.key("extract")}}})
+    )
+    assert {row.device for row in before().itertuples()} == {"NVIDIA"}, "an extraction is of the device that probed it"

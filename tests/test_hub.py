@@ -158,7 +158,7 @@ def test_a_pinned_file_that_a_cache_of_unknown_extent_lacks_is_one_line(served, 
     for file in ("config.json", "tokenizer.json"):
         huggingface_hub.hf_hub_download(XLNET, file, revision=REVISIONS[XLNET])
     offline(monkeypatch)
-    with pytest.raises(SourceError, match=r"HF_HUB_OFFLINE=1 forbids to ask, and .* lacks pytorch_model\.bin"):
+    with pytest.raises(SourceError, match=r"HF_HUB_OFFLINE=1 forbids asking, and .* lacks pytorch_model\.bin"):
         encoders.locate(study(XLNET))
 
 
@@ -395,7 +395,7 @@ def test_what_is_missing_of_the_grid_is_one_error_before_any_work(served, cache:
     assert f"{cache} lacks vocab.txt." in told
     assert f"{cache} lacks it." in told
     assert XLNET not in told, "it is here"
-    assert told.count("HF_HUB_OFFLINE=1 forbids to ask") == 8
+    assert told.count("HF_HUB_OFFLINE=1 forbids asking") == 8
     assert told.endswith("Nothing was started. Fix it, then type the same command again.")
     assert served.requests == [r for r in served.requests if GLUE not in r[1]]
 

@@ -54,6 +54,8 @@ def device(study: params.Study) -> torch.device:
         raise EncoderError(f"device '{name}' is asked for, but PyTorch sees no CUDA device; use device: auto")
     found = torch.device(name)
     _refuse({
+        f"device '{name}' is asked for, but PyTorch sees {torch.cuda.device_count()} GPUs, counted from cuda:0":
+            found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count(),
         f"precision: bfloat16 gains nothing on this {found.type.upper()}, which does not multiply it: use float32, or, "
         "on a processor with AVX512-BF16, ISA=native":
             study.precision == "bfloat16" and not multiplies_bfloat16(found),

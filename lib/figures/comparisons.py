@@ -34,6 +34,7 @@ from lib.figures.style import (
 from lib.results import paper
 from lib.results.claims import FORGET
 from lib.results.summary import VARIANT, pick
+from lib.study import loading
 
 NAMES = {
     "pretrained": "before fine-tuning",
@@ -254,11 +255,13 @@ def _printed_share(ax: Axes, models: list[str], theirs: pd.DataFrame, depth: int
 def twins(studies: Collection[str]) -> tuple[dict[str, str], str]:
     """The studies that are another one under another probe: study with standardised neurons → study with the other
     probe; and the name of that probe."""
+    known = loading.studies()
     for suffix, probe in (("-raw", "raw neurons"), ("-paper", "the paper's probe")):
-        if found := {name.removesuffix(suffix): name for name in studies if name.endswith(suffix)}:
+        pairs = {name.removesuffix(suffix): name for name in studies if name.endswith(suffix)}
+        if found := {name: other for name, other in pairs.items() if name in known}:
             return found, probe
-    standardised = "-standardised"
-    return {name: name.removesuffix(standardised) for name in studies if name.endswith(standardised)}, probe
+    pairs = {name: name.removesuffix("-standardised") for name in studies if name.endswith("-standardised")}
+    return {name: other for name, other in pairs.items() if other in known}, probe
 
 
 def raw_and_standardised(

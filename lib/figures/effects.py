@@ -221,7 +221,8 @@ def _scores_and_losses(
                 medians = own.groupby(across)[value].median() * share
                 ax.plot(medians.index, medians, **look)
                 ax.scatter(own[across], own[value] * share, s=10, color=COLOURS[number], alpha=0.5, lw=0)
-        top.axhline(100 * rows["majority"].mean(), color=BASELINE, ls="--", lw=1.2, label="best constant answer")
+        if rows["majority"].nunique() == 1:  # else there is none that holds for all lines
+            top.axhline(100 * rows["majority"].iloc[0], color=BASELINE, ls="--", lw=1.2, label="best constant answer")
         bottom.axhline(0, color=PRETRAINED, lw=1)
         bottom.set(xscale="log", xlabel={"rate": "learning rate", "examples": "training examples"}.get(across, across))
         bottom.xaxis.set_minor_locator(NullLocator())

@@ -28,6 +28,8 @@ from lib.results.tables import (
     by_probe,
     by_rate,
     complete,
+    computed_by,
+    devices,
     figures_folder,
     from_csv,
     is_recorded,

@@ -4,14 +4,13 @@
 ``ISA=compatible``, which all have in common.
 """
 
-import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lib import disk, encoders, neurons, surroundings
+from lib import disk, neurons, surroundings
 from lib.study import inputs, loading, params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
@@ -45,12 +44,19 @@ def of_runs(wanted: Iterable[Run]) -> dict[str, str]:
 
 def _place(wanted: Iterable[Run]) -> tuple[Path | None, str]:
     """The file of the digests that these runs should have, and whose they are in it; None if no digits are promised."""
-    isa, on = surroundings.isa(), {encoders.device(run.study).type for run in wanted}
+    isa, by = surroundings.isa(), _computed_by(wanted)
     name = {"avx2": "digits", "compatible": "exact"}.get(isa)
-    threads = {run.study.threads for run in wanted}
-    if platform.machine() != "x86_64" or on != {"cpu"} or threads != {1} or not name:
+    makers = {"x86-64"} if isa == "compatible" else {facts.get("maker", runs.maker()) for facts in by}
+    alike = all(f["machine"].startswith("x86_64") and f["device"] == "cpu" and f["threads"] == 1 for f in by)
+    if not (name and alike and len(makers) == 1):
         return None, ""
-    return params.ROOT / "expected" / f"{name}.yaml", "x86-64" if isa == "compatible" else runs.maker()
+    return params.ROOT / "expected" / f"{name}.yaml", makers.pop()
+
+
+def _computed_by(wanted: Iterable[Run]) -> list[dict[str, Any]]:
+    """What computed each step of these runs whose results last: it may have been another machine than this one."""
+    lasting = [(run, step.name) for run in wanted for step in STEPS.values() if step.lasts and step.applies(run)]
+    return [runs.manifest(run, step)["provenance"] for run, step in lasting]
 
 
 def _read(file: Path | None) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def compare(wanted: list[Run]) -> tuple[str, bool]:
     """Are the digits of these runs those that are kept? What there is to say, and whether all that are known agree."""
     file, whose = _place(wanted)
     if not file:
-        how = f"ISA={surroundings.isa()}, device and threads of this run"
+        how = f"ISA={surroundings.isa()}, and the devices, threads and makers that computed these runs"
         return f"digits: none are promised ({how}); the comparisons above count", False
     known, found = _read(file).get(whose, {}), of_runs(wanted)
     both = [name for name in found if name in known]

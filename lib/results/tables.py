@@ -230,6 +230,23 @@ def figures_folder(suite: str, preset: str = "full", recorded: bool = False) -> 
     return runs.home() / "figures" / suite if preset == "full" else runs.home() / preset / "figures" / suite
 
 
+def computed_by(wanted: Iterable[Run]) -> pd.DataFrame:
+    """What computed the results of these runs: one row per device, precision of the encoder, processor, ISA and version
+    of PyTorch, with the number of ``steps``, the most first."""
+    rows = []
+    for run, step in tabled_steps(wanted):
+        by = runs.manifest(run, step)["provenance"]
+        rows.append((by["device"], run.study.precision, by["processor"], by["isa"], by["torch"]))
+    columns = ["device", "precision", "processor", "isa", "torch"]
+    return pd.DataFrame(rows, columns=columns).value_counts().rename("steps").reset_index()
+
+
+def devices(wanted: Iterable[Run]) -> str:
+    """In which precision and on which devices these runs were computed, in words."""
+    by = computed_by(wanted)[["precision", "device"]].drop_duplicates()
+    return " and ".join(f"{precision} on {device}" for precision, device in by.itertuples(index=False))
+
+
 def times(wanted: Iterable[Run]) -> pd.DataFrame:
     """Seconds of each step of each run: of its executed notebook, or, of a recorded run, of the computation alone."""
     rows = []

@@ -254,6 +254,9 @@ def check(wanted: list[Run], suite: str) -> bool:
     print(f"{len(judged) - len(bad)} of {len(judged)} comparisons hold" + (":" if len(bad) else ""))
     for row in bad.itertuples():
         print(f"  {row.verdict}  {row.name}: expected {row.expected}, got {row.got}, tolerance {row.tolerance}")
+    recorded = results.recorded_runs(suite)
+    if recorded and (theirs := results.devices(recorded)) != (own := results.devices(wanted)):
+        print(f"recorded in {theirs}; these results in {own}")
     says, equal = digits.compare(wanted)
     print(says)
     return bad.empty and (equal or surroundings.isa() != "compatible")

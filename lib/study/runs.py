@@ -176,14 +176,23 @@ def provenance() -> dict[str, Any]:
     import torch  # here: commands that compute nothing do not wait for it
 
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores", "processor": _processor(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores", "processor": _processor(), "maker": maker(),
         "system": platform.system(),
         "instructions": torch.backends.cpu.get_cpu_capability(), "isa": surroundings.isa(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu",
+        "device": _device(),
         "python": platform.python_version(), **{name: version(name) for name in PACKAGES},
         "commit": _commit(), **surroundings.remaining(),
     }  # fmt: skip
+
+
+def _device() -> str:
+    """The device that this process used: cpu, mps, or the name of a GPU."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return torch.cuda.get_device_name()
+    return "mps" if torch.backends.mps.is_available() and torch.mps.current_allocated_memory() else "cpu"
 
 
 def maker() -> str:
