@@ -254,7 +254,7 @@ def check(wanted: list[Run], suite: str) -> bool:
     print(f"{len(judged) - len(bad)} of {len(judged)} comparisons hold" + (":" if len(bad) else ""))
     for row in bad.itertuples():
         print(f"  {row.verdict}  {row.name}: expected {row.expected}, got {row.got}, tolerance {row.tolerance}")
-    recorded = results.recorded_runs(suite)
+    recorded = results.recorded_runs(suite) if runs.recorded(suite).is_dir() else []
     if recorded and (theirs := results.devices(recorded)) != (own := results.devices(wanted)):
         print(f"recorded in {theirs}; these results in {own}")
     says, equal = digits.compare(wanted)
