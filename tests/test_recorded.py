@@ -12,7 +12,7 @@ import pytest
 from lib import results
 from lib.results import spread, verify
 from lib.results.summary import VARIANT, pick
-from lib.study import runs
+from lib.study import params, runs
 from lib.study.variants import Variant
 
 SUITE, SEED = "mini", 1
@@ -160,3 +160,11 @@ def test_a_training_at_four_times_the_learning_rate_is_a_miss() -> None:
         t.drop(columns=["study", *VARIANT]) for t in (results.layers(chosen), results.neuron_layers(chosen))
     )
     assert wrong("bert-mini", "sentiment", lambda table: counts if "correct" in table else neurons)
+
+
+@pytest.mark.parametrize("suite", sorted(folder.name for folder in (params.ROOT / "results").iterdir()))
+def test_every_recorded_result_says_what_computed_it(suite: str) -> None:
+    recorded_runs = results.recorded_runs(suite)
+    by = results.computed_by(recorded_runs)
+    assert by["steps"].sum() == len([*results.tabled_steps(recorded_runs)])
+    assert not by.isna().any(axis=None) and by["processor"].ne("").all()

@@ -47,7 +47,7 @@ def _place(wanted: Iterable[Run]) -> tuple[Path | None, str]:
     isa, by = surroundings.isa(), _computed_by(wanted)
     name = {"avx2": "digits", "compatible": "exact"}.get(isa)
     makers = {"x86-64"} if isa == "compatible" else {facts.get("maker", runs.maker()) for facts in by}
-    alike = all(f["machine"].startswith("x86_64") and f["device"] == "cpu" and f["threads"] == 1 for f in by)
+    alike = all(f["machine"].startswith("x86_64") and f.get("device", "cpu") == "cpu" and f["threads"] == 1 for f in by)
     if not (name and alike and len(makers) == 1):
         return None, ""
     return params.ROOT / "expected" / f"{name}.yaml", makers.pop()

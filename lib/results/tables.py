@@ -236,7 +236,8 @@ def computed_by(wanted: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run, step in tabled_steps(wanted):
         by = runs.manifest(run, step)["provenance"]
-        rows.append((by["device"], run.study.precision, by["processor"], by["isa"], by["torch"]))
+        device = by.get("device", "cpu")  # the first results that were recorded do not name it
+        rows.append((device, run.study.precision, by["processor"], by["isa"], by["torch"]))
     columns = ["device", "precision", "processor", "isa", "torch"]
     return pd.DataFrame(rows, columns=columns).value_counts().rename("steps").reset_index()
 
