@@ -182,7 +182,7 @@ def percent_axis(ax: Axes) -> None:
 
 def finish(figure: Figure, title: str = "", caption: str = "") -> Figure:
     """Title above; below, a caption and one legend of all lines of all panels, in as few rows as the width allows. The
-    figure grows with a legend of more than five rows: the panels keep their height."""
+    figure grows with a legend of more than three rows: the panels keep their height."""
     entries = {}
     for ax in figure.axes:
         entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
@@ -194,7 +194,7 @@ def finish(figure: Figure, title: str = "", caption: str = "") -> Figure:
         if columns == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width:
             break
         legend.remove()
-    figure.set_figheight(figure.get_figheight() + 0.3 * max(0, rows - 5))
+    figure.set_figheight(figure.get_figheight() + 0.3 * max(0, rows - 3))
     if title:
         figure.suptitle(textwrap.fill(title, int(figure.get_figwidth() * 8)))
     return figure
