@@ -890,6 +890,10 @@ def test_the_losses_are_those_that_were_planted_over_the_seeds_that_learnt() -> 
         "top third": 3.5, "top layer": 3.5, "layer 0": 0.5, "layer 1": 0.5, "smallest": 0.5, "begins": 4,
     })  # fmt: skip
     assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
+    every = tables(tuned({"sst2-s1": TOP}), failed=["sst2-s1"])
+    none = claims.losses(evidence({"s": "bert"}, every))
+    assert none.empty and none.columns.equals(found.columns)
+    assert paper.losses_beside(none, {"s": "BERT"}).empty
 
 
 def test_slips_can_be_asked_of_runs() -> None:

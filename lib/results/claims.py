@@ -143,6 +143,7 @@ def losses(evidence: Evidence, margin: float = 1.0) -> pd.DataFrame:
     Measures, in points unless it is a layer: loss over the ``top third``, at the ``top layer``, at ``layer 0`` and
     ``layer 1``, the ``smallest`` of all, the layer where it ``begins`` (``onset`` with this margin).
     """
+    columns = ["study", "property", "task", "measure", "seeds", "value", "low", "high"]
     rows = []
     for study, name, tasks in evidence.each("layer"):
         for task in evidence.learnt(tasks, study):
@@ -156,7 +157,7 @@ def losses(evidence: Evidence, margin: float = 1.0) -> pd.DataFrame:
                 low, high = found.interval
                 cell = {"study": study, "property": name, "task": task, "measure": measure, "seeds": loss.shape[1]}
                 rows.append(cell | {"value": found.value, "low": low, "high": high})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 # The claims -------------------------------------------------------------------------------------------------------
