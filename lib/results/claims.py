@@ -375,8 +375,10 @@ class Estimate:
         """``effect`` : [..., seeds, 1 + resamples], the number of each seed first. ``tuned`` : whether seeds have a
         part in it; else it has one row, and texts and words alone count. ``words`` : [..., seeds, half-samples]."""
         *cells, seeds, drawn = effect.shape
-        means, none = effect[..., 0].mean(-1) if seeds else np.full(cells, np.nan), np.full(cells, np.nan)
-        parts = {}
+        none = np.full(cells, np.nan)
+        if not seeds:
+            return cls(none, none, none, fold)
+        means, parts = effect[..., 0].mean(-1), {}
         if tuned:
             parts["seeds"] = (effect[..., 0].var(-1, ddof=1) / seeds, seeds - 1) if seeds > 1 else (none, 0)
         if drawn > 2:
