@@ -810,7 +810,9 @@ def test_a_layer_at_which_nothing_varies_leaves_the_others_their_p() -> None:
     assert sum(largest.sources.values()) == pytest.approx(1)
     smallest = claims.Estimate.of(layers, fold=claims.SMALLEST)
     assert smallest.interval[1] == 0
-    assert smallest.p("above", 0) == 1, "it lies at the bound"
+    assert claims.verdict(*smallest.interval, "above", 0) == NOT_REPRODUCED
+    assert np.isnan(smallest.p("above", 0)), "what decides it does not vary"
+    assert np.isnan(smallest.p("above", 0.2)) and smallest.p("above", -0.2) < 1e-6
     still = claims.Estimate.of(np.zeros((8, 9)))
     assert np.isnan(still.p("above", 0))
     assert still.sources == {}

@@ -413,15 +413,16 @@ class Estimate:
         return float(self.fold.of(self.means - below)), float(self.fold.of(self.means + above))
 
     def p(self, expected: str, margin: float) -> float:
-        """The two-sided p of the mean lying at the nearest bound of what is expected. NaN where nothing varies."""
+        """The two-sided p of the mean lying at the nearest bound of what is expected. NaN where what decides it does
+        not vary: a mean without error lies where it lies, and at the bound it is not beyond it."""
         upper = "above" in expected or "at most" in expected
         bound = margin if upper else -margin if expected == "below" else np.copysign(margin, self.value)
-        if not np.any(self.error > 0):
-            return np.nan
         with np.errstate(divide="ignore", invalid="ignore"):
-            sizes = np.nan_to_num((self.means - bound) / self.error, posinf=np.inf, neginf=-np.inf)
+            sizes = np.round(self.means - bound, 9) / self.error
+        sizes = np.where(np.isnan(sizes), -np.copysign(np.inf, bound), sizes)
         above, below = -self.fold.of(-stats.t.sf(sizes, self.freedom)), self.fold.of(stats.t.sf(-sizes, self.freedom))
-        return float(min(2 * self._counted[0] * above, 2 * self._counted[1] * below, 1.0))
+        p = min(2 * self._counted[0] * above, 2 * self._counted[1] * below, 1.0)
+        return float(p) if p > 0 or np.all(self.error > 0) else np.nan
 
     @property
     def decidable(self) -> float:
