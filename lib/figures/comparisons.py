@@ -136,9 +136,11 @@ def _printed_panels(level: Axes, change: Axes, models: list[str], name: str, dep
         changes = changes.assign(kind=np.where(changes["condition"].isin(FORGET), *KINDS))
         for (kind, _), rows in changes.groupby(["kind", "kind" if len(models) > 1 else "condition"], sort=False):
             means = rows.groupby("layer")["drop"].mean()
-            told = f"the paper: {kind}" if model == models[0] else None
             dashes = "-" if kind == KINDS[0] else ":"
-            change.plot(share * means.index, -100 * means, **look, linestyle=dashes, label=told)
+            change.plot(share * means.index, -100 * means, **look, linestyle=dashes)
+    for kind, dashes in zip(KINDS, "-:", strict=True):
+        mean = ", mean" if len(models) > 1 else ""
+        change.plot([], [], **PAPER, linestyle=dashes, label=f"the paper: {kind}{mean}")
     if len(models) == 1:
         change.text(0.03, 0.06, f"{models[0]}-base", color=PAPER["color"], transform=change.transAxes, size=9)
 
@@ -349,7 +351,7 @@ def _shaded(means: pd.DataFrame) -> pd.DataFrame:
 
 _SQUEEZED = " Grey: the paper's encoder, its 12 layers drawn over the depth of ours."
 
-_PER_LAYER = " Its shares are per layer of ours."
+_PER_LAYER = " Its shares are of as much depth as one layer of ours has."
 
 
 def _caption(means: pd.DataFrame, texts: bool) -> str:

@@ -18,6 +18,7 @@ from lib.figures.style import (
     BASELINE,
     COLOURS,
     MANY,
+    MARKERS,
     PAPER,
     PRETRAINED,
     colour,
@@ -131,8 +132,8 @@ def pruning(
     """Score of each task with all layers, and with the top or the bottom ones dropped before fine-tuning.
 
     ``scores`` : as ``results.task_scores`` gives them; drawn are the tasks that a pruned encoder was trained on.
-    ``printed`` : study → the paper's models (``paper.models_of``), whose scores stand beside as grey lines where it has
-    the task.
+    ``printed`` : study → the paper's models (``paper.models_of``), whose scores stand beside in grey where it has the
+    task.
     """
     rows = scores[(scores["amount"] == "") & (scores["rate"] == "") & (scores["checkpoint"] < 0)]
     pruned = set(rows.loc[rows["dropped"] != "", "task"])
@@ -155,12 +156,14 @@ def pruning(
                 look = {"color": shades[end], "alpha": 0.75, "label": label if place == 0 else None}
                 ax.bar(x, found.mean(), 0.92 * width, **look)
                 ax.scatter([x] * len(found), found, s=12, color="black", zorder=3, lw=0)
-                theirs = [paper.score(model, task, end) for model in (printed or {}).get(study, [])]
-                if theirs := [score for score in theirs if score is not None]:
-                    told = None if place or step else "the paper's encoders (6 of 12 layers dropped)"
-                    ax.hlines(
-                        theirs, x - 0.4 * width, x + 0.4 * width, color=PAPER["color"], lw=2.5, zorder=2, label=told
-                    )
+                models = (printed or {}).get(study, [])
+                for number, model in enumerate(models, 1):
+                    if (score := paper.score(model, task, end)) is None:
+                        continue
+                    beside = x + 0.92 * width * (number / (len(models) + 1) - 0.5)
+                    look = {"color": PAPER["color"], "markeredgecolor": "white", "zorder": 4, "linestyle": ""}
+                    told = f"the paper's {model}-base (6 of 12 layers dropped)"
+                    ax.plot(beside, score, marker=MARKERS[number], **look, label=told)
         for place, task in enumerate(tasks):
             floor = 100 * pick(rows, study=study, task=task)["majority"].mean()
             if np.isnan(floor):
@@ -216,11 +219,12 @@ def _scores_and_losses(
     for study, (top, bottom) in zip(titles, axes.T, strict=True):
         rows = pick(points, study=study)
         for number, (label, own) in enumerate(rows.groupby("label", sort=False)):
-            look = {"color": COLOURS[number], "marker": "os^Dv*"[number % 6], "label": label}
+            shade = colour(label) if label == own["task"].iloc[0] else COLOURS[number]
+            look = {"color": shade, "marker": "os^Dv*"[number % 6], "label": label}
             for ax, value, share in ((top, "score", 100), (bottom, "loss", 1)):
                 medians = own.groupby(across)[value].median() * share
                 ax.plot(medians.index, medians, **look)
-                ax.scatter(own[across], own[value] * share, s=10, color=COLOURS[number], alpha=0.5, lw=0)
+                ax.scatter(own[across], own[value] * share, s=10, color=shade, alpha=0.5, lw=0)
         if rows["majority"].nunique() == 1:  # else there is none that holds for all lines
             top.axhline(100 * rows["majority"].iloc[0], color=BASELINE, ls="--", lw=1.2, label="best constant answer")
         bottom.axhline(0, color=PRETRAINED, lw=1)
@@ -230,7 +234,7 @@ def _scores_and_losses(
         bottom.set_xticks(places, map(tick, places), rotation=60, size=9)
         if rows["loss"].max() > MANY:
             logarithmic_points(bottom)
-            bottom.set_ylim(min(-0.2, rows["loss"].min()))
+            bottom.set_ylim(min(-0.2, rows["loss"].min()), 1.3 * rows["loss"].max())
         top.yaxis.set_major_locator(MaxNLocator(integer=True))
         percent_axis(top)
     return figure
