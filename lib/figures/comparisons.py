@@ -138,9 +138,9 @@ def _printed_panels(level: Axes, change: Axes, models: list[str], name: str, dep
             means = rows.groupby("layer")["drop"].mean()
             dashes = "-" if kind == KINDS[0] else ":"
             change.plot(share * means.index, -100 * means, **look, linestyle=dashes)
-    for kind, dashes in zip(KINDS, "-:", strict=True):
-        mean = ", mean" if len(models) > 1 else ""
-        change.plot([], [], **PAPER, linestyle=dashes, label=f"the paper: {kind}{mean}")
+    for kind, (dashes, drawn) in zip(KINDS, {"-": "solid", ":": "dotted"}.items(), strict=True):
+        told = f"{drawn}: mean of {kind}" if len(models) > 1 else f"the paper: {kind}"
+        change.plot([], [], **PAPER, linestyle=dashes, label=told)
     if len(models) == 1:
         change.text(0.03, 0.06, f"{models[0]}-base", color=PAPER["color"], transform=change.transAxes, size=9)
 
