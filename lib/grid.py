@@ -49,10 +49,14 @@ def selected(
 
     ``tasks`` : with an amount where it is not all. No tasks, no ``seeds`` named: those of each study.
 
-    Raises ParameterError for what cannot be used (see ``loading.load``), and if there is no such study.
+    Raises ParameterError for what cannot be used (see ``loading.load``), and if there is no such study, or all of them
+    are of another suite.
     """
     if not studies and (problems := [*loading.problems(suite)]):
         raise ParameterError("\n".join(problems))
+    others = {its_suite for name, its_suite in loading.studies().items() if name in studies}
+    if others and suite not in others:
+        raise ParameterError(f"STUDIES={' '.join(studies)}: not of the suite {suite}; add SCALE={min(others)}")
     found = []
     for name in studies or [n for n, its_suite in loading.studies().items() if its_suite == suite]:
         study = loading.load(name, "full", overrides)

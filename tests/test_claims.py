@@ -383,12 +383,13 @@ def test_p6_shows_the_shift_below_the_top_layer_without_a_verdict() -> None:
 
 
 @pytest.mark.parametrize("weak", ["pretrained", "sst2-s2"])
-@pytest.mark.parametrize("margin", [0.0, -0.1])
+@pytest.mark.parametrize("margin", [0.0, -0.1, np.nan])
 def test_p6_decides_nothing_where_the_top_neurons_do_no_better_than_random_ones(weak: str, margin: float) -> None:
     planted = plant("P6", [-9, -9, -9])
     planted["ranked"][weak] = margin
     row = only(judged(planted), claim="P6", compared="sst2")
-    assert (row["verdict"], row["doubt"]) == (UNDECIDED, "no better than random neurons")
+    doubt = "not tested against random neurons" if np.isnan(margin) else "no better than random neurons"
+    assert (row["verdict"], row["doubt"]) == (UNDECIDED, doubt)
     assert row["effect"] == pytest.approx(-9)
     forgotten = judged(planted, failed=["sst2-s2"]) if weak == "sst2-s2" else judged(plant("P6", [-9] * 3))
     assert only(forgotten, claim="P6", compared="sst2")["doubt"] == "", "a run that is left out raises no doubt"
@@ -876,6 +877,14 @@ def test_what_make_reproduce_prints_at_its_end_has_this_run_beside_the_recorded_
     monkeypatch.setattr(results, "recorded_table", lambda *_: pd.DataFrame())
     report.print_summary([], "mini")
     assert "by chance" not in capsys.readouterr().out, "nothing is recorded"
+
+
+def test_a_top_tenth_that_was_not_tested_is_neither_better_nor_worse_than_random_neurons() -> None:
+    """Only all neurons were tried: what is kept at the top is then what is kept at random."""
+    kept = pd.DataFrame({"neurons": [90, 90], "test": ["keep-top", "keep-random"], "accuracy": [0.9, 0.9]})
+    assert np.isnan(results.margin(kept))
+    tenth = pd.DataFrame({"neurons": [10, 10], "test": ["keep-top", "keep-random"], "accuracy": [0.8, 0.5]})
+    assert results.margin(pd.concat([kept, tenth])) == pytest.approx(0.3)
 
 
 # Numbers and slips of runs -----------------------------------------------------------------------------------------

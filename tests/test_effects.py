@@ -96,6 +96,9 @@ def test_a_task_is_shown_at_its_learning_rates_and_lengths() -> None:
     assert lost.get_yscale() == "linear"
     _, lost = effects.rates(points.assign(loss=10 * points["loss"]), TITLES).axes
     assert lost.get_yscale() == "symlog" and "logarithmic" in lost.figure.legends[0].get_title().get_text()
+    assert lost.get_ylim()[1] > 80
+    many = pd.concat([points.assign(updates=points["updates"] + more) for more in range(12)])
+    assert len(effects.rates(many, TITLES).axes[1].lines) > 12, "more lines than colours"
 
 
 def test_tasks_are_shown_at_their_numbers_of_examples() -> None:
@@ -128,6 +131,9 @@ def test_probes_of_one_encoder_are_compared_and_no_others(make_study) -> None:
     found = results.by_probe(runs, drop, "pos")
     assert found.groupby("probe")["loss"].first().to_dict() == {"standardised": 0, "raw": 1, "converged": 2}
     assert results.by_probe(runs[:1], drop[drop["study"] == "plain"], "pos").empty
+    other = with_variants(drop[drop["study"] == "raw"].assign(variant="own-s2", drop=9.0)[drop.columns])
+    again = results.by_probe(runs, pd.concat([drop, other]), "pos")
+    assert again["loss"].tolist() == found["loss"].tolist(), "of the second seed there is one probe only"
     figure = effects.better_probes(found, {})
     assert {line.get_label() for line in figure.axes[0].lines} >= {"raw", "standardised", "converged"}
 

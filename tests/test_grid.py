@@ -221,6 +221,8 @@ def test_the_selectors_name_runs() -> None:
     every = grid.selected("mini", [], [], [1], {})
     assert {run.study.name for run in every} == {"bert-mini", "roberta-mini", "xlnet-mini"}
     assert {run.variant.task for run in every} == {None, *loading.load("bert-mini").tasks}
+    with pytest.raises(ParameterError, match="STUDIES=mpnet: not of the suite mini; add SCALE=mpnet"):
+        grid.selected("mini", ["mpnet"], [], [1], {})
     with pytest.raises(ParameterError, match="no file in params/ has 'scale: minni'"):
         grid.selected("minni", [], [], [1], {})
     with pytest.raises(ParameterError, match="no task 'sentimant'; did you mean 'sentiment'"):

@@ -270,13 +270,37 @@ def test_a_run_recorded_with_other_code_is_refused_and_is_to_do(recording: list[
 def test_records_without_the_untrained_encoders_are_refused(recording: list[Run]) -> None:
     verify.record(recording, "minilm")
     shutil.rmtree(replace(recording[0], recorded=True).folder)
-    with pytest.raises(disk.StaleResult, match=r"minilm of pretrained and random is recorded in .*: run 'make record"):
+    with pytest.raises(disk.StaleResult, match="pretrained or random of minilm is not recorded in"):
         results.recorded_runs("minilm")
 
 
 def test_other_properties_are_not_recorded() -> None:
     with pytest.raises(params.ParameterError, match="make record takes no PROPERTIES"):
         grid.print_rules([], "minilm", {"properties": ["pos"]}, False, True, True)
+
+
+def test_other_properties_are_not_verified() -> None:
+    with pytest.raises(params.ParameterError, match="make verify takes no PROPERTIES"):
+        verify.check([], "mini", {"properties": ["pos"]})
+
+
+def test_a_suite_without_trainings_has_no_number_that_depends_on_the_seed(counted: dict) -> None:
+    alone = [run for run in wanted() if not run.variant.task]
+    rows = summary()
+    rows = rows[rows["variant"] == "pretrained"]
+    recorded = verify.expectations(alone, accuracy(), rows)
+    assert recorded["spread"]["values"] == {}
+    assert set(verify.compare(recorded, alone, accuracy(), rows)["verdict"]) == {"OK"}
+
+
+@pytest.mark.parametrize(("apart", "told"), [(0, ["s: easy-s1"]), (1, [])])
+def test_short_texts_do_not_make_a_fine_tuned_encoder_look_unchanged(apart: int, told: list[str]) -> None:
+    """One text of six words in eight is answered otherwise, in a sense of its own at each layer."""
+    rows = pd.DataFrame({"text": np.tile(np.arange(400), 3), "layer": np.repeat(np.arange(3), 400), "total": 6})
+    rows = rows.assign(study="s", property="pos", target="real", word_group="all", split="test", correct=4, dropped="")
+    otherwise = apart * ((rows["text"] + rows["layer"]) % 8 == 0)
+    after = rows.assign(variant="easy-s1", task="easy", correct=rows["correct"] + otherwise)
+    assert verify.unchanged(pd.concat([rows.assign(variant="pretrained", task=""), after])) == told
 
 
 def test_nothing_recorded_is_said_with_the_command() -> None:

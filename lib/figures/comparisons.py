@@ -83,6 +83,11 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(label=label)
 
 
+def having(rows: pd.DataFrame, titles: dict[str, str]) -> dict[str, str]:
+    """The titles of the studies that have rows: studies of one suite may have other properties."""
+    return {study: title for study, title in titles.items() if study in set(rows["study"])}
+
+
 def encoders_side_by_side(
     accuracy: pd.DataFrame,
     drop: pd.DataFrame | None,
@@ -103,6 +108,7 @@ def encoders_side_by_side(
     """
     drawn = accuracy[accuracy["target"].isin(["real", "lookup"])]
     levels = _shaded(seed_mean(pick(drawn, property=name, word_group=word_group), "accuracy"))
+    titles = having(levels, titles)
     changes = seed_mean(pick(drop, property=name, word_group=word_group), "drop") if drop is not None else levels[:0]
     changes = changes[changes["study"].isin(list(titles))]
     beside = pick(paper.accuracies(), property=name) if printed and word_group == "all" else levels[:0]
@@ -220,8 +226,9 @@ def top_neurons(
     ``printed`` : study → the paper's models beside it (``paper.models_of``), whose share before fine-tuning is drawn in
     grey over the same depth, per layer of ours. ``caption`` : in place of what lines and shades are of runs of ours.
     """
-    figure, axes = _grid(titles, ["share of the\ntop neurons", "mean\nlayer"], height=5.2, height_ratios=(3, 1))
     per_layer = _shares(pick(neuron_layers, property=name, ranking=ranking))
+    titles = having(per_layer, titles)
+    figure, axes = _grid(titles, ["share of the\ntop neurons", "mean\nlayer"], height=5.2, height_ratios=(3, 1))
     shares = _shaded(seed_mean(per_layer, "share"))
     centres = results.centres_of_gravity(per_layer, "neurons", ["study", *VARIANT]).reset_index()
     order = list(lines(shares, "label"))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lib import results
-from lib.figures.comparisons import labelled, property_name
+from lib.figures.comparisons import having, labelled, property_name
 from lib.figures.style import (
     BASELINE,
     COLOURS,
@@ -66,7 +66,7 @@ def neuron_sets(
     """
     rows = labelled(pick(accuracy, property=name, target="real"))
     rows = rows[rows["neurons"].isin(["top", "bottom"])]
-    theirs = pick(paper.neuron_sets(), property=name)
+    theirs, titles = pick(paper.neuron_sets(), property=name), having(rows, titles)
     below = max(map(len, printed.values())) if printed and len(theirs) else 0
     figure, axes = panels(titles.values(), ["accuracy, %"] + ["the paper's\naccuracy, %"] * below, _width(titles))
     for column, study in enumerate(titles):
@@ -219,7 +219,7 @@ def _scores_and_losses(
     for study, (top, bottom) in zip(titles, axes.T, strict=True):
         rows = pick(points, study=study)
         for number, (label, own) in enumerate(rows.groupby("label", sort=False)):
-            shade = colour(label) if label == own["task"].iloc[0] else COLOURS[number]
+            shade = colour(label) if label == own["task"].iloc[0] else COLOURS[number % len(COLOURS)]
             look = {"color": shade, "marker": "os^Dv*"[number % 6], "label": label}
             for ax, value, share in ((top, "score", 100), (bottom, "loss", 1)):
                 medians = own.groupby(across)[value].median() * share
@@ -268,7 +268,7 @@ def better_probes(losses: pd.DataFrame, titles: dict[str, str]) -> Figure:
     return finish(
         figure,
         "What a better probe recovers of a loss",
-        "Raw: the toolkit's way, 10 epochs. Standardised: ours, 10 epochs. Converged: standardised, trained until the "
+        "Raw: the toolkit's way. Standardised: ours, with as many epochs. Converged: standardised, trained until the "
         "loss stands still. What the converged probe still loses is gone for linear probes. Dots: single seeds.",
     )
 

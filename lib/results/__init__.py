@@ -24,6 +24,7 @@ from lib.results.summary import (
 )
 from lib.results.tables import (
     along_training,
+    at_hand,
     by_examples,
     by_probe,
     by_rate,

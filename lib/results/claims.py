@@ -244,6 +244,7 @@ def p6(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
                 words = _shift(halves, judged) if halves else None
                 tested = evidence.numbers("ranked", name, *runs) if "ranked" in evidence.measures else []
                 doubt = "" if all((margin > 0).all() for margin in tested) else "no better than random neurons"
+                doubt = "not tested against random neurons" if np.isnan(tested).any() else doubt
                 shown = label.format(task)
                 yield Comparison(study, name, shown, runs, effect, judged=judged, doubt=doubt, words=words)
 

@@ -212,10 +212,14 @@ def entropy(per_layer: pd.DataFrame, value: str, by: Sequence[str] = NAMED) -> p
 def margin(tests: pd.DataFrame) -> float:
     """Accuracy with all but the top tenth of the neurons zeroed minus that with all but a random tenth.
 
-    ``tests`` : ``neuron_tests`` of one run, property, ranking and split.
+    ``tests`` : ``neuron_tests`` of one run, property, ranking and split. NaN if no number of neurons between half and
+    twice a tenth was tested.
     """
     kept = tests[tests["test"].isin(["keep-top", "keep-random"])].pivot(index="neurons", columns="test")["accuracy"]
-    near = np.abs(kept.index - kept.index.max() / 10).argmin()
+    tenth = kept.index.max() / 10
+    near = np.abs(kept.index - tenth).argmin()
+    if not tenth / 2 <= kept.index[near] <= 2 * tenth:
+        return np.nan
     return float(kept["keep-top"].iloc[near] - kept["keep-random"].iloc[near])
 
 

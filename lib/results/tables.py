@@ -33,6 +33,19 @@ def load(
     return loaded
 
 
+def at_hand(
+    variants_of: dict[str, list[str]], preset: str = "full", overrides: dict | None = None, recorded: bool = False
+) -> list[Run]:
+    """``load``, without the studies of which results are missing; a line says which."""
+    found = []
+    for study, variants in variants_of.items():
+        try:
+            found += load({study: variants}, preset, overrides, recorded)
+        except disk.StaleResult as missing:
+            print(f"not shown: {study}: {missing}")
+    return found
+
+
 def recorded_runs(suite: str) -> list[Run]:
     """The recorded runs of a suite: of each study pretrained, random, then its tasks in order, seed by seed.
 
@@ -43,8 +56,8 @@ def recorded_runs(suite: str) -> list[Run]:
         variants_of.setdefault(folder.parent.name, []).append(folder.name)
     lacking = [name for name, variants in variants_of.items() if not {"pretrained", "random"} <= {*variants}]
     if lacking or not variants_of:
-        what = f"{', '.join(lacking)} of pretrained and random" if lacking else "nothing"
-        raise disk.StaleResult(f"{what} is recorded in {runs.recorded(suite)}: run 'make record SCALE={suite}'")
+        lacks = f"pretrained or random of {', '.join(lacking)} is not recorded" if lacking else "nothing is recorded"
+        raise disk.StaleResult(f"{lacks} in {runs.recorded(suite)}: run 'make record SCALE={suite}'")
 
     def rank(run: Run) -> tuple[str, int, str, int]:
         order = ["pretrained", "random", *run.study.tasks, run.variant.condition]
@@ -131,7 +144,8 @@ def from_csv(path: Path) -> pd.DataFrame:
             "probe",
         ),
     ]
-    return pd.read_csv(path, dtype=dict.fromkeys(text, str)).fillna(dict.fromkeys(text, ""))
+    table = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+    return table.fillna(dict.fromkeys(text, ""))
 
 
 def recorded_table(suite: str, name: str) -> pd.DataFrame:
@@ -194,6 +208,9 @@ def _scores_and_losses(scores: pd.DataFrame, drop: pd.DataFrame, name: str, usua
     return points[[*TRAINING, "checkpoint", "updates", "examples", "score", "majority", "learnt", "loss"]]
 
 
+TUNED = ["rate", "task", "seed"]
+
+
 def by_probe(wanted: Iterable[Run], drop: pd.DataFrame, name: str) -> pd.DataFrame:
     """The loss at each layer as several probes of one encoder see it.
 
@@ -202,7 +219,8 @@ def by_probe(wanted: Iterable[Run], drop: pd.DataFrame, name: str) -> pd.DataFra
     Returns
     -------
     One row per ``encoder`` (checkpoint), ``probe`` (raw; standardised; converged: standardised, with a tolerance),
-    ``rate``, task, seed and layer: ``loss`` in points. None of encoders that were probed in one way only.
+    ``rate``, task, seed and layer: ``loss`` in points. Only trainings that were probed in all ways that their encoder
+    was; none of encoders that were probed in one way only.
     """
     kinds = {
         run.study.name: (
@@ -218,8 +236,8 @@ def by_probe(wanted: Iterable[Run], drop: pd.DataFrame, name: str) -> pd.DataFra
     encoder, probe, usual = (rows["study"].map(lambda study, at=at: kinds[study][at]) for at in range(3))
     rate = rows["rate"].where(rows["rate"] != "", usual)
     rows = rows.assign(encoder=encoder, probe=probe, rate=rate, loss=100 * rows["drop"])
-    several = rows.groupby("encoder")["probe"].transform("nunique") > 1
-    return rows.loc[several, ["encoder", "probe", "rate", "task", "seed", "layer", "loss"]]
+    ways, every = (rows.groupby(of)["probe"].transform("nunique") for of in (["encoder", *TUNED], "encoder"))
+    return rows.loc[(every > 1) & (ways == every), ["encoder", "probe", "rate", "task", "seed", "layer", "loss"]]
 
 
 def figures_folder(suite: str, preset: str = "full", recorded: bool = False) -> Path:

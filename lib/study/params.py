@@ -274,7 +274,7 @@ class Study(Section):
     name: str
     preset: str
     suite: str = Field(alias="scale", pattern=r"^[a-z0-9_]+$")
-    title: str
+    title: str = Field(min_length=1)
     encoder: Encoder
     corpus: Corpus | None = None
     corpora: dict[str, Corpus] = {}
