@@ -108,7 +108,8 @@ def by_seed(accuracy: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
 
 ALIKE, BLOCK = 0.75, 200
 """The share of blocks of so many words with as many correct answers as before fine-tuning, at every layer, from which
-on it is the encoder before fine-tuning that was probed."""
+on it is the encoder before fine-tuning that was probed. In the recorded runs the layer that changed most has less than
+.3 after a whole training at the study's rate, and less than .6 after the first 35 updates (``results/updates``)."""
 
 
 def unchanged(counts: pd.DataFrame) -> list[str]:
