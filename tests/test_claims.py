@@ -965,14 +965,14 @@ def test_the_columns_are_those_that_are_promised() -> None:
 
 def test_the_overview_counts_the_verdicts_per_claim_and_encoder() -> None:
     rows = [
-        ("P1", "E", "above", 0.06, REPRODUCED), ("P1", "E", "above", 0.06, REPRODUCED),
-        ("P1", "F|G", "above", 0.04, NOT_REPRODUCED), ("P5", "E", "at most", 0.01, REPRODUCED),
-        ("P5", "E", "at most", 0.01, UNDECIDED), ("P5", "E", "at most", 0.2, REPRODUCED),
-        ("P5", "E", "", np.nan, NOT_TESTABLE), ("P5", "F|G", "above", np.nan, NOT_TESTABLE),
-        ("A1", "", "", np.nan, NOT_TESTABLE),
+        ("P1", "f", "F|G", "above", 0.04, NOT_REPRODUCED), ("P1", "e", "E", "above", 0.06, REPRODUCED),
+        ("P1", "e", "E", "above", 0.06, REPRODUCED), ("P5", "e", "E", "at most", 0.01, REPRODUCED),
+        ("P5", "e", "E", "at most", 0.01, UNDECIDED), ("P5", "e", "E", "at most", 0.2, REPRODUCED),
+        ("P5", "e", "E", "", np.nan, NOT_TESTABLE), ("P5", "f", "F|G", "above", np.nan, NOT_TESTABLE),
+        ("A1", "", "", "", np.nan, NOT_TESTABLE),
     ]  # fmt: skip
-    found = claims.overview(pd.DataFrame(rows, columns=["claim", "encoder", "expected", "holm", "verdict"]))
-    assert found.columns.tolist() == ["claim", "E", "F|G"]
+    found = claims.overview(pd.DataFrame(rows, columns=["claim", "study", "encoder", "expected", "holm", "verdict"]))
+    assert found.columns.tolist() == ["claim", "E", "F|G"], "in the order of the studies"
     assert found["claim"].tolist() == [*EXPECTED]
     cells = found.set_index("claim")
     assert cells.loc["P1"].tolist() == ["✓", "✗†"]

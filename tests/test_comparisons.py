@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -428,6 +429,20 @@ def test_twins_are_found_by_their_names_whichever_of_them_is_the_suite(monkeypat
     assert comparisons.twins(["a-standardised"]) == ({"a-standardised": "a"}, "the paper's probe")
     assert comparisons.twins(["a", "b"])[0] == {}
     assert comparisons.twins(["news-paper", "news-standardised"])[0] == {}, "a name that only ends so"
+
+
+def test_a_twin_is_shown_where_it_is_at_hand_and_has_the_property(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(name: str, *properties: str) -> SimpleNamespace:
+        return SimpleNamespace(study=SimpleNamespace(name=name, properties=properties))
+
+    at_hand = [run("a", "pos"), run("b", "chunk")]  # c is not
+    monkeypatch.setattr(loading, "studies", lambda: dict.fromkeys("abc", "suite"))
+    monkeypatch.setattr(results, "at_hand", lambda asked, *_: [r for r in at_hand if r.study.name in asked])
+    ours = [run(f"{name}-paper", "pos", "chunk") for name in "abc"]
+    pairs = ({"a": "a-paper"}, "the paper's probe")
+    assert comparisons.with_twins(ours, "pos", "full") == ([*ours, *at_hand], *pairs)
+    assert comparisons.with_twins([*ours, at_hand[0]], "pos", "full")[0][3:] == at_hand, "each once"
+    assert comparisons.with_twins(at_hand[:1], "pos", "full")[:2] == (at_hand[:1], {})
 
 
 @pytest.mark.parametrize("kind", ["image/png", "image/svg+xml"])

@@ -131,8 +131,10 @@ def test_printed_means_are_judged_by_effect_and_margin_alone(judged: pd.DataFram
 
 
 def test_the_overview_has_the_papers_encoder_of_an_architecture_beside_ours() -> None:
-    rows = [("P3", "A", "xlnet", "above", 0.01, "reproduced"), ("P3", "B", "mpnet", "above", 0.5, "undecided")]
-    columns = ["claim", "encoder", "architecture", "expected", "holm", "verdict"]
+    rows = [
+        ("P3", "b", "B", "mpnet", "above", 0.5, "undecided"), ("P3", "a", "A", "xlnet", "above", 0.01, "reproduced"),
+    ]  # fmt: skip
+    columns = ["claim", "study", "encoder", "architecture", "expected", "holm", "verdict"]
     found = paper.overview(pd.DataFrame(rows, columns=columns)).set_index("claim")
     of_all = [f"the paper's {model}" for model in ("BERT", "RoBERTa", "XLNet")]
     assert found.columns.tolist() == ["A", "the paper's XLNet", "B", "the paper's BERT", "the paper's RoBERTa"]

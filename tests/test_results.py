@@ -207,6 +207,20 @@ def test_all_that_is_missing_is_listed_in_one_error(make_study) -> None:
     assert str(fine.folder) not in message
 
 
+def test_at_hand_are_the_studies_that_can_be_loaded_and_the_others_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def load(variants_of: dict[str, list[str]], *_: object) -> list[str]:
+        if "lacking" in variants_of:
+            raise disk.StaleResult("its layers are missing")
+        return [f"{study} {variant}" for study, variants in variants_of.items() for variant in variants]
+
+    monkeypatch.setattr(results.tables, "load", load)
+    found = results.at_hand({"lacking": ["pretrained"], "fine": ["pretrained", "rte-s1"]}, "full")
+    assert found == ["fine pretrained", "fine rte-s1"]
+    assert capsys.readouterr().out == "not shown: lacking: its layers are missing\n"
+
+
 def test_a_model_of_other_parameters_is_no_result(make_study) -> None:
     run = Run(make_study(), Variant.parse("shuffled-s1"))
     write_result(run, "layers", "neurons")

@@ -50,10 +50,10 @@ def summary(seeds=SEEDS, shift: dict[str, float] | None = None) -> pd.DataFrame:
 def judged(verdict: str = "reproduced") -> pd.DataFrame:
     return pd.DataFrame(
         [
-            ("P1", "S", "bert", "sst2 − rte", "pos", "above", 0.01, 0.01, verdict),
-            ("P3", "S", "bert", "", "", "", np.nan, np.nan, "not testable here"),
+            ("P1", "s", "S", "bert", "sst2 − rte", "pos", "above", 0.01, 0.01, verdict),
+            ("P3", "s", "S", "bert", "", "", "", np.nan, np.nan, "not testable here"),
         ],
-        columns=["claim", "encoder", "architecture", "compared", "property", "expected", "p", "holm", "verdict"],
+        columns="claim study encoder architecture compared property expected p holm verdict".split(),
     )
 
 

@@ -35,6 +35,7 @@ from lib.results import paper
 from lib.results.claims import FORGET
 from lib.results.summary import VARIANT, pick
 from lib.study import loading
+from lib.study.runs import Run
 
 NAMES = {
     "pretrained": "before fine-tuning",
@@ -271,6 +272,19 @@ def twins(studies: Collection[str]) -> tuple[dict[str, str], str]:
             return found, probe
     pairs = {name: name.removesuffix("-standardised") for name in studies if name.endswith("-standardised")}
     return {name: other for name, other in pairs.items() if other in known}, probe
+
+
+def with_twins(
+    ranked: list[Run], name: str, preset: str, overrides: dict | None = None, recorded: bool = False
+) -> tuple[list[Run], dict[str, str], str]:
+    """Runs, with the pre-trained ones of their twins under another probe as far as they are at hand; and ``twins`` of
+    them, those pairs alone of which both have the property ``name``."""
+    known = [run.study.name for run in ranked]
+    pairs, probe = twins(known)
+    others = {study: ["pretrained"] for pair in pairs.items() for study in pair if study not in known}
+    beside = [*ranked, *results.at_hand(others, preset, overrides, recorded)]
+    having = {run.study.name for run in beside if name in run.study.properties}
+    return beside, {one: other for one, other in pairs.items() if {one, other} <= having}, probe
 
 
 def raw_and_standardised(

@@ -540,7 +540,8 @@ def overview(judged: pd.DataFrame) -> pd.DataFrame:
     that remain when p is corrected for the number of all comparisons."""
     rows = judged[judged["expected"] != ""]
     cells = signs(rows).groupby([rows["claim"], rows["encoder"]], sort=False).apply(counted)
-    wide = cells.unstack(fill_value="–", sort=False).reindex(columns=judged["encoder"].unique(), fill_value="–")
+    encoders = judged.sort_values("study", kind="stable")["encoder"].unique()  # as in all figures
+    wide = cells.unstack(fill_value="–", sort=False).reindex(columns=encoders, fill_value="–")
     wide = wide.drop(columns="", errors="ignore")
     return wide.reindex(list(table()), fill_value="–").rename_axis(columns=None).reset_index()
 

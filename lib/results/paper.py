@@ -198,7 +198,8 @@ def overview(judged: pd.DataFrame) -> pd.DataFrame:
     """``claims.overview`` with the claims in a few words, and beside each encoder the paper's (``models_of``)."""
     ours, theirs, words = claims.overview(judged), claims.overview(judge(evidence())), table()
     columns: dict[str, pd.Series] = {"claim": ours["claim"].map(lambda name: f"{name}: {words[name].short}")}
-    encoders = judged.loc[judged["encoder"] != "", ["encoder", "architecture"]].drop_duplicates()
+    encoders = judged[judged["encoder"] != ""].sort_values("study", kind="stable")
+    encoders = encoders[["encoder", "architecture"]].drop_duplicates()  # as in all figures
     for title, architecture in encoders.itertuples(index=False):
         columns[title] = ours[title]
         for model in models_of(architecture):
