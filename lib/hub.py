@@ -37,7 +37,7 @@ def folder(
     asked: dict[str, Any] = {"repo_id": repository, "repo_type": kind, "revision": revision}
     patterns = {"allow_patterns": [*files], "ignore_patterns": [*but]}
     try:
-        found = Path(_cached(asked, patterns) or _fetched(asked | patterns))
+        found = Path(_cached(asked, patterns) or fetched(**asked, **patterns))
     except Exception as error:  # the client and what it is built on raise some twenty kinds
         at, told = f" (revision {revision})" if revision else "", _told(error, _lacking(asked, patterns))
         raise SourceError(
@@ -66,27 +66,44 @@ def _cached(asked: dict[str, Any], patterns: dict[str, Any]) -> str | None:
         return None
 
 
-def _fetched(asked: dict[str, Any]) -> str:
-    for wait in WAITS:
-        try:
-            return huggingface_hub.snapshot_download(**asked)
-        except errors.HfHubHTTPError as error:
-            if error.response.status_code < 500:
-                raise
-        time.sleep(wait)
-    return huggingface_hub.snapshot_download(**asked)
+def fetched(**asked: Any) -> str:
+    """The folder that ``huggingface_hub.snapshot_download`` fetches; again where the hub is out of order for a moment,
+    and not at all where this process could not reach it before: its client tries for half a minute each time."""
+    if constants.ENDPOINT in _unreached():
+        raise _unreached()[constants.ENDPOINT]
+    try:
+        for wait in WAITS:
+            try:
+                return huggingface_hub.snapshot_download(**asked)
+            except errors.HfHubHTTPError as error:
+                if error.response.status_code < 500:
+                    raise
+            time.sleep(wait)
+        return huggingface_hub.snapshot_download(**asked)
+    except errors.LocalEntryNotFoundError as error:
+        answered = any(isinstance(e, errors.HfHubHTTPError) for e in _chain(error))
+        if not answered and not constants.HF_HUB_OFFLINE:
+            _unreached()[constants.ENDPOINT] = error
+        raise
+
+
+@lru_cache
+def _unreached() -> dict[str, Exception]:
+    """Endpoints that this process could not reach, and the error."""
+    return {}
 
 
 def _verify(file: Path, sha256: str | None) -> None:
     """Raise SourceError unless a file has the digest that is pinned, and the one that it is kept under in the cache
     (as the hub gives it: SHA-256 of a large file, Git's of a small one)."""
-    kept, anew = file.resolve(), f"Delete {file.resolve()} and type the same command again: it is fetched anew"
+    kept = file.readlink() if file.is_symlink() else file  # what it leads to may be a link to what several share
+    anew = f"Delete {file.resolve()} and type the same command again: it is fetched anew"
     if sha256:
         verify(file, sha256, f"{anew}. If the hub's file is another one for good, correct lib/hub.yaml")
     elif len(kept.name) == 64:
         verify(file, kept.name, anew)
     elif len(kept.name) == 40:
-        content = kept.read_bytes()
+        content = file.read_bytes()
         digest = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
         if digest != kept.name:
             raise SourceError(f"{file} is damaged: Git's digest of it is {digest}, expected {kept.name}. {anew}")

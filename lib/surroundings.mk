@@ -46,6 +46,8 @@ REMOVED_AT_START += MPLBACKEND RUNS DATA
 # What Make and its steps set instead.
 SET += OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 PYTHONNOUSERSITE=1 PIP_USER=0
 SET += JUPYTER_PLATFORM_DIRS=1 JUPYTER_PREFER_ENV_PATH=1 MATPLOTLIBRC=/dev/null
+# From the model hub over plain HTTP, as the tests do: a connection that is cut goes on where it was.
+SET += HF_HUB_DISABLE_XET=1
 
 # How numbers are computed, by ISA and by machine (uname -m), if the processor has AVX2. avx2: no processor of a maker computes otherwise than the others.
 # compatible: no x86-64 processor with AVX2 does, at twice the time. native: whatever is fastest here.

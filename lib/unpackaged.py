@@ -243,7 +243,9 @@ def _from_web(one: Unpackaged, files: list[str], folder: Path) -> None:
 
 def _from_hub(one: Unpackaged, files: list[str], folder: Path) -> None:
     """Fetch files of a data set of the model hub, at its pinned revision."""
-    from huggingface_hub import snapshot_download  # here: half a second to import
+    from lib import hub  # here: half a second to import
 
     print(f"fetching {one.title} from the model hub: {one.hub} ...", flush=True)
-    snapshot_download(one.hub, repo_type="dataset", revision=one.version, allow_patterns=files, local_dir=folder)
+    hub.fetched(
+        repo_id=one.hub, repo_type="dataset", revision=one.version, allow_patterns=files, local_dir=folder
+    )  # fmt: skip

@@ -181,7 +181,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return folder
 
 
-CACHES = (sources.fetch, hub.folder, inputs.code_digest)
+CACHES = (sources.fetch, hub.folder, hub._unreached, inputs.code_digest)
 
 
 def forget() -> None:

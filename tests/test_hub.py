@@ -21,6 +21,7 @@ import pytest
 import torch
 from conftest import ROOT, forget, labelled_sentences
 from hub.double import BERT, GLUE, REVISIONS, ROBERTA, WEIGHTS, XLNET, Fault, Hub, make, pins
+from huggingface_hub.utils._shared_blobs import publish_blob_to_shared_store
 from safetensors.torch import load_file
 
 from lib import encoders, grid, sources, tasks
@@ -206,9 +207,14 @@ def test_what_passes_is_tried_again(served, status: int, method: str, where: str
 
 def test_a_hub_that_is_not_there_is_one_line(served, monkeypatch: pytest.MonkeyPatch) -> None:
     served.__exit__()
-    with pytest.raises(SourceError, match=r"cannot be reached \(.+\), and .+cache lacks it\. Connect") as caught:
-        encoders.locate(study(BERT))
-    assert len(str(caught.value).splitlines()) == 1
+    asked, ask = [], huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda **of: asked.append(of["repo_id"]) or ask(**of))
+    for name in (BERT, ROBERTA):
+        with pytest.raises(SourceError, match=r"cannot be reached \(.+\), and .+cache lacks it\. Connect") as caught:
+            encoders.locate(study(name))
+        assert len(str(caught.value).splitlines()) == 1
+        assert str(caught.value).startswith(f"'{name}' ")
+    assert asked == [BERT], "it is not asked a second time"
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "vocab.txt", "rte/validation-00000-of-00001.parquet"])
@@ -224,6 +230,26 @@ def test_a_file_that_changed_on_its_way_is_refused_and_fetched_anew_once_deleted
     wrong.unlink()
     use()
     assert wrong.read_bytes() == (repositories[name] / file).read_bytes()
+
+
+def test_a_file_that_the_cache_shares_among_repositories_is_held_to_its_digest(served, cache: Path) -> None:
+    file = Path(encoders.locate(study(ROBERTA))) / "merges.txt"
+    glue = tasks.hub.folder(GLUE, REVISIONS[GLUE], "dataset", ("rte/*",))
+    table = glue / "rte" / "validation-00000-of-00001.parquet"
+    for kept, xet in ((file.resolve(), "ab" * 32), (table.resolve(), "cd" * 32)):
+        size = kept.stat().st_size
+        assert publish_blob_to_shared_store(blob_path=kept, xet_hash=xet, cache_dir=cache, expected_size=size)
+        assert kept.is_symlink() and kept.resolve().name == xet
+    forget()
+    assert encoders.locate(study(ROBERTA)) == str(file.parent) and len(rte()["train"])
+    shared = table.resolve()
+    shared.chmod(0o600)
+    shared.write_bytes(shared.read_bytes()[:-1])
+    forget()
+    with pytest.raises(TaskError, match=rf"expected {table.readlink().name}.*Delete {shared} "):
+        rte()
+    shared.unlink()
+    rte()
 
 
 class Trap:

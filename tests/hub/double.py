@@ -332,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in ({"X-Error-Code": code} if code else {} | (headers or {})).items():
+        for name, value in (({"X-Error-Code": code} if code else {}) | (headers or {})).items():
             self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
