@@ -147,8 +147,9 @@ def provide(needs: Needs, suite: str, mirror: Path | None) -> list[str]:
 
 
 def wrong(needs: Needs) -> list[str]:
-    """One text per file that is here and may not be used."""
-    return [text for name, files in needs.items() for text in _wrong(name, files, lambda _: None)]
+    """One text per file that is here and may not be used. Prints which others are not those of the paper, or of the
+    recorded runs."""
+    return [text for name, files in needs.items() for text in _wrong(name, files, print)]
 
 
 def _wrong(name: str, files: list[str], tell: Callable[[str], object]) -> list[str]:
@@ -198,7 +199,8 @@ def difference(name: str, file: str, path: Path, tell: Callable[[str], object]) 
         elif found[what] != known[0]:
             tell(f"{name}: {path} is a sample, {found[what]:,} of {known[0]:,} {what}")
     if pinned and not same:
-        tell(f"{name}: {path} is another file than the recorded one, with the same counts")
+        several = any(isinstance(number, list) for number in counts.values())
+        tell(f"{name}: {path} is another file than the recorded one{'' if several else ', with the same counts'}")
     return []
 
 

@@ -83,6 +83,8 @@ def test_another_file_with_the_same_counts_is_used_and_told(own, mirror: Path, c
     assert unpackaged.provide(NEEDS, "mine", mirror) == []
     assert (root / "data/own/test.txt").exists()
     assert "test.txt is another file than the recorded one, with the same counts" in capsys.readouterr().out
+    assert unpackaged.wrong(NEEDS) == []
+    assert "test.txt is another file" in capsys.readouterr().out, "it is also said before anything is computed"
 
 
 @pytest.mark.parametrize(
@@ -238,6 +240,8 @@ def test_glue_is_fetched_from_the_hub_at_its_pinned_revision(hub: str, tmp_path:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
     assert "is a sample, 5 of 9 rows" in done.stdout
+    other = re.findall(r"(train|validation)-\S+ is another file than the recorded one(.*)", done.stdout)
+    assert other == [("train", ""), ("validation", ", with the same counts")], "a sample has fewer"
     assert sorted(p.name for p in (tmp_path / "data/glue/rte").iterdir()) == [
         "train-00000-of-00001.parquet", "validation-00000-of-00001.parquet",
     ]  # fmt: skip

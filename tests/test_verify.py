@@ -160,6 +160,15 @@ def test_a_missing_number_is_a_miss(expected: dict) -> None:
     assert misses(verify.compare(expected, wanted(), gone, summary())) == ["tight MISSING"] * 6
 
 
+def test_a_loss_after_a_training_that_failed_is_no_miss_where_recorded_ones_failed_too(counted: dict) -> None:
+    failed = summary()
+    failed.loc[failed["variant"] == "sentiment-s3", "drop, top third"] = np.nan
+    expected = verify.expectations(wanted(), accuracy(), failed)
+    found = verify.compare(expected, wanted((3,)), accuracy(), failed[failed["variant"].str.contains("-s3|pretr")])
+    assert misses(found) == ["spread NOT LEARNT"]
+    assert found.loc[found["verdict"] == "NOT LEARNT", "name"].tolist() == ["s: sentiment: drop, top third"]
+
+
 def test_what_was_not_asked_for_is_not_missed(expected: dict, counted: dict) -> None:
     counted["s: acceptability: examples"] = [1, 2]
     expected["exact"]["values"] |= counted | {"other study: checkpoint": "x"}

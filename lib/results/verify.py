@@ -157,8 +157,9 @@ def expectations(wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFram
 def compare(expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Every recorded number beside the one found: columns kind, name, expected, got, tolerance, verdict, reason.
 
-    The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side), ``MISSING`` (not made) or ``SHOWN`` (a
-    published number without a tolerance). The tolerance of a number that depends on the seed is its prediction interval
+    The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side), ``MISSING`` (not made), ``NOT LEARNT`` (a
+    loss after a training that did not learn its task, as it happened among the recorded seeds too: it has none) or
+    ``SHOWN`` (a published number without a tolerance). The tolerance of a number that depends on the seed is its prediction interval
     for as many seeds as were run, at a level that all of them together hold as often as ``level`` says. Studies and
     tasks of which no run is ``wanted`` are left out.
     """
@@ -180,8 +181,11 @@ def compare(expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame,
             if not _asked(name, wanted):
                 continue
             got, tolerance = computed[kind].get(name), tolerances[name]
-            if got is None or (kind == PUBLISHED and tolerance is None):
-                verdict = "MISSING" if got is None else "SHOWN"
+            if got is None:
+                failed = kind == "spread" and _fails_at_times(name, values=section["values"], found=found)
+                verdict = "NOT LEARNT" if failed else "MISSING"
+            elif kind == PUBLISHED and tolerance is None:
+                verdict = "SHOWN"
             else:
                 verdict = "OK" if (value == got if kind == "exact" else abs(got - value) <= tolerance) else "MISS"
             rows.append((kind, name, value, got, tolerance, verdict, section["reason"]))
@@ -189,6 +193,13 @@ def compare(expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame,
 
 
 COMPARED = ["kind", "name", "expected", "got", "tolerance", "verdict", "reason"]
+
+
+def _fails_at_times(name: str, values: dict[str, dict[str, float]], found: pd.DataFrame) -> bool:
+    """Whether a number that a run lacks, although it has a score, was lacking in some recorded seeds too. ``values`` :
+    the recorded numbers, ``found`` : those of the run."""
+    score = f"{name.rpartition(': ')[0]}: task score"
+    return score in found.index and score in values and values[name]["seeds"] < values[score]["seeds"]
 
 
 def _asked(name: str, wanted: list[Run]) -> bool:
@@ -262,11 +273,13 @@ def check(wanted: list[Run], suite: str, overrides: dict[str, Any] | None = None
     print(shown.to_string(index=False, na_rep="", max_colwidth=70))
     for kind, reason in table.drop_duplicates("kind")[["kind", "reason"]].itertuples(index=False):
         print(f"{kind}: {reason}")
-    judged = table[table["verdict"] != "SHOWN"]
+    judged = table[~table["verdict"].isin(["SHOWN", "NOT LEARNT"])]
     bad = judged[judged["verdict"] != "OK"]
     print(f"{len(judged) - len(bad)} of {len(judged)} comparisons hold" + (":" if len(bad) else ""))
     for row in bad.itertuples():
         print(f"  {row.verdict}  {row.name}: expected {row.expected}, got {row.got}, tolerance {row.tolerance}")
+    for name in table.loc[table["verdict"] == "NOT LEARNT", "name"]:
+        print(f"  not compared: {name}: this training did not learn its task, as some of the recorded ones did not")
     recorded = results.recorded_runs(suite) if runs.recorded(suite).is_dir() else []
     if recorded and (theirs := results.devices(recorded)) != (own := results.devices(wanted)):
         print(f"recorded in {theirs}; these results in {own}")
