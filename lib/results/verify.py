@@ -159,9 +159,9 @@ def compare(expected: dict[str, Any], wanted: list[Run], accuracy: pd.DataFrame,
 
     The verdict is ``OK``, ``MISS`` (outside the tolerance, on either side), ``MISSING`` (not made), ``NOT LEARNT`` (a
     loss after a training that did not learn its task, as it happened among the recorded seeds too: it has none) or
-    ``SHOWN`` (a published number without a tolerance). The tolerance of a number that depends on the seed is its prediction interval
-    for as many seeds as were run, at a level that all of them together hold as often as ``level`` says. Studies and
-    tasks of which no run is ``wanted`` are left out.
+    ``SHOWN`` (a published number without a tolerance). The tolerance of a number that depends on the seed is its
+    prediction interval for as many seeds as were run, at a level that all of them together hold as often as ``level``
+    says. Studies and tasks of which no run is ``wanted`` are left out.
     """
     found = by_seed(accuracy, summary).groupby("name")["value"].agg(["mean", "size"])
     computed = {"exact": exact(wanted), "tight": tight(accuracy), "spread": found["mean"].to_dict()}
