@@ -1,5 +1,6 @@
 """The tables say what the counts say, with intervals over texts; what is missing is listed at once."""
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -219,6 +220,21 @@ def test_at_hand_are_the_studies_that_can_be_loaded_and_the_others_are_named(
     found = results.at_hand({"lacking": ["pretrained"], "fine": ["pretrained", "rte-s1"]}, "full")
     assert found == ["fine pretrained", "fine rte-s1"]
     assert capsys.readouterr().out == "not shown: lacking: its layers are missing\n"
+
+
+def test_trainings_that_failed_are_left_out_and_named_but_for_random_labels(make_study, monkeypatch, capsys) -> None:
+    study = make_study()
+    failed = {"rte-s1", "rte-s2", "sst2-s2", "shuffled-s1", "sst2-lr1e-4-s1", "sst2-at9-s1", "sst2-droptop1-s1"}
+    wanted = [Run(study, Variant.parse(name)) for name in ("pretrained", "random", "sst2-s1", *sorted(failed))]
+    tuned = [run for run in wanted if run.variant.task]
+    scores = pd.DataFrame([{"study": study.name} | run.variant.columns() for run in tuned])
+    scores["learnt"] = [run.variant.name not in failed for run in tuned]
+    module = importlib.import_module("lib.results.summary")  # the function has its name
+    monkeypatch.setattr(module, "task_scores", lambda _: scores)
+    drawn = [run.variant.name for run in results.that_learnt(wanted)]
+    assert {run.variant.name for run in wanted} - {*drawn} == {"rte-s1", "rte-s2", "sst2-s2"}
+    told = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(", ")[2] for line in told] == ["rte-s1", "rte-s2", "sst2-s2"]
 
 
 def test_a_model_of_other_parameters_is_no_result(make_study) -> None:

@@ -72,6 +72,7 @@ def print_summary(wanted: list[Run], suite: str) -> None:
         print("\nseconds per notebook run (of the session that computed it)", wide.to_string(na_rep=""), sep="\n")
     if " and " in (devices := results.devices(wanted)):
         print(f"\nnot all computed alike: {devices}. Small differences between runs may come from that.")
+    results.that_learnt(wanted)  # says which did not
     folder = results.figures_folder(suite)
     print(f"\nin per cent (but for layers); silver properties are in {os.path.relpath(folder)}/summary.csv")
     print(headline(results.from_csv(folder / "summary.csv")))
