@@ -144,13 +144,23 @@ def _got(wanted: list[Run], training: list[Run], lacking: unpackaged.Needs) -> l
     }  # fmt: skip
     checkpoints = {(s.encoder.checkpoint, s.encoder.revision): s for s in (run.study for run in wanted)}
     problems = _problems(sorted(set().union(*map(_sources, wanted))), _fetched)
-    problems += _problems([s for (name, _), s in checkpoints.items() if name not in sources.SOURCES], encoders.locate)
+    problems += _problems([s for (name, _), s in checkpoints.items() if name not in sources.SOURCES], _located)
     found = [run for run in reading.values() if not {*lacking} & {*_needs([], [run])}]
     return problems + _problems(found, lambda run: tasks.load(run.study, run.variant))
 
 
 def _fetched(name: str) -> None:
     print("OK", name, sources.fetch(name))
+
+
+def _located(study: Study) -> None:
+    """Fetch an encoder; refuse one of the hub that may be another tomorrow: its results would pass for those of this."""
+    encoder, folder = study.encoder, Path(encoders.locate(study))
+    if not (params.ROOT / encoder.checkpoint).is_dir() and encoder.revision != folder.name:
+        raise ParameterError(
+            f"study '{study.name}', encoder.revision: what '{encoder.checkpoint}' is on the model hub may change, and "
+            f"the results of one are not those of another. Name the commit: 'revision: {folder.name}' is what is here"
+        )
 
 
 def _from_snippets(run: Run) -> bool:

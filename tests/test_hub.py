@@ -298,6 +298,18 @@ def test_a_branch_that_moves_on_changes_nothing_that_is_pinned(served) -> None:
     assert Path(encoders.locate(study(BERT))).name == REVISIONS[BERT]
 
 
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_an_encoder_without_a_commit_is_refused_and_told_which_it_is(served, monkeypatch, revision) -> None:
+    pins = loading.hub_pins()
+    monkeypatch.setattr(loading, "hub_pins", lambda: {name: pin for name, pin in pins.items() if name != BERT})
+    told = f"'{BERT}' is on the model hub may change.*'revision: {REVISIONS[BERT]}' is what is here"
+    with pytest.raises(SourceError, match=told):
+        grid.fetch([Run(study(BERT, **{"encoder.revision": revision}), Variant.parse("pretrained"))])
+    with pytest.raises(SourceError) as others:
+        grid.fetch([Run(study(BERT, **{"encoder.revision": REVISIONS[BERT]}), Variant.parse("pretrained"))])
+    assert "may change" not in str(others.value)
+
+
 def test_a_pinned_revision_that_is_gone_is_refused_unless_it_is_cached(served, cache: Path) -> None:
     encoders.locate(study(ROBERTA))
     for name in (BERT, ROBERTA):

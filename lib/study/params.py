@@ -83,7 +83,7 @@ class Encoder(Section):
     """Which encoder, and how words are read from it.
 
     ``checkpoint`` : a named source (``lib.sources``), a folder, or a hub id. ``revision`` : hub commit; by default the
-    one in ``lib/hub.yaml``; an id that is not there needs it for a result that can be repeated. ``weights_sha256`` :
+    one in ``lib/hub.yaml``; an id that is not there needs it, or Make refuses it. ``weights_sha256`` :
     the digest that its weight file must have; needed only for a checkpoint that is neither safetensors nor in
     ``lib/hub.yaml``. ``pooling`` : which sub-word stands for the word (method: the last). ``max_subwords`` : longest
     input, longer sentences are read in windows; default: what the encoder was built for, at most 512.
