@@ -154,7 +154,7 @@ def _fetched(name: str) -> None:
 
 
 def _located(study: Study) -> None:
-    """Fetch an encoder; refuse one of the hub that may be another tomorrow: its results would pass for those of this."""
+    """Fetch an encoder; refuse one of the hub that may be another tomorrow: its results would pass for this one's."""
     encoder, folder = study.encoder, Path(encoders.locate(study))
     if not (params.ROOT / encoder.checkpoint).is_dir() and encoder.revision != folder.name:
         raise ParameterError(
