@@ -629,6 +629,14 @@ def test_the_architecture_is_that_of_the_encoder_and_two_studies_of_one_title_ar
     assert alone == "MiniLM-L6"
 
 
+def test_beside_two_berts_nothing_is_compared_with_either_and_this_is_said(planted_runs, capsys) -> None:
+    claims.evidence(planted_runs({"r": "roberta", "a": "bert"}))
+    assert capsys.readouterr().out == ""
+    found = claims.evidence(planted_runs({"r": "roberta", "a": "bert", "b": "bert"}))
+    assert "nothing is compared with BERT (P2, P3, P8): a, b all are" in capsys.readouterr().out
+    assert not [*found.pairs("layer")]
+
+
 def test_studies_of_different_corpora_are_refused(make_study: Callable) -> None:
     wanted = [Run(make_study(files={"train": "a", "test": name}), Variant("pretrained")) for name in ("b", "c")]
     with pytest.raises(ValueError, match="different corpora for 'tag'"):

@@ -140,9 +140,13 @@ def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
     if lacking := sorted({*titles} - {run.study.name for run in wanted if run.variant.name == "pretrained"}):
         raise ValueError(f"{', '.join(lacking)}: every claim needs the variant pretrained; add it")
     unlike, ranked = len(set(titles.values())) == len(titles), results.ranked(wanted)
+    architectures = {run.study.name: encoders.architecture(run.study) for run in wanted}
+    berts = [study for study, architecture in architectures.items() if architecture == REFERENCE]
+    if 1 < len(berts) < len(titles):
+        print(f"nothing is compared with BERT (P2, P3, P8): {', '.join(berts)} all are. Select one of them: STUDIES=")
     return evidence_of(
         {name: title if unlike else f"{title} ({name})" for name, title in titles.items()},
-        {run.study.name: encoders.architecture(run.study) for run in wanted},
+        architectures,
         results.task_scores(wanted),
         results.resampled_scores(wanted),
         results.layers(wanted),
