@@ -1,7 +1,7 @@
 """Forecast: what of a suite is done and what is left, and what the rest takes of disk and of time.
 
 Disk follows from shapes, words and examples. Time is what the same work took before, in the recorded results and in
-those in ``runs/``; where it was not done before there is no estimate: nothing is guessed from other encoders.
+those in ``runs/``; where it was not done before, what it took of an encoder of the same shape, shown apart.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -23,6 +23,9 @@ from lib.study.variants import Variant
 
 Doing = Sequence[tuple[Run, list[Step]]]
 """Runs, each with its steps that are to do."""
+
+SHAPES = {name: tuple(shape) for name, shape in loading.read_yaml(inputs.LIB / "shapes.yaml").items()}
+"""Encoders that need not be here: layers, width and parameters."""
 
 KINDS = ("untrained", "tasks", "fewer examples", "pruned", "other")
 
@@ -47,6 +50,12 @@ def told(doing: Doing, suite: str, jobs: int) -> str:
     table = pd.DataFrame([_row(runs_of, before) for runs_of in own.values()], names)
     table = table.loc[:, table.ne("").any()].rename_axis("study").reset_index()
     lines = [*_grid(own), "", table.to_string(index=False), "", "of runs: done/all", _disk(doing, suite, jobs)]
+    if {*ALIKE} & {*table.columns}:
+        lines += [
+            "alike: where the same work was not done before, as it took of an encoder of as many layers as wide, in "
+            "whatever",
+            "precision and architecture: per update of a training, else per word. A rough guide",
+        ]
     used = before[before["work"].isin({work(run, step.name) for run, steps in doing for step in steps})]
     if len(used):
         places = ", ".join(f"{n} steps in {place}" for place, n in used["place"].value_counts().items())
@@ -87,18 +96,35 @@ def _grid(own: dict[str, Doing]) -> list[str]:
 
 def _row(own: Doing, before: pd.DataFrame) -> dict[str, Any]:
     shares = {name: [steps for run, steps in own if kind(run.variant) == name] for name in KINDS}
-    on_cpu, on_gpu = before[before["device"] == "cpu"], before[before["device"] != "cpu"]
-    spent = [(step.name, hours(run, step.name, on_cpu)) for run, steps in own for step in steps]
-    known = [time for _, time in spent if time is not None]
-    fast = [time for run, steps in own for step in steps if (time := hours(run, step.name, on_gpu)) is not None]
-    unknown = Counter(step for step, time in spent if time is None)
+    to_do = [(run, step.name) for run, steps in own for step in steps]
+    known, alike, unknown = _spent(to_do, before[before["device"] == "cpu"])
+    fast, fast_alike, _ = _spent(to_do, before[before["device"] != "cpu"])
     return {
         **{name: f"{sum(not s for s in todo)}/{len(todo)}" if todo else "" for name, todo in shares.items()},
-        "steps to do": len(spent),
-        "core-hours": f"{sum(known):.1f}" if known or not spent else "no estimate",
+        "steps to do": len(to_do),
+        "core-hours": f"{sum(known):.1f}" if known or not to_do else "" if alike else "no estimate",
+        ALIKE[0]: _steps(alike),
         "not in them": ", ".join(f"{n} {step}" for step, n in unknown.items()),
-        "GPU-hours": f"{sum(fast):.1f} ({len(fast)} steps)" if fast else "",
+        "GPU-hours": _steps(fast),
+        ALIKE[1]: _steps(fast_alike),
     }
+
+
+ALIKE = ("core-hours alike", "GPU-hours alike")
+
+
+def _spent(to_do: list[tuple[Run, str]], before: pd.DataFrame) -> tuple[list[float], list[float], Counter[str]]:
+    """The hours of the steps that were done before, those of others by encoders of the same shape, and how many steps
+    of each kind neither can be said of."""
+    known = [hours(run, step, before) for run, step in to_do]
+    rest = [one for one, time in zip(to_do, known, strict=True) if time is None]
+    likely = [hours(run, step, before, "alike") for run, step in rest]
+    unknown = Counter(step for (_, step), time in zip(rest, likely, strict=True) if time is None)
+    return [t for t in known if t is not None], [t for t in likely if t is not None], unknown
+
+
+def _steps(times: list[float]) -> str:
+    return f"{sum(times):.1f} ({len(times)} steps)" if times else ""
 
 
 # Disk ----------------------------------------------------------------------------------------------------------------
@@ -119,10 +145,10 @@ def peak(doing: Doing, jobs: int) -> tuple[float, float]:
 
 
 def shape(study: Study) -> tuple[int, int, int] | None:
-    """Layers (the embedding output is one), width and parameters of a study's encoder; None unless it is here. Nothing
-    is fetched, and no weights are read."""
+    """Layers (the embedding output is one), width and parameters of a study's encoder; None unless it is here or one of
+    ``SHAPES``. Nothing is fetched, and no weights are read."""
     folder = _folder(study)
-    return _shape(folder) if folder and (folder / "config.json").is_file() else None
+    return _shape(folder) if folder and (folder / "config.json").is_file() else SHAPES.get(study.encoder.checkpoint)
 
 
 @lru_cache
@@ -175,24 +201,30 @@ def _known_words(file: str) -> int | None:
 
 class Timing(NamedTuple):
     """What a step took: ``work``, ``core_seconds`` (of a training: per update; on a GPU, its seconds), and where that
-    stands. ``training``, ``updates`` : which training it was, and how many updates it had. ``device`` : cpu, or the
-    name of a GPU."""
+    stands. ``alike`` : the work whatever the encoder (``alike``), ``words`` : how many it was done on (of a training:
+    1). ``training``, ``updates`` : which training it was, and how many updates it had. ``device`` : cpu, or the name of
+    a GPU."""
 
     work: str
     core_seconds: float
     place: str
     processor: str
+    alike: str = ""
+    words: int = 1
     training: str = ""
     updates: int = 0
     device: str = "cpu"
 
 
-def hours(run: Run, step: str, before: pd.DataFrame) -> float | None:
-    """Hours of a core, or of a GPU, that a step of a run takes: the median of those that the same work took; None if it
-    was never done. ``before`` : timings, one row each."""
-    same = before.loc[before["work"] == work(run, step), ["core_seconds", "training", "updates"]]
+def hours(run: Run, step: str, before: pd.DataFrame, by: Literal["work", "alike"] = "work") -> float | None:
+    """Hours of a core, or of a GPU, that a step of a run takes: the median of those that the same work took, or as much
+    work on an encoder of the same shape (``by``); None if it was never done. ``before`` : timings, one row each."""
+    wanted = work(run, step) if by == "work" else alike(run, step)
+    same = before.loc[(before[by] == wanted) & (wanted != ""), ["core_seconds", "words", "training", "updates"]]
     if same.empty:
         return None
+    if step != "finetune" and by == "alike":
+        return float((same["core_seconds"] / same["words"]).median()) * words(run.study) / 3600
     seconds = float(same["core_seconds"].median())
     if step != "finetune":
         return seconds / 3600
@@ -204,17 +236,30 @@ def hours(run: Run, step: str, before: pd.DataFrame) -> float | None:
 def work(run: Run, step: str) -> str:
     """Digest of what the time of a step depends on; of a training, the time of one update. A ranking counts as the same
     work whatever sizes and half-samples it tests: ``make record`` tests more of them than ``make reproduce``."""
+    study = run.study
+    mine = [] if step == "finetune" else [study.corpora_in_use]
+    return inputs.digest(step, study.encoder.checkpoint, study.precision, *mine, *_settings(run, step))
+
+
+def alike(run: Run, step: str) -> str:
+    """As ``work``, whatever the encoder, but for its shape, and whatever the corpora, whose words are counted instead
+    (``Timing.words``); empty if the shape is not known."""
+    form = shape(run.study)
+    return inputs.digest(step, *form[:2], sorted(run.study.properties), *_settings(run, step)) if form else ""
+
+
+def _settings(run: Run, step: str) -> list[Any]:
+    """What else the time of a step depends on."""
     study, settings = run.study, run.study.finetune
-    mine = [study.encoder.checkpoint, study.precision, run.variant.dropped]
+    mine: list[Any] = [run.variant.dropped]
     if step == "finetune":
-        mine += [settings.batch_size, settings.max_subwords]
-    else:
-        mine += [study.corpora_in_use, study.encoder.pooling]
+        return [*mine, settings.batch_size, settings.max_subwords]
+    mine += [study.encoder.pooling]
     if step in ("layers", "neurons"):
         mine += [study.probe, bool(run.variant.task)]
     if step == "neurons":
         mine += [study.ranking.model_dump(exclude={"sizes", "half_samples"})]
-    return inputs.digest(step, *mine)
+    return mine
 
 
 def _training(run: Run) -> str:
@@ -263,10 +308,11 @@ def _timed(study: Study, folder: Path, place: str) -> Iterator[Timing]:
                 by = facts["provenance"]
                 device = by.get("device", "cpu")
                 seconds = facts["seconds"] * (by["threads"] if device == "cpu" else 1)
-                timed = Timing(work(run, step.name), seconds, place, by["processor"], device=device)
+                of = (work(run, step.name), seconds, place, by["processor"], alike(run, step.name))
+                timed = Timing(*of, words=words(study), device=device)
                 if step.name == "finetune":
                     each, training = timed.core_seconds / facts["updates"], _training(run)
-                    timed = timed._replace(core_seconds=each, training=training, updates=facts["updates"])
+                    timed = timed._replace(core_seconds=each, words=1, training=training, updates=facts["updates"])
                 yield timed
 
 

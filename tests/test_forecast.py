@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lib import forecast, grid, unpackaged
+from lib import forecast, grid, sources, unpackaged
 from lib.encoders import checkpoints
-from lib.study import inputs, params, runs
+from lib.study import inputs, loading, params, runs
 from lib.study.runs import Run
 from lib.study.steps import STEPS
 from lib.study.variants import Variant
@@ -53,6 +53,12 @@ def _nothing_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load(variant: str, **overrides: object) -> Run:
     return runs.load("mpnet", variant, overrides=overrides)
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``planted(shape)``: every encoder has this shape."""
+    return lambda shape: monkeypatch.setattr(forecast, "shape", lambda study: shape)
 
 
 def test_a_step_takes_the_median_of_what_the_same_work_took_on_all_its_threads() -> None:
@@ -116,6 +122,51 @@ def test_what_lies_there_of_other_parameters_is_no_timing_of_these() -> None:
     assert forecast.timings() == []
 
 
+def test_where_the_work_was_not_done_before_it_takes_as_on_an_encoder_of_the_same_shape(planted) -> None:
+    planted((13, 768, 100_000_000))
+    done = load("rte-s1")
+    finish(done, 426.0, "finetune", updates=213)
+    finish(done, 3600.0, "layers", threads=2)
+    other = load("rte-s1", precision="bfloat16", **{"corpus.train_words": 60_000})
+    more = forecast.words(other.study) / forecast.words(done.study)
+    assert more > 1.4
+    assert [forecast.hours(other, step, before()) for step in ("finetune", "layers")] == [None, None]
+    assert forecast.hours(other, "layers", before(), "alike") == pytest.approx(2 * more)
+    assert forecast.hours(other, "finetune", before(), "alike") == pytest.approx(213 * 2 / 3600)
+    assert forecast.hours(other, "neurons", before(), "alike") is None
+    planted(None)
+    assert forecast.hours(other, "layers", before(), "alike") is None
+
+
+def test_alike_are_steps_on_encoders_of_one_shape_with_one_probe(planted) -> None:
+    planted((13, 768, 100_000_000))
+    every, sem = ("finetune", "extract", "layers", "neurons"), {"properties": ["sem"]}
+    bert, paper, ours = (runs.load(n, "rte-s1", overrides=sem) for n in ("bert-base-cased", "mpnet-paper", "mpnet"))
+    assert [forecast.alike(bert, step) for step in every] == [forecast.alike(paper, step) for step in every]
+    same = [step for step in every if forecast.alike(ours, step) == forecast.alike(bert, step)]
+    assert same == ["finetune", "extract"], "with another probe"
+    own = forecast.alike(ours, "finetune")
+    assert forecast.alike(load("rte-droptop6-s1", **sem), "finetune") != own
+    planted((25, 1024, 300_000_000))
+    assert forecast.alike(ours, "finetune") != own
+
+
+def test_the_shapes_of_encoders_that_are_not_here_are_those_of_their_configs() -> None:
+    import torch
+    from transformers import AutoModel, BertConfig, RobertaConfig, XLNetConfig
+
+    configs = {
+        "google-bert/bert-base-cased": BertConfig(vocab_size=28996),
+        "FacebookAI/roberta-base": RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1),
+        "xlnet/xlnet-base-cased": XLNetConfig(vocab_size=32000, d_model=768, n_layer=12, n_head=12, d_inner=3072),
+    }
+    for name, config in configs.items():
+        with torch.device("meta"):
+            parameters = AutoModel.from_config(config).num_parameters()
+        assert forecast.SHAPES[name] == (config.num_hidden_layers + 1, config.hidden_size, parameters)
+    assert {*forecast.SHAPES} <= {*loading.hub_pins(), *sources.SOURCES}
+
+
 # Disk --------------------------------------------------------------------------------------------------------------
 
 
@@ -129,12 +180,6 @@ def test_the_words_are_those_that_a_study_asks_for_or_that_its_corpora_have() ->
     assert words(**asked, properties=["chunk"]) == 150_000 + 21_172 + 47_377
     assert words(properties=["pos"]) == 30_000 + 5_000 + 20_000
     assert forecast.words(runs.load("minilm", "pretrained").study) == 30_000 + 5_000 + 20_000
-
-
-@pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``planted(shape)``: every encoder has this shape."""
-    return lambda shape: monkeypatch.setattr(forecast, "shape", lambda study: shape)
 
 
 def test_the_disk_at_peak_has_the_models_and_what_the_largest_runs_have_beside(planted) -> None:
