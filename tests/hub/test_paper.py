@@ -78,10 +78,6 @@ def ask(checkout: Path, hub: Hub, tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
-def reproduce(ask, study: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return ask("make", f"PYTHON={sys.executable}", "reproduce", f"STUDIES={study}", *REDUCED, **variables)
-
-
 def look(done: subprocess.CompletedProcess[str], checkout: Path, *studies: str) -> None:
     """Whether the runs of these studies are whole, and of encoders of the paper's size."""
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -113,7 +109,12 @@ def test_a_study_runs_through_the_hub(ask, checkout: Path, hub: Hub) -> None:
     weights = hub.repositories[BERT] / WEIGHTS[BERT]
     assert weights.stat().st_size > 300e6
     hub.faults.append(Fault(WEIGHTS[BERT], times=1))
-    look(reproduce(ask, "bert-base-cased"), checkout, "bert-base-cased")
+    command = [*REDUCED, "STUDIES=bert-base-cased", "PROPERTIES=pos chunk"]
+    look(ask("make", f"PYTHON={sys.executable}", "reproduce", *command), checkout, "bert-base-cased")
+    drawn = pd.read_csv(checkout / "runs" / "figures" / "paper" / "summary.csv")
+    assert {*drawn["property"]} == {"pos", "chunk"}, "of two corpora"
+    told = (checkout / "runs" / "figures" / "paper" / "05_figures.ipynb").read_text(encoding="utf-8")
+    assert "BERT-base (pos: UD-EWT XPOS)" in told, "there is no Penn Treebank here"
     asked = [part for method, path, part in hub.requests if method == "GET" and path.endswith(WEIGHTS[BERT])]
     assert len(asked) == 2, "it was cut once"
     assert weights.stat().st_size / 3 < int(asked[1].removeprefix("bytes=").rstrip("-")) < weights.stat().st_size
