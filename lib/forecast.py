@@ -52,8 +52,8 @@ def told(doing: Doing, suite: str, jobs: int) -> str:
     lines = [*_grid(own), "", table.to_string(index=False), "", "of runs: done/all", _disk(doing, suite, jobs)]
     if {*ALIKE} & {*table.columns}:
         lines += [
-            "alike: where the same work was not done before, what it took of another encoder with as many layers of the",
-            "same width, in whatever precision: per update of a training, else per word. A rough guide",
+            "alike: where the same work was not done before, what it took of another encoder with as many layers and",
+            "as wide, in whatever precision: per update of a training, else per word. A rough guide",
         ]
     used = before[before["work"].isin({work(run, step.name) for run, steps in doing for step in steps})]
     if len(used):
