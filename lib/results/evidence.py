@@ -68,11 +68,15 @@ class Evidence:
                 for name in self.properties(measure, study):
                     yield study, name, tasks
 
+    @property
+    def berts(self) -> list[str]:
+        """The studies of BERT's architecture."""
+        return [study for study in self.titles if self.architectures[study] == REFERENCE]
+
     def pairs(self, measure: str) -> Iterator[tuple[str, str, str, list[str]]]:
         """RoBERTa or XLNet, the only BERT, property, and the tasks of both; encoders of unlike depth are no pair."""
-        berts = [study for study in self.titles if self.architectures[study] == REFERENCE]
         others = [study for study in self.titles if self.architectures[study] in ("roberta", "xlnet")]
-        for other, bert in product(others, berts if len(berts) == 1 else []):
+        for other, bert in product(others, self.berts if len(self.berts) == 1 else []):
             tasks = [task for task in self.conditions(other, measure) if task in self.conditions(bert, measure)]
             if tasks and self.depth(other) == self.depth(bert):
                 for name in self.properties(measure, other, bert):
@@ -140,13 +144,9 @@ def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
     if lacking := sorted({*titles} - {run.study.name for run in wanted if run.variant.name == "pretrained"}):
         raise ValueError(f"{', '.join(lacking)}: every claim needs the variant pretrained; add it")
     unlike, ranked = len(set(titles.values())) == len(titles), results.ranked(wanted)
-    architectures = {run.study.name: encoders.architecture(run.study) for run in wanted}
-    berts = [study for study, architecture in architectures.items() if architecture == REFERENCE]
-    if 1 < len(berts) < len(titles):
-        print(f"nothing is compared with BERT (P2, P3, P8): {', '.join(berts)} all are. Select one of them: STUDIES=")
-    return evidence_of(
+    found = evidence_of(
         {name: title if unlike else f"{title} ({name})" for name, title in titles.items()},
-        architectures,
+        {run.study.name: encoders.architecture(run.study) for run in wanted},
         results.task_scores(wanted),
         results.resampled_scores(wanted),
         results.layers(wanted),
@@ -156,6 +156,9 @@ def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
         results.neuron_tests(ranked),
         ranking,
     )
+    if 1 < len(berts := found.berts) < len(titles):
+        print(f"nothing is compared with BERT (P2, P3, P8): {', '.join(berts)} all are. Select one of them: STUDIES=")
+    return found
 
 
 def evidence_of(
