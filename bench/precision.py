@@ -79,12 +79,12 @@ def report(rows: pd.DataFrame) -> str:
         seconds = own.groupby("precision")[["training", "extraction"]].mean()
         times = (seconds.loc["float32"] / seconds.loc["bfloat16"]).map("{:.1f}".format)
         before = change["pretrained"]
-        released.append([study, name, f"{before.mean():+.2f}", f"{before.abs().max():.2f}", times["extraction"]])
+        released.append([study, name, f"{before.mean():+z.2f}", f"{before.abs().max():.2f}", times["extraction"]])
         if own["training"].notna().any():
             lost = layers.loc["pretrained"].sub(layers.drop("pretrained"), level="layer").unstack("variant")
             top = lost[len(lost) - len(lost) // 3 :].mean().unstack("precision")[[*PRECISIONS]]
             cells = [f"{top[p].mean():.2f} ± {top[p].std():.2f}" for p in PRECISIONS]
-            tuned.append([study, name, *cells, f"{top.diff(axis=1).iloc[:, 1].mean():+.2f}", times["training"]])
+            tuned.append([study, name, *cells, f"{top.diff(axis=1).iloc[:, 1].mean():+z.2f}", times["training"]])
     parts = [
         f"Computed on: {', '.join(rows['by'].unique())}. Differences in points, bfloat16 minus float32.",
         table(["as released", "property", "mean over layers", "largest of a layer", "extraction: times faster"],
