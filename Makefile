@@ -46,7 +46,8 @@ override PYTHON := $(VENV)/bin/python
 endif
 PYTHON ?= $(VENV)/bin/python
 OF_STEPS := $(patsubst notebooks/%.ipynb,LAUNCH_%,$(wildcard notebooks/0[1-9]_*.ipynb))
-GIVEN := $(strip $(foreach v,SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE ISA EXACT THREADS KEEP LAUNCH MIRROR SIZE SETTINGS BENCH JOBS,\
+SELECTORS := SCALE STUDIES TASKS PROPERTIES SEEDS DEVICE ISA EXACT THREADS KEEP LAUNCH MIRROR SIZE SETTINGS BENCH LAB JOBS
+GIVEN := $(strip $(foreach v,$(SELECTORS),\
   $(if $(call from_shell,$v),$(if $($v),$v="$($v)"))) $(foreach v,$(OF_STEPS),$(if $(call from_shell,$v),$v="$($v)")))
 # What is meant for no step is refused, but for what the shell has: that may be another program's.
 STRAY := $(filter-out $(OF_STEPS),$(filter LAUNCH_%,$(.VARIABLES)))
@@ -54,9 +55,19 @@ MISSPELT := $(foreach v,$(STRAY),$(if $(call from_shell,$v),,$v))
 ifneq ($(MISSPELT),)
 $(error $(MISSPELT): there is no such step; write LAUNCH for all steps, or for one of them $(OF_STEPS))
 endif
+# What other programs read has an underscore (HF_HUB_OFFLINE).
+UNKNOWN := $(foreach v,$(filter-out $(SELECTORS) PYTHON SHELL MAKEFLAGS,$(.VARIABLES)),\
+  $(if $(findstring _,$v),,$(if $(filter command,$(origin $v)),$v)))
+ifneq ($(strip $(UNKNOWN)),)
+$(error $(strip $(UNKNOWN)): there is no such selector; there are $(SELECTORS))
+endif
+$(foreach v,EXACT KEEP,$(if $(filter-out 1,$($v)),$(error $v=$($v): write $v=1, or leave it out)))
 
 include lib/surroundings.mk
 ifneq ($(EXACT),)
+ifeq ($(filter compatible,$(ISA))$(filter file,$(origin ISA)),)
+$(error EXACT=1 and ISA=$(ISA): digits cannot be both, leave one of them out)
+endif
 override ISA := compatible
 endif
 ISAS := avx2 compatible native
@@ -137,7 +148,7 @@ begin: env
 	@$(if $(filter $(VENV)/%,$(PYTHON)),,$(call of_the_lock,$(PYTHON)))
 
 plan: begin ## show what `make reproduce` would run now, and what it takes of disk and time
-	@$(ASK) plan --jobs $(JOBS)
+	@$(ASK) plan --jobs '$(JOBS)' $(if $(KEEP),--keep)
 
 engine = $(if $(dry),$(if $(ready),,@exit 0;))@mkdir -p runs && rules=$$(mktemp runs/.grid-XXXXXX) && trap 'rm -f "$$rules"' EXIT \
   && $(ASK) grid $(if $(KEEP),--keep) $(if $(dry),--dry) $1 > "$$rules" \

@@ -5,7 +5,27 @@ import importlib
 import inspect
 import json
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, as Make's users did not type these arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message.removeprefix('argument ')}\n")
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Reads a whole number from ``least`` on; raises ArgumentTypeError for another text."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"'{text}' is no whole number from {least} on")
+        return int(text)
+
+    return read
+
 
 FLAG: dict[str, Any] = {"action": "store_true"}
 PART: dict[str, Any] = {
@@ -20,12 +40,16 @@ SELECTORS: dict[str, dict[str, Any]] = {
     "--tasks": {"default": "", "type": str.split, "help": "tasks to fine-tune on; default: those of each study"},
     "--seeds": {
         "default": "",
-        "type": lambda text: [*map(int, text.split())],
+        "type": lambda text: [*map(whole(0), text.split())],
         "help": "seeds of fine-tuning; default: of each study",
     },
     "--properties": {"default": "", "type": str.split, "help": "properties to probe; default: those of each study"},
     "--device": {"default": "", "help": "auto, cpu, cuda, cuda:1, mps; default: that of each study"},
-    "--threads": {"default": "", "type": lambda text: int(text or 0), "help": "per run; default: that of each study"},
+    "--threads": {
+        "default": "",
+        "type": lambda text: whole(1)(text) if text else 0,
+        "help": "per run; default: that of each study",
+    },
     "--size": {"default": "full", "help": "full, or a preset of base.yaml: a trial with fewer words"},
 }
 
@@ -34,7 +58,8 @@ VERBS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "--mirror": {"default": "", "help": "a folder with copies of what no package registry has"},
     }),
     "plan": ("the runs that make reproduce would make, and what they take", "lib.grid:print_plan", {
-        "--jobs": {"type": int, "default": 1, "help": "runs at a time"},
+        "--jobs": {"type": whole(1), "default": 1, "help": "runs at a time"},
+        "--keep": FLAG | {"help": "keep the activation stores"},
     }),
     "grid": ("check and fetch, then the steps to run, as rules for Make", "lib.grid:print_rules", {
         "--keep": FLAG | {"help": "keep the activation stores"},
@@ -68,7 +93,7 @@ selectors, and ``wanted``, the runs that the selectors name."""
 
 def arguments() -> argparse.ArgumentParser:
     """The command line: selectors first, then a verb and its own arguments."""
-    parser = argparse.ArgumentParser("python -m lib", description=__doc__, allow_abbrev=False)
+    parser = Parser("python -m lib", description=__doc__, allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, settings in SELECTORS.items():
         parser.add_argument(name, **settings)

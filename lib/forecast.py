@@ -42,14 +42,15 @@ def kind(variant: Variant) -> str:
     return "fewer examples" if variant.amount else "tasks"
 
 
-def told(doing: Doing, suite: str, jobs: int) -> str:
-    """What of a suite is done and to do, and what it takes. ``jobs`` : how many runs are made at a time."""
+def told(doing: Doing, suite: str, jobs: int, keep: bool) -> str:
+    """What of a suite is done and to do, and what it takes. ``jobs`` : how many runs are made at a time. ``keep`` :
+    the stores stay."""
     names = [*dict.fromkeys(run.study.name for run, _ in doing)]
     own = {name: [(run, steps) for run, steps in doing if run.study.name == name] for name in names}
     before = pd.DataFrame(timings(), columns=Timing._fields)
     table = pd.DataFrame([_row(runs_of, before) for runs_of in own.values()], names)
     table = table.loc[:, table.ne("").any()].rename_axis("study").reset_index()
-    lines = [*_grid(own), "", table.to_string(index=False), "", "of runs: done/all", _disk(doing, suite, jobs)]
+    lines = [*_grid(own), "", table.to_string(index=False), "", "of runs: done/all", _disk(doing, suite, jobs, keep)]
     if {*ALIKE} & {*table.columns}:
         lines += [
             "alike: where the same work was not done before, what it took of another encoder with as many layers and",
@@ -63,13 +64,14 @@ def told(doing: Doing, suite: str, jobs: int) -> str:
     return "\n".join(lines)
 
 
-def _disk(doing: Doing, suite: str, jobs: int) -> str:
+def _disk(doing: Doing, suite: str, jobs: int, keep: bool) -> str:
     if unknown := [name for name, study in _studies(doing).items() if shape(study) is None]:
         return f"disk at peak: not known before the encoders of {', '.join(unknown)} are here (make data SCALE={suite})"
-    kept, moving = peak(doing, jobs)
+    lasting, moving = peak(doing, jobs, keep)
     return (
-        f"disk at peak: {(kept + moving) / 1e9:.1f} GB: {kept / 1e9:.1f} GB of models, and {moving / 1e9:.1f} GB "
-        f"of the checkpoints or stores of {jobs} runs at a time, which go when they are used"
+        f"disk at peak: {(lasting + moving) / 1e9:.1f} GB: {lasting / 1e9:.1f} GB of models"
+        f"{' and stores, which stay' if keep else ''}, and {moving / 1e9:.1f} GB "
+        f"of the checkpoints{'' if keep else ' or stores'} of {jobs} runs at a time, which go when they are used"
     )
 
 
@@ -97,16 +99,21 @@ def _row(own: Doing, before: pd.DataFrame) -> dict[str, Any]:
     shares = {name: [steps for run, steps in own if kind(run.variant) == name] for name in KINDS}
     to_do = [(run, step.name) for run, steps in own for step in steps]
     known, alike, unknown = _spent(to_do, before[before["device"] == "cpu"])
-    fast, fast_alike, _ = _spent(to_do, before[before["device"] != "cpu"])
+    fast, fast_alike, slow = _spent(to_do, before[before["device"] != "cpu"])
     return {
         **{name: f"{sum(not s for s in todo)}/{len(todo)}" if todo else "" for name, todo in shares.items()},
         "steps to do": len(to_do),
         "core-hours": f"{sum(known):.1f}" if known or not to_do else "" if alike else "no estimate",
         ALIKE[0]: _steps(alike),
-        "not in them": ", ".join(f"{n} {step}" for step, n in unknown.items()),
+        "core-hours unknown": _counted(unknown),
         "GPU-hours": _steps(fast),
         ALIKE[1]: _steps(fast_alike),
+        "GPU-hours unknown": _counted(slow) if fast or fast_alike else "",
     }
+
+
+def _counted(steps: Counter[str]) -> str:
+    return ", ".join(f"{n} {step}" for step, n in steps.items())
 
 
 ALIKE = ("core-hours alike", "GPU-hours alike")
@@ -129,18 +136,19 @@ def _steps(times: list[float]) -> str:
 # Disk ----------------------------------------------------------------------------------------------------------------
 
 
-def peak(doing: Doing, jobs: int) -> tuple[float, float]:
-    """Bytes of the models to make that last, and of the most that ``jobs`` runs have beside them while they are made:
-    two checkpoints of a training (weights, and Adam's two moments), or the stores. Every encoder must be here."""
+def peak(doing: Doing, jobs: int, keep: bool) -> tuple[float, float]:
+    """Bytes of the models to make that last (with the stores, to ``keep``), and of the most that ``jobs`` runs have
+    beside them while they are made: two checkpoints of a training (weights, and Adam's two moments), or the stores.
+    Every encoder must be here."""
     to_do = [(run.study, {step.name for step in steps}) for run, steps in doing if steps]
     model = {name: 4.0 * shape(study)[2] for name, study in _studies(doing).items()}
     store = {name: 2.0 * words(study) * math.prod(shape(study)[:2]) for name, study in _studies(doing).items()}
     trained = sorted(model[study.name] for study, steps in to_do if "finetune" in steps)
-    moving = sorted(
-        max(2 * 3 * model[study.name] * ("finetune" in steps), store[study.name] * ("extract" in steps))
-        for study, steps in to_do
-    )
-    return sum(trained if STEPS["finetune"].lasts else trained[-jobs:]), sum(moving[-jobs:])
+    stores = [store[study.name] * ("extract" in steps) for study, steps in to_do]
+    checkpoints = [2 * 3 * model[study.name] * ("finetune" in steps) for study, steps in to_do]
+    moving = sorted(checkpoints if keep else map(max, checkpoints, stores))
+    models = sum(trained if STEPS["finetune"].lasts else trained[-jobs:])
+    return models + sum(stores) * keep, sum(moving[-jobs:])
 
 
 def shape(study: Study) -> tuple[int, int, int] | None:

@@ -122,6 +122,12 @@ def get_data(wanted: list[Run], suite: str, mirror: str) -> None:
     needs = _needs(studies.values(), training)
     problems += unpackaged.provide(needs, suite, (params.ROOT / mirror).resolve() if mirror else None)
     problems += _got(wanted, training, unpackaged.lacking(needs))
+    others = sorted(name for name, study in studies.items() if not (params.ROOT / study.task_data.glue).is_dir())
+    if problems and others and mirror and (params.ROOT / mirror / "glue").is_dir():
+        problems.append(
+            f"MIRROR={mirror} has a copy of GLUE, but these studies read it from the model hub: {', '.join(others)}. "
+            "To read the copy, write 'task_data: {glue: data/glue}' into their files in params/"
+        )
     wished = unpackaged.of(set().union(*map(loading.wished, studies)))
     better = unpackaged.lacking({name: files for name, files in wished.items() if name not in needs})
     for text in unpackaged.told(better, suite):
@@ -250,14 +256,14 @@ LISTED = 40
 """How many steps ``make plan`` lists, of a longer list."""
 
 
-def print_plan(wanted: list[Run], suite: str, jobs: int) -> None:
-    """For Make: print what ``make reproduce`` would run, ``jobs`` runs at a time, and what that takes. Nothing is
-    fetched, and no data need to be here."""
+def print_plan(wanted: list[Run], suite: str, jobs: int, keep: bool) -> None:
+    """For Make: print what ``make reproduce`` would run, ``jobs`` runs at a time, and what that takes (``keep`` : with
+    the stores, which then stay). Nothing is fetched, and no data need to be here."""
     doing = [(run, to_do(run)) for run in wanted]
     if not (names := plan(doing, suite)):
         print("nothing to do: every result is there")
         return
-    print(f"{forecast.told(doing, suite, jobs)}\n\nto run:")
+    print(f"{forecast.told(doing, suite, jobs, keep)}\n\nto run:")
     print("\n".join(f"  {name}" for name in (names if len(names) <= LISTED else [*names[: LISTED - 1], names[-1]])))
     if len(names) > LISTED:
         print(f"... of {len(names)} steps, the first {LISTED - 1} and the last are shown")

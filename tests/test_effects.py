@@ -49,6 +49,16 @@ def test_what_was_trained_otherwise_is_no_bar() -> None:
     assert [round(bar.get_height()) for bar in ax.patches] == [82, 72, 62]
 
 
+def test_a_pruned_encoder_stands_beside_the_whole_one_with_as_many_examples() -> None:
+    of = {"sst2-droptop4-8": 0.7, "sst2-8": 0.75, "sst2-dropbottom4-lr1e-3": 0.1, "sst2-lr1e-3": 0.1}
+    alone = scores(**{"sst2-droptop4": 0.1, "sst2-dropbottom4": 0.1}, **of)
+    alone = alone[alone["condition"].isin(of)]
+    (ax, _) = effects.pruning(alone, TITLES).axes
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["sst2-8"]
+    assert [round(bar.get_height()) for bar in ax.patches] == [77, 72]
+    assert effects.with_pruned(alone[alone["rate"] != ""]).empty, "at another rate: no figure"
+
+
 def test_a_training_is_followed_through_its_checkpoints() -> None:
     loss = {"sst2-at9": 1, "sst2-at90": 3, "sst2": 2, "sst2-lr1e-3-at9": 5, "sst2-lr1e-3": 6, "rte": 7, "sst2-1k": 8}
     rows = [

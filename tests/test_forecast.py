@@ -188,10 +188,11 @@ def test_the_disk_at_peak_has_the_models_and_what_the_largest_runs_have_beside(p
     doing = [(run, [s for s in STEPS.values() if s.applies(run)]) for run in wanted]
     store, checkpoints_ = 2 * 55_000 * 13 * 768, 2 * 3 * 400e6
     assert checkpoints_ > store
-    assert forecast.peak(doing, 1) == (800e6, checkpoints_)
-    assert forecast.peak(doing, 3) == (800e6, 2 * checkpoints_ + store)
-    assert forecast.peak(doing[:2], 4) == (0, 2 * store)
-    assert forecast.peak([(wanted[2], [STEPS["layers"]])], 2) == (0, 0)
+    assert forecast.peak(doing, 1, keep=False) == (800e6, checkpoints_)
+    assert forecast.peak(doing, 3, keep=False) == (800e6, 2 * checkpoints_ + store)
+    assert forecast.peak(doing[:2], 4, keep=False) == (0, 2 * store)
+    assert forecast.peak(doing, 1, keep=True) == (800e6 + 4 * store, checkpoints_)
+    assert forecast.peak([(wanted[2], [STEPS["layers"]])], 2, keep=False) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlnet"])
@@ -212,7 +213,7 @@ def test_the_plan_counts_runs_and_needs_no_data(tmp_path: Path, planted, monkeyp
     monkeypatch.setattr(params, "ROOT", tmp_path)
     monkeypatch.setattr(grid, "figures_key", lambda _: "key")
     monkeypatch.setattr(forecast, "timings", lambda: [])
-    grid.print_plan(wanted, "mpnet", 2)
+    grid.print_plan(wanted, "mpnet", 2, keep=False)
     told = capsys.readouterr().out
     assert (
         "mpnet, mpnet-paper: 2 × (2 untrained + 2 tasks × 3 seeds + 1 fewer examples × 3 seeds + 1 pruned × 3 seeds)"
@@ -233,7 +234,7 @@ def test_the_plan_of_what_is_half_done(planted, monkeypatch, capsys) -> None:
     monkeypatch.setattr(grid, "to_do", lambda run: [STEPS["layers"]] if run.variant.task else [])
     rows = [forecast.Timing(forecast.work(wanted[2], "layers"), 5400.0, "results/x", "Planted")]
     monkeypatch.setattr(forecast, "timings", lambda: rows)
-    grid.print_plan(wanted, "mpnet", 2)
+    grid.print_plan(wanted, "mpnet", 2, keep=False)
     told = capsys.readouterr().out
     assert next(line.split() for line in told.splitlines() if line.startswith("mpnet ")) == [
         "mpnet", "2/2", "0/1", "1", "1.5",
@@ -243,7 +244,7 @@ def test_the_plan_of_what_is_half_done(planted, monkeypatch, capsys) -> None:
     assert "to run:\n  mpnet/rte-s1/03_probe_layers\n" in told
     assert "GPU-hours" not in told
     rows.append(rows[0]._replace(core_seconds=1800.0, device="NVIDIA"))
-    grid.print_plan(wanted, "mpnet", 2)
+    grid.print_plan(wanted, "mpnet", 2, keep=False)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("mpnet "))
     assert line.split()[4:] == ["1.5", "0.5", "(1", "steps)"], "a GPU's hours are not a core's"
 

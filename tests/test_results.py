@@ -206,6 +206,11 @@ def test_all_that_is_missing_is_listed_in_one_error(make_study) -> None:
     assert f"{lacking.result('layers')} was computed with other parameters or code" in message
     assert f"{lacking.result('neurons')} is missing" in message
     assert str(fine.folder) not in message
+    tuned = [Run(study, Variant("rte", seed=seed)) for seed in range(1, 4)]
+    more = len(results.tabled_steps(tuned)) - results.tables.LISTED
+    with pytest.raises(disk.StaleResult, match=rf"\n\.\.\. and {more} more$") as caught:
+        results.complete(tuned)
+    assert len(str(caught.value).splitlines()) == 1 + results.tables.LISTED + 1
 
 
 def test_at_hand_are_the_studies_that_can_be_loaded_and_the_others_are_named(

@@ -344,15 +344,17 @@ def stale(run: Run, step: str) -> str:
 
 def test_a_result_that_cannot_be_used_is_named_with_its_reason_and_the_command() -> None:
     run = runs.load("minilm", "pretrained")
-    assert stale(run, "layers").endswith("is missing: run 'make reproduce'")
+    assert stale(run, "layers").endswith("is missing: run 'make reproduce SCALE=minilm'")
     write_result(run, "layers", key="other")
-    assert stale(run, "layers").endswith("was computed with other parameters or code: run 'make reproduce'")
+    assert stale(run, "layers").endswith(
+        "was computed with other parameters or code: run 'make reproduce SCALE=minilm'"
+    )
     write_result(run, "layers")
     assert runs.is_current(run, "layers")
     (run.result("layers") / "file").unlink()
-    assert stale(run, "layers").endswith("is damaged or unfinished: run 'make reproduce'")
+    assert stale(run, "layers").endswith("is damaged or unfinished: run 'make reproduce SCALE=minilm'")
     assert stale(runs.load("minilm", "pretrained", "lesson"), "layers").endswith("run notebook 03_probe_layers")
-    assert "is missing: run 'make record'" in stale(replace(run, recorded=True), "layers")
+    assert "is missing: run 'make record SCALE=minilm'" in stale(replace(run, recorded=True), "layers")
 
 
 def fill(text: str) -> Callable[[Path], dict]:
@@ -417,7 +419,7 @@ def test_a_recorded_run_has_the_small_tables_and_is_never_computed(tmp_path: Pat
     assert runs.manifest(kept, "neurons")["provenance"] == runs.manifest(run, "neurons")["provenance"]
     assert runs.ensure(kept, "neurons", lambda folder: pytest.fail("computed")) == kept.result("neurons")
     (kept.result("neurons") / "tests.parquet").write_text("damaged")
-    with pytest.raises(disk.StaleResult, match="is damaged or unfinished: run 'make record'"):
+    with pytest.raises(disk.StaleResult, match="is damaged or unfinished: run 'make record SCALE=minilm'"):
         runs.ensure(kept, "neurons", lambda folder: pytest.fail("computed"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import disk, doctor, grid, surroundings
+from lib import __main__, disk, doctor, grid, surroundings
 from lib.study import loading, params, runs
 from lib.study.steps import STEPS
 
@@ -295,7 +295,7 @@ def test_a_name_that_make_cannot_take_is_refused_with_one_that_it_can(folder: Pa
     (folder / "good.yaml").write_text("scale: others\n")
     assert [*loading.problems("mine")] == [f"params/{name} is no name for a study: rename it to params/{fit}.yaml"]
     assert not [*loading.problems("others")]
-    assert [*loading.problems("neither")] == ["no file in params/ has 'scale: neither'; there are others"]
+    assert [*loading.problems("neither")] == ["no file in params/ has 'scale: neither'; did you mean 'others'?"]
 
 
 # Several users ---------------------------------------------------------------------------------------------------
@@ -359,6 +359,32 @@ def test_each_step_can_have_a_launcher_and_a_misspelt_one_is_refused() -> None:
     assert refused.returncode != 0
     assert "LAUNCH_finetune: there is no such step; write LAUNCH for all steps, or for one of them" in refused.stderr
     assert " ".join(steps) in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["SEED=3"], "SEED: there is no such selector; there are SCALE STUDIES TASKS"),
+        (["EXACT=0"], "EXACT=0: write EXACT=1, or leave it out"),
+        (["KEEP=yes"], "KEEP=yes: write KEEP=1, or leave it out"),
+        (["EXACT=1", "ISA=native"], "EXACT=1 and ISA=native: digits cannot be both"),
+        (["HF_HUB_OFFLINE=1", "SEEDS=3", "EXACT=1"], ""),
+    ],
+)
+def test_a_selector_that_would_be_ignored_is_refused(words: list[str], told: str) -> None:
+    done = make(ROOT, "help", *words)
+    assert (done.returncode != 0) == bool(told)
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "told"), [("--seeds=1 b", "'b' is no whole number from 0 on"), ("--threads=-1", "from 1 on")]
+)
+def test_a_number_that_is_none_is_named_in_one_line(option: str, told: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        __main__.arguments().parse_args([option, "plan"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(option.partition("=")[0]) and line.endswith(told)
 
 
 def test_launchers_of_the_shell_are_named_and_those_of_other_programs_left_alone() -> None:

@@ -270,7 +270,7 @@ def test_a_run_recorded_with_other_code_is_refused_and_is_to_do(recording: list[
     verify.record(recording, "minilm")
     code_key = inputs.code_key
     monkeypatch.setattr(inputs, "code_key", lambda step, code: "other" if step == "layers" else code_key(step, code))
-    with pytest.raises(disk.StaleResult, match=r"layers was computed with other parameters or code: run 'make record'"):
+    with pytest.raises(disk.StaleResult, match="with other parameters or code: run 'make record SCALE=minilm'"):
         results.recorded_runs("minilm")
     assert [step.name for step in grid.to_do(recording[0], recording=True)] == ["extract", "layers"]
     monkeypatch.undo()

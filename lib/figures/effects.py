@@ -123,6 +123,14 @@ def drawn(
     return figure
 
 
+def with_pruned(scores: pd.DataFrame) -> pd.DataFrame:
+    """The trainings of tasks that a pruned encoder was trained on, too: to the end, and at their study's rate. ``of`` :
+    the task, and how many of its examples if not all. ``scores`` : as ``results.task_scores`` gives them."""
+    rows = scores[(scores["rate"] == "") & (scores["checkpoint"] < 0)]
+    rows = rows.assign(of=rows["task"] + ("-" + rows["amount"]).where(rows["amount"] != "", ""))
+    return rows[rows["of"].isin(rows.loc[rows["dropped"] != "", "of"])]
+
+
 def pruning(
     scores: pd.DataFrame,
     titles: dict[str, str],
@@ -131,13 +139,11 @@ def pruning(
 ) -> Figure:
     """Score of each task with all layers, and with the top or the bottom ones dropped before fine-tuning.
 
-    ``scores`` : as ``results.task_scores`` gives them; drawn are the tasks that a pruned encoder was trained on.
+    ``scores`` : as ``results.task_scores`` gives them; drawn are those ``with_pruned``, of which there must be some.
     ``printed`` : study → the paper's models (``paper.models_of``), whose scores stand beside in grey where it has the
     task.
     """
-    rows = scores[(scores["amount"] == "") & (scores["rate"] == "") & (scores["checkpoint"] < 0)]
-    pruned = set(rows.loc[rows["dropped"] != "", "task"])
-    rows = rows[rows["task"].isin(pruned)]
+    rows = with_pruned(scores)
     titles = _those_in(rows["study"], titles)
     figure, (axes,) = panels(titles.values(), ["score"], _width(titles))
     shades = {"": PRETRAINED, "top": COLOURS[0], "bottom": COLOURS[1]}
@@ -147,11 +153,11 @@ def pruning(
     )
     width = 0.8 / len(kinds)
     for ax, study in zip(axes, titles, strict=True):
-        tasks = sorted(set(pick(rows, study=study)["task"]))
+        tasks = sorted(set(pick(rows, study=study)["of"]))
         for step, (end, count) in enumerate(kinds):
             label = f"{count} {end} layers dropped" if end else "all layers"
             for place, task in enumerate(tasks):
-                found = 100 * pick(rows, study=study, task=task, dropped=end, layers_dropped=count)["score"]
+                found = 100 * pick(rows, study=study, of=task, dropped=end, layers_dropped=count)["score"]
                 x = place + width * (step - (len(kinds) - 1) / 2)
                 look = {"color": shades[end], "alpha": 0.75, "label": label if place == 0 else None}
                 ax.bar(x, found.mean(), 0.92 * width, **look)
@@ -165,7 +171,7 @@ def pruning(
                     told = f"the paper's {model}-base (6 of 12 layers dropped)"
                     ax.plot(beside, score, marker=MARKERS[number], **look, label=told)
         for place, task in enumerate(tasks):
-            floor = 100 * pick(rows, study=study, task=task)["majority"].mean()
+            floor = 100 * pick(rows, study=study, of=task)["majority"].mean()
             if np.isnan(floor):
                 continue
             label = "best constant answer" if place == 0 else None

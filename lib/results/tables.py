@@ -66,6 +66,10 @@ def recorded_runs(suite: str) -> list[Run]:
     return sorted(load(variants_of, recorded=True), key=rank)
 
 
+LISTED = 5
+"""How many results are named, of all that are missing."""
+
+
 def complete(wanted: Iterable[Run]) -> None:
     """Raise StaleResult with one list of all that is missing or of other parameters, and the command that makes it."""
     problems = []
@@ -75,7 +79,9 @@ def complete(wanted: Iterable[Run]) -> None:
         except disk.StaleResult as error:
             problems.append(str(error))
     if problems:
-        raise disk.StaleResult("\n".join(["these results are missing or not current:", *problems]))
+        more = [f"... and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+        told = ["these results are missing or not current:", *problems[:LISTED], *more]
+        raise disk.StaleResult("\n".join(told))
 
 
 def tabled_steps(wanted: Iterable[Run]) -> list[tuple[Run, str]]:

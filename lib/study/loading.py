@@ -98,9 +98,11 @@ def problems(suite: str) -> Iterator[str]:
     wrong = [file for file in _files() if not _fits(file) and str(_read(file).get("scale")) == suite]
     for file in wrong:
         yield f"params/{file.name} is no name for a study: rename it to params/{UNFIT.sub('-', file.stem)}.yaml"
-    suites = sorted(set(studies().values()))
-    if not wrong and suite not in suites:
-        yield f"no file in params/ has 'scale: {suite}'; there are {', '.join(suites)}"
+    there = set(studies().values())
+    if not wrong and suite not in there:
+        suites = sorted(there - {"None"})  # of files that give none
+        known = nearest(suite, suites) or f"; there are {', '.join(suites)}"
+        yield f"no file in params/ has 'scale: {suite}'{known}"
 
 
 # Laying one over another --------------------------------------------------------------------------------------------

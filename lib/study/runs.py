@@ -99,7 +99,8 @@ def manifest(run: Run, step: str, folder: Path | None = None) -> dict[str, Any]:
     if content.get("key") == run.key(step):
         return content
     why = "was computed with other parameters or code" if content else "is damaged or unfinished"
-    command = "'make record' with its task and seed, or delete it" if run.recorded else "'make reproduce'"
+    made = f"SCALE={run.study.suite}'"
+    command = f"'make record {made} with its task and seed, or delete it" if run.recorded else f"'make reproduce {made}"
     raise disk.StaleResult(
         f"{folder} {why if folder.exists() else 'is missing'}: "
         f"run {command if run.study.preset == 'full' else f'notebook {STEPS[step].notebook}'}"
