@@ -54,7 +54,8 @@ def told(doing: Doing, suite: str, jobs: int, keep: bool) -> str:
     if {*ALIKE} & {*table.columns}:
         lines += [
             "alike: where the same work was not done before, what it took of another encoder with as many layers and",
-            "as wide, in whatever precision: per update of a training, else per word. A rough guide",
+            "as wide, in whatever precision (a CPU takes two to three times as long in float32 as in bfloat16): per",
+            "update of a training, else per word. A rough guide",
         ]
     used = before[before["work"].isin({work(run, step.name) for run, steps in doing for step in steps})]
     if len(used):

@@ -125,8 +125,9 @@ class Place:
     def tables(self) -> dict[str, pd.DataFrame]:
         """What was counted, measured and predicted with the first seed."""
         study, found = self.folder / "runs" / "slurm", {}
-        for variant in ("pretrained", "random", "sentiment-s1"):
-            for name in ("layers/counts", "neurons/tests", "neurons/layers"):
+        ranked = ("layers/counts", "neurons/tests", "neurons/layers")
+        for variant, names in {"pretrained": ranked, "random": ranked[:1], "sentiment-s1": ranked}.items():
+            for name in names:
                 found[f"{variant}/{name}"] = pd.read_parquet(study / variant / f"{name}.parquet")
         (model,) = (self.folder / "runs" / "models" / "my-encoder" / "sentiment-s1").glob("[!.]*")
         return found | {name: pd.read_csv(model / name) for name in ("predictions.csv", "curve.csv")}
