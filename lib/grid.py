@@ -197,13 +197,19 @@ def _sources(run: Run) -> set[str]:
 
 
 def _problems(wanted: Iterable[Any], get: Callable[[Any], Any]) -> list[str]:
-    problems = []
+    """What is wrong with these: a text each, but one for those that have the same ``SourceError.reason``."""
+    found: dict[str, dict[str, None]] = {}  # how texts end → how those begin
     for one in wanted:
         try:
             get(one)
         except (SourceError, EncoderError, TaskError, CorpusError, ParameterError) as error:
-            problems.append(str(error))
-    return problems
+            reason = getattr(error if isinstance(error, SourceError) else error.__cause__, "reason", "")
+            before, reason, after = str(error).rpartition(reason) if reason else ("", "", str(error))
+            found.setdefault(reason + after, {})[before] = None
+    return [
+        "\n".join([*(text.removesuffix(": ") for text in before), end]) if len(before) > 1 else next(iter(before)) + end
+        for end, before in found.items()
+    ]
 
 
 def to_do(run: Run, recording: bool = False) -> list[Step]:

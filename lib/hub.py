@@ -40,9 +40,9 @@ def folder(
         found = Path(_cached(asked, patterns) or fetched(**asked, **patterns))
     except Exception as error:  # the client and what it is built on raise some twenty kinds
         at, told = f" (revision {revision})" if revision else "", _told(error, _lacking(asked, patterns))
-        raise SourceError(
-            f"'{repository}' is no folder here, and from the model hub it did not come{at}: {told}"
-        ) from error
+        lacking = SourceError(f"'{repository}' is no folder here, and from the model hub it did not come{at}: {told}")
+        lacking.reason = told
+        raise lacking from error
     if absent := [name for name in pinned(repository, revision) if name in files and not (found / name).is_file()]:
         lacking = OSError(f"{', '.join(absent)} of '{repository}' is not there")
         raise SourceError(f"'{repository}': {_told(lacking, ', '.join(absent))}")

@@ -23,7 +23,10 @@ from lib.study import inputs, params
 
 
 class SourceError(RuntimeError):
-    """A source that cannot be fetched or is not the pinned one; the message says which and what to do."""
+    """A source that cannot be fetched or is not the pinned one; the message says which and what to do. ``reason`` : a
+    part of the message that may be that of others, too."""
+
+    reason = ""
 
 
 @dataclass(frozen=True)

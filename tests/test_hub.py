@@ -428,12 +428,12 @@ def test_what_is_missing_of_the_grid_is_one_error_before_any_work(served, cache:
         grid.fetch(paper(seeds=(1,)))
     told = str(caught.value)
     for name in ("sst2", "mnli", "qnli", "rte", "mrpc", "stsb"):
-        assert f"task '{name}' could not be read from nyu-mll/glue" in told
+        assert told.count(f"task '{name}' could not be read from nyu-mll/glue") == 1
     assert told.count(f"'{BERT}' is no folder here") == told.count(f"'{ROBERTA}' is no folder here") == 1
     assert f"{cache} lacks vocab.txt." in told
     assert f"{cache} lacks it." in told
     assert XLNET not in told, "it is here"
-    assert told.count("HF_HUB_OFFLINE=1 forbids asking") == 8
+    assert told.count("HF_HUB_OFFLINE=1 forbids asking") == 3, "once for all tasks"
     assert told.endswith("Nothing was started. Fix it, then type the same command again.")
     assert served.requests == [r for r in served.requests if GLUE not in r[1]]
 
