@@ -122,7 +122,9 @@ def get_data(wanted: list[Run], suite: str, mirror: str) -> None:
     needs = _needs(studies.values(), training)
     problems += unpackaged.provide(needs, suite, (params.ROOT / mirror).resolve() if mirror else None)
     problems += _got(wanted, training, unpackaged.lacking(needs))
-    others = sorted(name for name, study in studies.items() if not (params.ROOT / study.task_data.glue).is_dir())
+    on_glue = {run.study.name: run.study.task_data.glue for run in training if run.variant.task in tasks.GLUE}
+    copied = unpackaged.UNPACKAGED["glue"].folder
+    others = [name for name, glue in on_glue.items() if glue != copied and not (params.ROOT / glue).is_dir()]
     if problems and others and mirror and (params.ROOT / mirror / "glue").is_dir():
         problems.append(
             f"MIRROR={mirror} has a copy of GLUE, but these studies read it from the model hub: {', '.join(others)}. "

@@ -438,6 +438,22 @@ def test_what_is_missing_of_the_grid_is_one_error_before_any_work(served, cache:
     assert served.requests == [r for r in served.requests if GLUE not in r[1]]
 
 
+def test_a_copy_of_glue_that_the_studies_do_not_read_is_told_with_what_to_write(
+    served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline(monkeypatch)
+    monkeypatch.setattr(sources, "needed", list)
+    for copies in ("none", "copies/glue"):
+        (tmp_path / copies).mkdir(parents=True)
+    told = []
+    for mirror in ("none", "copies"):
+        with pytest.raises(SourceError) as caught:
+            grid.get_data(paper(["rte"], (1,)), "paper", str(tmp_path / mirror))
+        told.append(str(caught.value))
+    line = "these studies read it from the model hub: bert-base-cased, roberta-base, xlnet-base-cased. To read the copy"
+    assert [line in text for text in told] == [False, True]
+
+
 def test_more_examples_than_there_are_are_refused_before_any_work(served, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SourceError, match="rte-19-s1 asks for 19 of 18 examples"):
         grid.fetch(paper(["rte-19", "rte-4", "rte"], (1,)))
