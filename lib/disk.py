@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def file_digest(path: str | Path) -> str:
         return _digest_of(full, full.stat().st_size, full.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=1000)
+@cache
 def _digest_of(path: Path, size: int, changed: int) -> str:
     """The digest of a file, remembered while its size and time of change stay the same."""
     with path.open("rb") as stream:
@@ -114,8 +114,11 @@ def _full_disk(path: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder if it is there."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    """Delete a file or folder if it is there. Another process may be deleting it too."""
+    while path.is_dir() and not path.is_symlink():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -58,12 +58,11 @@ def selected(
     if others and suite not in others:
         raise ParameterError(f"STUDIES={' '.join(studies)}: not of the suite {suite}; add SCALE={min(others)}")
     found = []
-    for name in studies or [n for n, its_suite in loading.studies().items() if its_suite == suite]:
+    for name in dict.fromkeys(studies) or [n for n, its_suite in loading.studies().items() if its_suite == suite]:
         study = loading.load(name, "full", overrides)
-        tuned = [
-            Variant.parse(task, seed) for task in tasks or study.tasks for seed in dict.fromkeys(seeds or study.seeds)
-        ]
-        found += [Run(study, variant) for variant in (Variant("pretrained"), Variant("random"), *tuned)]
+        tuned = [Variant.parse(task, seed) for task in tasks or study.tasks for seed in seeds or study.seeds]
+        variants = dict.fromkeys([Variant("pretrained"), Variant("random"), *tuned])
+        found += [Run(study, variant) for variant in variants]
     return found
 
 
@@ -120,7 +119,11 @@ def get_data(wanted: list[Run], suite: str, mirror: str) -> None:
     studies = {run.study.name: run.study for run in wanted}
     training = [run for run in wanted if run.variant.task]
     needs = _needs(studies.values(), training)
-    problems += unpackaged.provide(needs, suite, (params.ROOT / mirror).resolve() if mirror else None)
+    folder = (params.ROOT / mirror).resolve() if mirror else None
+    problems += unpackaged.provide(needs, suite, folder)
+    wished = unpackaged.of(set().union(*map(loading.wished, studies)))
+    better = {name: files for name, files in wished.items() if name not in needs}
+    problems += unpackaged.provide(unpackaged.in_mirror(better, folder), suite, folder)
     problems += _got(wanted, training, unpackaged.lacking(needs))
     on_glue = {run.study.name: run.study.task_data.glue for run in training if run.variant.task in tasks.GLUE}
     copied = unpackaged.UNPACKAGED["glue"].folder
@@ -130,9 +133,7 @@ def get_data(wanted: list[Run], suite: str, mirror: str) -> None:
             f"MIRROR={mirror} has a copy of GLUE, but these studies read it from the model hub: {', '.join(others)}. "
             "To read the copy, write 'task_data: {glue: data/glue}' into their files in params/"
         )
-    wished = unpackaged.of(set().union(*map(loading.wished, studies)))
-    better = unpackaged.lacking({name: files for name, files in wished.items() if name not in needs})
-    for text in unpackaged.told(better, suite):
+    for text in unpackaged.told(unpackaged.lacking(better), suite):
         print(f"Not needed, but what the paper has; where you have the licence:\n{text}")
     if problems:
         raise SourceError("\n\n".join(dict.fromkeys(problems)))
@@ -233,8 +234,8 @@ def to_do(run: Run, recording: bool = False) -> list[Step]:
 
 
 def figures_key(wanted: list[Run]) -> str:
-    """Digest of all that the figures of these runs depend on, also the recorded tables and the paper's numbers
-    that they show."""
+    """Digest of all that the figures of these runs depend on, also the recorded tables, the paper's numbers and the
+    same encoders under another probe, which they show."""
     lesson = json.loads((params.ROOT / "notebooks" / f"{FIGURES}.ipynb").read_text(encoding="utf-8"))
     drawn = [inputs.code_digest(*FIGURES_CODE), ["".join(cell["source"]) for cell in lesson["cells"]]]
     beside = [*params.ROOT.glob("figures/*/*.csv"), *params.ROOT.glob("paper/*.*")]
@@ -242,7 +243,11 @@ def figures_key(wanted: list[Run]) -> str:
     keys = [
         [run.study.name, run.study.title, run.variant.name, run.key(step)] for run, step in results.tabled_steps(wanted)
     ]
-    return inputs.digest(drawn, recorded, sorted(keys))
+    known = {run.study.name for run in wanted}
+    others = {study for pair in loading.twins(known)[0].items() for study in pair} - known
+    twins = [Run(loading.load(study), Variant("pretrained")) for study in sorted(others)]
+    shown = [disk.read_json(run.result(step) / "manifest.json") or {} for run, step in results.tabled_steps(twins)]
+    return inputs.digest(drawn, recorded, sorted(keys), [made.get("key") for made in shown])
 
 
 def figures_are_current(wanted: list[Run], suite: str) -> bool:

@@ -100,6 +100,13 @@ def lacking(needs: Needs) -> Needs:
     return {name: files for name, files in found.items() if files}
 
 
+def in_mirror(needs: Needs, mirror: Path | None) -> Needs:
+    """What of these a mirror has, of corpora of which it has all files."""
+    if not mirror:
+        return {}
+    return {n: files for n, files in needs.items() if all((mirror / UNPACKAGED[n].mirror / f).is_file() for f in files)}
+
+
 def told(needs: Needs, suite: str) -> list[str]:
     """One text per corpus that is missing: what it is, where it comes from, where to put it, what it is held to, and
     the command that gets it."""

@@ -51,7 +51,8 @@ def counts(values: dict[tuple, float], column: str, texts: int = 10, noise: floa
 def tables(planted: Planted, study: str = "s", failed: Iterable[str] = (), name: str = "tag", **noise) -> dict:
     """The arguments of ``claims.evidence_of`` for a study, but for titles and architectures. ``failed`` : the variants
     that did not learn their task."""
-    tuned = {v: None for values in planted.values() for v in values if v not in ("pretrained", "random")}
+    measures = [values for name, values in planted.items() if name != "halves"]
+    tuned = {v: None for values in measures for v in values if v not in ("pretrained", "random")}
     per_layer = {
         (v, layer): value for v, profile in planted.get("layer", {}).items() for layer, value in enumerate(profile)
     }
@@ -60,9 +61,17 @@ def tables(planted: Planted, study: str = "s", failed: Iterable[str] = (), name:
         end: [(v, k, n) for v, neurons in planted.get(f"{end} per layer", {}).items() for k, n in enumerate(neurons)]
         for end in ("top", "bottom")
     }
+    counted = counts(sets, "neurons", **noise)
+    shares = counted.groupby(["variant", "neurons"])[["correct", "total"]].sum().astype(float)
+    known = (shares["correct"] / shares["total"]).to_dict()
+    same = {
+        (v, end): 2 * [planted.get(f"{end} per layer", {}).get(v, [1])]
+        for end in where for v in planted.get(end, {}) | planted.get(f"{end} per layer", {})
+    }  # fmt: skip
     halves = [
-        (v, "top", sample, k, n) for v, samples in planted.get("halves", {}).items()
-        for sample, neurons in enumerate(samples) for k, n in enumerate(neurons)
+        (v, end, sample, k, n, known.get((v, end)))
+        for (v, end), samples in planted.get("halves", same).items() for sample, neurons in enumerate(samples)
+        for k, n in enumerate(neurons)
     ]  # fmt: skip
     tests = [
         (v, test, n, 0.5 + (test == "keep-top") * x)
@@ -87,11 +96,11 @@ def tables(planted: Planted, study: str = "s", failed: Iterable[str] = (), name:
             metric="accuracy", test=1e40, updates=updates, train=amount
         ),
         "counts": named(counts(per_layer, "layer", **noise)),
-        "sets": named(counts(sets, "neurons", **noise)),
+        "sets": named(counted),
         "neuron_layers": {
             end: named(pd.DataFrame(rows, columns=["variant", "layer", "neurons"])) for end, rows in where.items()
         },
-        "halves": named(pd.DataFrame(halves, columns=["variant", "end", "sample", "layer", "neurons"])),
+        "halves": named(pd.DataFrame(halves, columns=["variant", "end", "sample", "layer", "neurons", "accuracy"])),
         "tests": named(pd.DataFrame(tests, columns=["variant", "test", "neurons", "accuracy"])),
         "resampled_scores": {},
     }
@@ -395,6 +404,18 @@ def test_p6_decides_nothing_where_the_top_neurons_do_no_better_than_random_ones(
     assert only(forgotten, claim="P6", compared="sst2")["doubt"] == "", "a run that is left out raises no doubt"
 
 
+@pytest.mark.parametrize("claim, compared", [("P5", "sst2"), ("P6", "sst2"), ("P7", "all − top neurons")])
+def test_neurons_that_were_not_ranked_on_half_samples_of_the_words_decide_nothing(claim: str, compared: str) -> None:
+    planted = plant(claim, [-9] * 3)
+    assert only(judged(planted), claim=claim, compared=compared)["verdict"] != UNDECIDED
+    for halves in (
+        {},
+        {(variant, end): [[1]] for values in planted.values() for variant in values for end in ("top", "bottom")},
+    ):
+        row = only(judged({**planted, "halves": halves}), claim=claim, compared=compared)
+        assert (row["verdict"], row["doubt"]) == (UNDECIDED, "not ranked on half-samples of the words")
+
+
 def test_p7_needs_no_fine_tuning_and_has_its_interval_from_the_texts() -> None:
     planted: Planted = {"all": {"pretrained": 90}, "top": {"pretrained": 88.9}}
     table = claims.judge(evidence({"s": "xlnet"}, tables(planted, noise=1)))
@@ -441,6 +462,17 @@ def test_p8_counts_a_pruned_encoder_that_can_no_longer_do_its_task() -> None:
     failed = [f"sst2-dropbottom3-s{s}" for s in (1, 2, 3)]
     table = claims.judge(evidence({"s": "roberta", "b": "bert"}, tables(one, "s", failed), tables(other, "b")))
     assert only(table, claim="P8", compared="sst2, bottom layers dropped")["verdict"] == REPRODUCED
+
+
+def test_p8_decides_nothing_where_neither_of_the_two_can_do_the_task_whatever_a_third_can() -> None:
+    failed = [f"sst2-dropbottom3-s{s}" for s in (1, 2, 3)]
+    both = [tables(scored(sst2=90, sst2_dropbottom3=50), study, failed) for study in ("s", "b")]
+    third = tables(scored(sst2=90, sst2_dropbottom3=85), "x")
+    found = claims.judge(evidence({"s": "roberta", "b": "bert", "x": "xlnet"}, *both, third))
+    rows = pick(found, claim="P8", compared="sst2, bottom layers dropped").set_index("study")
+    assert rows.loc["s", "verdict"] == UNDECIDED
+    assert rows.loc["s", "doubt"] == "without these layers neither does better than a constant answer"
+    assert (rows.loc["x", "verdict"], rows.loc["x", "doubt"]) == (NOT_REPRODUCED, "")
 
 
 @pytest.mark.parametrize("other", ["sst2-dropbottom3-1k", "sst2-dropbottom3-lr2e-5", "sst2-dropbottom3-at9"])
@@ -610,7 +642,7 @@ def planted_runs(monkeypatch: pytest.MonkeyPatch, make_study: Callable) -> Calla
         every = together(tables(plant("P3", [0 if k == "bert" else 3] * 3), name) for name, k in kinds.items())
         for name in ("counts", "scores", "sets", "tests", "halves"):
             asked = {"counts": "layers", "scores": "task_scores"}.get(name, f"neuron_{name}")
-            monkeypatch.setattr(results, asked, lambda wanted, name=name: every[name])
+            monkeypatch.setattr(results, asked, lambda wanted, name=name, **_: every[name])
         monkeypatch.setattr(results, "neuron_layers", lambda wanted, end: every["neuron_layers"][end])
         monkeypatch.setattr(results, "resampled_scores", lambda wanted: {})
         studies = [make_study(kind).model_copy(update={"name": name}) for name, kind in kinds.items()]
@@ -843,7 +875,9 @@ def test_the_words_that_a_ranking_was_learnt_from_widen_the_interval_of_the_neur
     plain = only(judged({"top per layer": where}), claim="P6", compared="sst2")
     for shift, wider in ((0, False), (20, True)):
         halves = {
-            v: [[*n[:3], n[3] - shift * x, n[4] + shift * x] if v != "pretrained" else n for x in (-1, 1, -1, 1)]
+            (v, "top"): [
+                [*n[:3], n[3] - shift * x, n[4] + shift * x] if v != "pretrained" else n for x in (-1, 1, -1, 1)
+            ]
             for v, n in where.items()
         }
         found = only(judged({"top per layer": where, "halves": halves}), claim="P6", compared="sst2")

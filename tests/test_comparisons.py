@@ -424,11 +424,11 @@ def test_saving_heeds_no_setting_that_is_made_after_the_drawing(tmp_path: Path) 
 
 def test_twins_are_found_by_their_names_whichever_of_them_is_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "studies", lambda: dict.fromkeys(["a", "b"], "suite"))
-    assert comparisons.twins(["a-raw", "b-raw"]) == ({"a": "a-raw", "b": "b-raw"}, "raw neurons")
-    assert comparisons.twins(["a-paper"]) == ({"a": "a-paper"}, "the paper's probe")
-    assert comparisons.twins(["a-standardised"]) == ({"a-standardised": "a"}, "the paper's probe")
-    assert comparisons.twins(["a", "b"])[0] == {}
-    assert comparisons.twins(["news-paper", "news-standardised"])[0] == {}, "a name that only ends so"
+    assert loading.twins(["a-raw", "b-raw"]) == ({"a": "a-raw", "b": "b-raw"}, "raw neurons")
+    assert loading.twins(["a-paper"]) == ({"a": "a-paper"}, "the paper's probe")
+    assert loading.twins(["a-standardised"]) == ({"a-standardised": "a"}, "the paper's probe")
+    assert loading.twins(["a", "b"])[0] == {}
+    assert loading.twins(["news-paper", "news-standardised"])[0] == {}, "a name that only ends so"
 
 
 def test_a_twin_is_shown_where_it_is_at_hand_and_has_the_property(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,15 @@ def test_figures_of_other_runs_or_without_their_tables_are_drawn_again() -> None
     assert not grid.figures_are_current(both, "minilm")
 
 
+def test_figures_are_drawn_again_once_the_same_encoder_under_another_probe_is_there() -> None:
+    run, other = (runs.load(name, "pretrained") for name in ("bert-mini-paper", "bert-mini"))
+    alone = grid.figures_key([run])
+    write_result(other, "layers")
+    beside = grid.figures_key([run])
+    write_result(other, "layers", key="of other parameters")
+    assert len({alone, beside, grid.figures_key([run])}) == 3
+
+
 def test_the_selectors_name_runs() -> None:
     found = grid.selected("mini", ["bert-mini"], ["sst2-1k", "rte"], [1, 2], {})
     assert [run.variant.name for run in found] == [
@@ -227,6 +236,11 @@ def test_the_selectors_name_runs() -> None:
         grid.selected("minni", [], [], [1], {})
     with pytest.raises(ParameterError, match="no task 'sentimant'; did you mean 'sentiment'"):
         grid.check(grid.selected("mini", [], ["sentimant"], [1], {}))
+
+
+def test_what_is_named_twice_is_one() -> None:
+    found = grid.selected("mini", ["bert-mini", "bert-mini"], ["sst2-1k", "sst2-1000", "sst2-1k"], [1, 1], {})
+    assert [run.variant.name for run in found] == ["pretrained", "random", "sst2-1k-s1"]
 
 
 @pytest.mark.parametrize(("suite", "seeds"), [("mini", {1}), ("paper", {1, 2, 3})])

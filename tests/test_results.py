@@ -327,6 +327,20 @@ def test_the_tables_of_several_runs_name_study_and_variant(make_study) -> None:
     assert rows["drop, top third"].isna().all(), "nothing here is fine-tuned"
 
 
+def test_a_table_of_several_runs_may_be_of_some_rows_alone_and_is_the_same_text(make_study) -> None:
+    wanted = [Run(make_study(), Variant(v)) for v in ("random", "pretrained")]
+    every = results.layers(wanted)
+    assert {every[name].dtype.name for name in ("text", "variant", "split")} == {"category"}
+    test = results.layers(wanted, split="test", word_group="all")
+    alone = results.pick(every, split="test", word_group="all").reset_index(drop=True)
+    pd.testing.assert_frame_equal(test.astype({"text": str, "property": str}), alone.astype(test.dtypes).astype(
+        {"text": str, "property": str}))  # fmt: skip
+    found = results.accuracies(every)
+    assert found["variant"].dtype == found["word_group"].dtype == "str"
+    apart = [results.accuracies(results.layers([run])) for run in wanted[::-1]]
+    pd.testing.assert_frame_equal(found, pd.concat(apart, ignore_index=True))
+
+
 def test_a_second_ranking_goes_through_tables_and_summary_without_mixing(make_study, monkeypatch) -> None:
     monkeypatch.setitem(RANKINGS, "by number", lambda weight, X, y, settings: np.arange(weight.shape[1]))
     wanted = [Run(make_study(), Variant(v)) for v in ("pretrained", "random")]

@@ -318,6 +318,22 @@ def test_the_licensed_corpora_are_told_where_a_study_wishes_them(tmp_path, monke
     assert "train.txt: 36,557 different sentences, 44 pos" in told
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_what_a_study_wishes_is_taken_from_a_mirror_that_has_all_of_it(own, mirror, monkeypatch, capsys, has) -> None:
+    run = runs.load("mpnet", "pretrained")
+    monkeypatch.setattr(sources, "fetch", lambda name: mirror)
+    monkeypatch.setattr(grid, "_needs", lambda *_: {})
+    monkeypatch.setattr(grid, "_got", lambda *_: [])
+    own()
+    monkeypatch.setitem(unpackaged.UNPACKAGED, "glue", entry())
+    monkeypatch.setattr(loading, "wished", lambda study: {"data/own/train.txt", "data/own/test.txt"})
+    if not has:
+        (mirror / "corpora/own/test.txt").unlink()
+    grid.get_data([run], "mpnet", str(mirror))
+    assert [unpackaged.UNPACKAGED["own"].has(file) for file in ("train.txt", "test.txt")] == [has, has]
+    assert ("Not needed, but what the paper has" in capsys.readouterr().out) == (not has)
+
+
 def test_a_source_that_cannot_be_fetched_hides_nothing_else_that_is_missing(tmp_path, monkeypatch) -> None:
     def fetch(name: str) -> None:
         raise sources.SourceError(f"{name} cannot be fetched")

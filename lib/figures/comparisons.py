@@ -262,25 +262,13 @@ def _printed_share(ax: Axes, models: list[str], theirs: pd.DataFrame, depth: int
         ax.plot(before["layer"] / scale, share, **look, label=f"the paper's {of}")
 
 
-def twins(studies: Collection[str]) -> tuple[dict[str, str], str]:
-    """The studies that are another one under another probe: study with standardised neurons → study with the other
-    probe; and the name of that probe."""
-    known = loading.studies()
-    for suffix, probe in (("-raw", "raw neurons"), ("-paper", "the paper's probe")):
-        pairs = {name.removesuffix(suffix): name for name in studies if name.endswith(suffix)}
-        if found := {name: other for name, other in pairs.items() if name in known}:
-            return found, probe
-    pairs = {name: name.removesuffix("-standardised") for name in studies if name.endswith("-standardised")}
-    return {name: other for name, other in pairs.items() if other in known}, probe
-
-
 def with_twins(
     ranked: list[Run], name: str, preset: str, overrides: dict | None = None, recorded: bool = False
 ) -> tuple[list[Run], dict[str, str], str]:
-    """Runs, with the pre-trained ones of their twins under another probe as far as they are at hand; and ``twins`` of
-    them, those pairs alone of which both have the property ``name``."""
+    """Runs, with the pre-trained ones of their twins under another probe as far as they are at hand; and
+    ``loading.twins`` of them, those pairs alone of which both have the property ``name``."""
     known = [run.study.name for run in ranked]
-    pairs, probe = twins(known)
+    pairs, probe = loading.twins(known)
     others = {study: ["pretrained"] for pair in pairs.items() for study in pair if study not in known}
     beside = [*ranked, *results.at_hand(others, preset, overrides, recorded)]
     having = {run.study.name for run in beside if name in run.study.properties}

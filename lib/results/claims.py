@@ -228,8 +228,9 @@ def p5(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
                 runs = [(study, "pretrained"), (study, task)]
                 (before,), (after,) = evidence.numbers(end, name, *runs)
                 halves, judged = evidence.halves(end, name, *runs), end == "bottom"
-                words = (halves[0] - halves[1])[0] if halves else None
-                yield Comparison(study, name, label.format(task), runs, before - after, judged=judged, words=words)
+                words, doubt = (halves[0] - halves[1])[0] if halves else None, _of_words(evidence, halves)
+                shown = label.format(task)
+                yield Comparison(study, name, shown, runs, before - after, judged=judged, doubt=doubt, words=words)
 
 
 def p6(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -245,6 +246,7 @@ def p6(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
                 tested = evidence.numbers("ranked", name, *runs) if "ranked" in evidence.measures else []
                 doubt = "" if all((margin > 0).all() for margin in tested) else "no better than random neurons"
                 doubt = "not tested against random neurons" if np.isnan(tested).any() else doubt
+                doubt = doubt or _of_words(evidence, halves)
                 shown = label.format(task)
                 yield Comparison(study, name, shown, runs, effect, judged=judged, doubt=doubt, words=words)
 
@@ -263,7 +265,13 @@ def p7(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
             (every,), (top,) = (evidence.numbers(kind, name, run)[0] for kind in ("all", "selected"))
             halves = evidence.halves("selected", name, run)
             words = every[:, :1] - halves[0][0] if halves else None
-            yield Comparison(study, name, "all − top neurons", [run], every - top, words=words)
+            doubt = _of_words(evidence, halves)
+            yield Comparison(study, name, "all − top neurons", [run], every - top, doubt=doubt, words=words)
+
+
+def _of_words(evidence: Evidence, halves: list[np.ndarray] | None) -> str:
+    """Why neurons decide nothing that were not ranked on half-samples too: other words may choose other neurons."""
+    return "" if halves or evidence.printed else "not ranked on half-samples of the words"
 
 
 def p8(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
@@ -286,7 +294,8 @@ def p8(evidence: Evidence, claim: Claim) -> Iterator[Comparison]:
                     whole, cut, bert_whole, bert_cut = evidence.numbers("score", name, *runs)
                     effect = (whole - cut - (bert_whole - bert_cut))[0]
                     label, half = _dropped(evidence, other, condition)
-                    able = any(pick(evidence.tuned, condition=condition)["learnt"])
+                    both = evidence.tuned["study"].isin([other, bert])
+                    able = any(pick(evidence.tuned[both], condition=condition)["learnt"])
                     doubt = "" if able else "without these layers neither does better than a constant answer"
                     judged = end == "bottom" and half
                     yield Comparison(other, name, label, runs, effect, bert, judged=judged, doubt=doubt)

@@ -105,11 +105,12 @@ class Evidence:
         return self._of(self.values, measure, name, runs)
 
     def halves(self, measure: str, name: str, *runs: tuple[str, str]) -> list[np.ndarray] | None:
-        """As ``numbers``, [layers, seeds, half-samples]; None if a run has no half-samples."""
+        """As ``numbers``, [layers, seeds, half-samples]; None if a run has not two of them."""
         try:
-            return self._of(self.words, measure, name, runs)
+            found = self._of(self.words, measure, name, runs)
         except KeyError:
             return None
+        return found if all(own.shape[-1] > 1 for own in found) else None
 
     def _of(self, known: dict[Key, np.ndarray], measure: str, name: str, runs: Iterable[tuple[str, str]]) -> list:
         seeds, found = self.seeds(*runs), []
@@ -149,7 +150,7 @@ def evidence(wanted: list[Run], ranking: str = "lca") -> Evidence:
         {run.study.name: encoders.architecture(run.study) for run in wanted},
         results.task_scores(wanted),
         results.resampled_scores(wanted),
-        results.layers(wanted),
+        results.layers(wanted, target="real", word_group="all", split="test"),
         results.neuron_sets(ranked),
         {end: results.neuron_layers(ranked, end) for end in neurons.ENDS},
         results.neuron_halves(ranked),

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,8 @@ NAMED = ["study", "variant", "property"]
 
 def pick(table: pd.DataFrame, **where: object) -> pd.DataFrame:
     """The rows whose columns have these values."""
-    return table[np.logical_and.reduce([table[column] == value for column, value in where.items()])]
+    every = np.ones(len(table), bool)
+    return table[np.logical_and.reduce([every, *(table[column] == value for column, value in where.items())])]
 
 
 # Accuracies ------------------------------------------------------------------------------------------------------
@@ -98,17 +100,33 @@ def resampled(
     -------
     The cells (their columns), words [cells] and accuracy [cells, 1 + RESAMPLES], of all texts first.
     """
-    wide = pick(counts, split=split).pivot_table(["correct", "total"], cell, "text", fill_value=0, observed=True)
+    of_runs = (pick(rows, split=split) for _, rows in counts.groupby(["study", "variant"]))
+    found = [_resampled(rows, seed, cell) for rows in of_runs if len(rows)]
+    if not found:
+        return counts[[*cell]][:0], np.empty(0), np.empty((0, 1 + RESAMPLES))
+    cells, words, accuracy = zip(*found, strict=True)
+    return pd.concat(cells, ignore_index=True), np.concatenate(words), np.concatenate(accuracy)
+
+
+def _resampled(counts: pd.DataFrame, seed: int, cell: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """As ``resampled``, of one run."""
+    wide = counts.pivot_table(["correct", "total"], cell, "text", fill_value=0, observed=True)
     correct, total = (wide[column].to_numpy(float) for column in ("correct", "total"))
     cells = wide.index.to_frame(index=False)
+    cells = cells.astype({name: str for name, kind in cells.dtypes.items() if kind == "category"})
     accuracy = np.column_stack([correct.sum(1) / total.sum(1), np.empty((len(cells), RESAMPLES))])
-    for rows in cells.groupby(["study", "property"]).indices.values():
+    for rows in cells.groupby("property").indices.values():
         inside = np.ix_(rows, total[rows].any(0))  # another property may be of another corpus, with its own texts
-        texts = inside[1].size
-        weight = np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), RESAMPLES).T.astype(float)
+        weight = _draws(inside[1].size, RESAMPLES, seed)
         drawn = total[inside] @ weight
         accuracy[rows, 1:] = (correct[inside] @ weight) / np.where(drawn > 0, drawn, np.nan)
     return cells, total.sum(1), accuracy
+
+
+@lru_cache(maxsize=8)
+def _draws(texts: int, resamples: int, seed: int) -> np.ndarray:
+    """[texts, resamples] how often each text is drawn."""
+    return np.random.default_rng(seed).multinomial(texts, np.full(texts, 1 / texts), resamples).T.astype(float)
 
 
 def _interval(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
 from lib import disk, neurons, probes
 from lib.results.summary import pick, top_third
@@ -99,10 +100,22 @@ def ranked(wanted: Iterable[Run]) -> list[Run]:
     return [run for run in wanted if STEPS["neurons"].applies(run)]
 
 
-def layers(wanted: Iterable[Run]) -> pd.DataFrame:
+def layers(wanted: Iterable[Run], **where: object) -> pd.DataFrame:
     """Counts of correct predictions of several runs (``probes.ensure_layer_counts``), with ``study``, ``source`` and
-    the columns of the variant (``Variant.columns``)."""
-    return pd.concat([_named(probes.ensure_layer_counts(run), run) for run in wanted])
+    the columns of the variant (``Variant.columns``); text is categorical, as a run has hundreds of thousands of rows.
+    ``where`` : those rows alone whose columns have these values."""
+    tables = [_categorical(_named(pick(probes.ensure_layer_counts(run), **where), run)) for run in wanted]
+    return pd.DataFrame({name: _joined([table[name] for table in tables]) for name in tables[0]}, copy=False)
+
+
+def _categorical(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype(dict.fromkeys(table.select_dtypes("str"), "category"))
+
+
+def _joined(columns: list[pd.Series]) -> pd.Series:
+    if columns[0].dtype == "category":
+        return pd.Series(union_categoricals(columns, sort_categories=True))
+    return pd.concat(columns, ignore_index=True)
 
 
 def neuron_tests(wanted: Iterable[Run]) -> pd.DataFrame:

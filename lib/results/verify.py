@@ -314,6 +314,6 @@ def record(wanted: list[Run], suite: str) -> None:
 
 def _tables(wanted: list[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Counts, accuracies and summary of these runs."""
-    counts, ranked = results.layers(wanted), results.ranked(wanted)
+    counts, ranked = results.layers(wanted, split="test"), results.ranked(wanted)
     summary = results.summary(wanted, counts, results.neuron_tests(ranked), results.neuron_layers(ranked))
     return counts, results.accuracies(counts), summary

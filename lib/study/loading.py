@@ -1,7 +1,7 @@
 """Loading: a study read from ``params/<study>.yaml`` over ``params/base.yaml``, and validated before anything runs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import UnionType
@@ -91,6 +91,18 @@ def studies() -> dict[str, str]:
     folder = params.ROOT / "params"
     base = _read(folder / "base.yaml") if (folder / "base.yaml").is_file() else {}
     return {name: str((base | _read(folder / f"{name}.yaml")).get("scale")) for name in _names(base.get("presets"))}
+
+
+def twins(names: Collection[str]) -> tuple[dict[str, str], str]:
+    """The studies that are another one under another probe: study with standardised neurons → study with the other
+    probe; and the name of that probe."""
+    known = studies()
+    for suffix, probe in (("-raw", "raw neurons"), ("-paper", "the paper's probe")):
+        pairs = {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
+        if found := {name: other for name, other in pairs.items() if name in known}:
+            return found, probe
+    pairs = {name: name.removesuffix("-standardised") for name in names if name.endswith("-standardised")}
+    return {name: other for name, other in pairs.items() if other in known}, probe
 
 
 def problems(suite: str) -> Iterator[str]:
