@@ -80,7 +80,8 @@ def print_summary(wanted: list[Run], suite: str) -> None:
     print(
         "\nthe claims (paper/claims.yaml): ✓ reproduced, ✗ not, ? undecided, – not asked or not testable here, † also"
     )
-    print("when corrected for the number of comparisons; verdicts need three seeds (each comparison is in claims.csv)")
+    print("when corrected for the number of comparisons; verdicts need three seeds, and those on neurons (P5 to P7)")
+    print("rankings on half-samples of the words, as make record has them (each comparison is in claims.csv)")
     print(claims.overview(judged).merge(paper.agreement(judged)).to_string(index=False))
     if len(recorded := results.recorded_table(suite, "claims")):
         print("\nthis run beside the recorded verdicts (and their seeds); 95 % of honest runs lie between from and to,")
