@@ -266,7 +266,7 @@ def _settings(run: Run, step: str) -> list[Any]:
     if step in ("layers", "neurons"):
         mine += [study.probe, bool(run.variant.task)]
     if step == "neurons":
-        mine += [study.ranking.model_dump(exclude={"sizes", "half_samples"})]
+        mine += [study.ranking.model_dump(exclude={"sizes", "half_samples", "min_label_words"})]
     return mine
 
 

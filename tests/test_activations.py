@@ -161,6 +161,9 @@ def test_properties_of_two_corpora_give_in_one_study_what_each_gives_alone(make_
         accuracies = results.accuracies(layers), results.accuracies(own[0])
         for table, expected_rows in ((layers, own[0]), (tests, own[1]), accuracies):
             rows = results.pick(table, property=name).reset_index(drop=True)
+            rows = rows.apply(
+                lambda column: column.cat.remove_unused_categories() if column.dtype == "category" else column
+            )
             pd.testing.assert_frame_equal(rows, expected_rows.reset_index(drop=True), check_exact=True)
         assert np.array_equal(ranks[name].order, neurons.ensure_rankings(run)[name].order)
         best = results.pick(accuracies[1], word_group="all").groupby("target")["accuracy"].max()
